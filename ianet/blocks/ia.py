@@ -1,0 +1,203 @@
+"""The Interaction-and-Aggregation block (Hou et al., CVPR 2019, Eq. 6, 8 and 9).
+
+Features are (B, C, H, W), M = H * W. Every module returns the shape that it was given, and is
+exactly the identity when fresh, as its BatchNorm starts at zero (Section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ianet import relations
+from ianet.relations import Scale
+
+RELATIONS = ("appearance", "location", "semantic", "uniform")
+ARRANGEMENTS = ("sia", "cia", "sia-cia", "cia-sia", "parallel")
+
+
+def _zero_batch_norm(channels: int) -> nn.BatchNorm2d:
+    norm = nn.BatchNorm2d(channels)
+    nn.init.zeros_(norm.weight)  # its bias is zero from the start
+    return norm
+
+
+class SpatialIA(nn.Module):
+    """SIA block, Y = BN(E^S) + F with E^S = F S^T (Eq. 6 and 9).
+
+    Args:
+        channels: C.
+        contexts: patch sizes of the appearance relation (Eq. 1 and 2).
+        fusion: "prod", "sum" or "max", the fusion function of Eq. 2 and 5.
+        relation: "semantic" (Eq. 5), "appearance" (Eq. 2, or Eq. 1 for a single context),
+            "location" (Eq. 4) or "uniform", the control that gathers all positions alike.
+        sigma: (sigma_1 along x, sigma_2 along y) of Eq. 3; Section 4.1 takes (10, 20) after
+            stage 2 and (5, 10) after stage 3.
+        scale: factor on the dot products of Eq. 1, 1 as printed; the authors' code has
+            "rsqrt_channels".
+        normalization: "softmax" as printed, or "renormalized", see `relations.normalize`.
+
+    Raises:
+        ValueError: an unknown name, an empty `contexts`, a sigma that is not above 0.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        contexts: Sequence[int] = (1, 2, 3),
+        fusion: str = "prod",
+        relation: str = "semantic",
+        sigma: tuple[float, float] = (5.0, 10.0),
+        scale: Scale = 1.0,
+        normalization: str = "softmax",
+    ) -> None:
+        super().__init__()
+        if relation not in RELATIONS:
+            raise ValueError(f"relation is {relation!r}: choose one of {', '.join(RELATIONS)}")
+        self.contexts = tuple(contexts)
+        self.fusion = fusion
+        self.relation_name = relation
+        self.sigma = (float(sigma[0]), float(sigma[1]))
+        self.scale = scale
+        self.normalization = normalization
+        self.norm = _zero_batch_norm(channels)
+        with torch.no_grad():  # a wrong name is told here, whether `relation` uses it or not
+            relations.semantic_relation(
+                self._appearance(torch.zeros(1, channels, 1, 1)),
+                relations.location_relation(1, 1, self.sigma),
+                fusion,
+                normalization,
+            )
+
+    def relation(self, features: Tensor) -> Tensor:
+        """S, (B, M, M), in float32 or float64; every row is a distribution."""
+        batch, _, height, width = features.shape
+        if self.relation_name == "appearance":
+            return self._appearance(features)
+        if self.relation_name == "semantic":
+            appearance = self._appearance(features)
+            location = relations.location_relation(
+                height, width, self.sigma, dtype=appearance.dtype, device=features.device
+            )
+            return relations.semantic_relation(
+                appearance, location, self.fusion, self.normalization
+            )
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        if self.relation_name == "location":
+            fixed = relations.location_relation(
+                height, width, self.sigma, dtype=dtype, device=features.device
+            )
+        else:
+            fixed = relations.uniform_relation(height, width, dtype=dtype, device=features.device)
+        return fixed.expand(batch, -1, -1)
+
+    def _appearance(self, features: Tensor) -> Tensor:
+        # Relations and their aggregation stay in float32 under mixed precision.
+        with torch.autocast(features.device.type, enabled=False):
+            if len(self.contexts) == 1:  # Table 4a gathers with S_K^A itself, Eq. 1
+                return relations.appearance_relation(features, self.contexts[0], self.scale)
+            return relations.multi_context_relation(
+                features, self.contexts, self.fusion, self.scale, self.normalization
+            )
+
+    def aggregate(self, features: Tensor) -> Tensor:
+        """E^S = F S^T (Eq. 6), (B, C, H, W)."""
+        relation = self.relation(features)
+        with torch.autocast(features.device.type, enabled=False):
+            gathered = features.flatten(2).to(relation.dtype) @ relation.transpose(1, 2)
+        return gathered.view_as(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.aggregate(features)).to(features.dtype) + features  # Eq. 9
+
+
+class ChannelIA(nn.Module):
+    """CIA block, Y = BN(E^C) + F with E^C = C F (Eq. 8 and 9).
+
+    Args:
+        channels: C.
+        scale: factor on the dot products of Eq. 7, 1 as printed, or "rsqrt_channels".
+
+    Raises:
+        ValueError: an unknown scale.
+    """
+
+    def __init__(self, channels: int, *, scale: Scale = 1.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.norm = _zero_batch_norm(channels)
+        with torch.no_grad():
+            self.relation(torch.zeros(1, channels, 1, 1))  # a wrong name is told here, not later
+
+    def relation(self, features: Tensor) -> Tensor:
+        """C, (B, C, C), in float32 or float64; every row is a distribution."""
+        with torch.autocast(features.device.type, enabled=False):
+            return relations.channel_relation(features, self.scale)
+
+    def aggregate(self, features: Tensor) -> Tensor:
+        """E^C = C F (Eq. 8), (B, C, H, W)."""
+        relation = self.relation(features)
+        with torch.autocast(features.device.type, enabled=False):
+            gathered = relation @ features.flatten(2).to(relation.dtype)
+        return gathered.view_as(features)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.norm(self.aggregate(features)).to(features.dtype) + features  # Eq. 9
+
+
+class IABlock(nn.Module):
+    """SIA and CIA in one of the arrangements of Table 4d (Section 3.3).
+
+    Args:
+        channels: C.
+        arrangement: "sia", "cia", "sia-cia" (SIA first, the paper's choice), "cia-sia", or
+            "parallel", Y = BN(E^S) + BN(E^C) + F.
+        scale: of both modules.
+        spatial: further options of `SpatialIA`.
+
+    Raises:
+        ValueError: an unknown arrangement, or what the modules raise.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        arrangement: str = "sia-cia",
+        scale: Scale = 1.0,
+        **spatial: Any,
+    ) -> None:
+        super().__init__()
+        if arrangement not in ARRANGEMENTS:
+            raise ValueError(
+                f"arrangement is {arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}"
+            )
+        self.parallel = arrangement == "parallel"
+        order = ("sia", "cia") if self.parallel else tuple(arrangement.split("-"))
+        # Built even where only CIA is arranged, so that a misspelt option never passes unseen.
+        modules = {
+            "sia": SpatialIA(channels, scale=scale, **spatial),
+            "cia": ChannelIA(channels, scale=scale),
+        }
+        self.parts = nn.ModuleDict({name: modules[name] for name in order})
+
+    def forward(self, features: Tensor) -> Tensor:
+        if self.parallel:
+            return sum(
+                (
+                    part.norm(part.aggregate(features)).to(features.dtype)
+                    for part in self.parts.values()
+                ),
+                start=features,
+            )
+        for part in self.parts.values():
+            features = part(features)
+        return features
+
+
+Block = IABlock
+"""The name under which a network finds this file's block."""

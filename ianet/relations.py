@@ -1,0 +1,245 @@
+"""The relations between the positions, and between the channels, of a feature map.
+
+Hou et al., Interaction-and-Aggregation Network for Person Re-identification (CVPR 2019),
+Eq. 1-5 and 7, as pure functions.
+
+Shapes: B images, C channels, H x W positions, M = H * W. Positions are numbered row by row,
+i = y * W + x, and row i of a relation map holds the weights with which i gathers the others.
+
+The maps keep the precision of the features, but never less than float32: with C = 1024 and
+K = 3 the unscaled dot products of Eq. 1 pass the largest float16.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Scale = float | str
+"""Factor on the dot products of Eq. 1 and 7: a number (1 as printed) or "rsqrt_channels"."""
+
+FUSIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "prod": torch.mul,
+    "sum": torch.add,
+    "max": torch.maximum,
+}
+NORMALIZATIONS = ("softmax", "renormalized")
+
+
+def appearance_relation(features: Tensor, context: int, scale: Scale = 1.0) -> Tensor:
+    """Single-context appearance relation S_K^A (Eq. 1).
+
+    Args:
+        features: (B, C, H, W).
+        context: size K >= 1 of the K x K patches that are compared. Patches are padded with
+            zeros; an odd K is centred, an even K reaches from offset 0 to K - 1.
+        scale: factor on the dot products, or "rsqrt_channels" for 1 / sqrt(C).
+
+    Returns:
+        (B, M, M), every row a distribution.
+
+    Raises:
+        ValueError: features of another rank, context < 1, or an unknown scale.
+    """
+    gram = _gram(features, scale)
+    return _patch_softmax(gram, context)
+
+
+def multi_context_relation(
+    features: Tensor,
+    contexts: Sequence[int] = (1, 2, 3),
+    fusion: str = "prod",
+    scale: Scale = 1.0,
+    normalization: str = "softmax",
+) -> Tensor:
+    """Multi-context appearance relation S^A = softmax(fusion(S_1^A, ..., S_N^A)) (Eq. 2).
+
+    All contexts come from one Gram matrix (Section 4.3): no patch is extracted.
+
+    Args:
+        features: (B, C, H, W).
+        contexts: the patch sizes K, at least one.
+        fusion: "prod", "sum" or "max", by element.
+        scale: as in `appearance_relation`.
+        normalization: "softmax" as printed, or "renormalized", see `normalize`.
+
+    Returns:
+        (B, M, M), every row a distribution.
+
+    Raises:
+        ValueError: no context, or an unknown fusion, scale or normalization.
+    """
+    if not contexts:
+        raise ValueError("contexts is empty: give at least one patch size, such as (1, 2, 3)")
+    gram = _gram(features, scale)
+    return normalize(fuse([_patch_softmax(gram, k) for k in contexts], fusion), normalization)
+
+
+def location_relation(
+    height: int,
+    width: int,
+    sigma: tuple[float, float],
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Location relation S^L: a normalised Gaussian of the distance on the map (Eq. 3 and 4).
+
+    Args:
+        height, width: of the feature map, in positions.
+        sigma: (sigma_1 along x, sigma_2 along y), in positions, both > 0.
+
+    Returns:
+        (M, M), every row a distribution.
+
+    Raises:
+        ValueError: a sigma that is not above 0.
+    """
+    if min(sigma) <= 0:
+        raise ValueError(f"sigma is {tuple(sigma)}: both standard deviations must be above 0")
+
+    def along(size: int, deviation: float) -> Tensor:
+        steps = torch.arange(size, dtype=dtype, device=device)
+        gaussian = torch.exp(-0.5 * ((steps[:, None] - steps[None, :]) / deviation) ** 2)
+        return gaussian / gaussian.sum(dim=1, keepdim=True)
+
+    # Eq. 3 is a product of a Gaussian in y and one in x, and so is its normalisation (Eq. 4);
+    # the factor 1 / (2 pi sigma_1 sigma_2) falls out of the quotient.
+    return torch.kron(along(height, sigma[1]), along(width, sigma[0]))
+
+
+def semantic_relation(
+    appearance: Tensor, location: Tensor, fusion: str = "prod", normalization: str = "softmax"
+) -> Tensor:
+    """Semantic relation S = softmax(fusion(S^A, S^L)) (Eq. 5).
+
+    Args:
+        appearance: S^A of Eq. 2, (B, M, M).
+        location: S^L of Eq. 4, (M, M).
+        fusion, normalization: as in `multi_context_relation`.
+
+    Returns:
+        (B, M, M), every row a distribution.
+
+    Raises:
+        ValueError: an unknown fusion or normalization.
+    """
+    return normalize(fuse([appearance, location.to(appearance)], fusion), normalization)
+
+
+def uniform_relation(
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The control: every position gathers all M positions alike. Returns (M, M)."""
+    positions = height * width
+    return torch.full((positions, positions), 1 / positions, dtype=dtype, device=device)
+
+
+def channel_relation(features: Tensor, scale: Scale = 1.0) -> Tensor:
+    """Channel relation C: softmax over the dot products between channel maps (Eq. 7).
+
+    Args:
+        features: (B, C, H, W).
+        scale: as in `appearance_relation`.
+
+    Returns:
+        (B, C, C), every row a distribution.
+
+    Raises:
+        ValueError: features of another rank, or an unknown scale.
+    """
+    channels = _at_least_float32(features).flatten(2)  # (B, C, M)
+    scaled = channels * _factor(features, scale)
+    return torch.softmax(scaled @ channels.transpose(1, 2), dim=-1)
+
+
+def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
+    """The fusion function of Eq. 2 and 5 over maps that broadcast to one shape, by element."""
+    if fusion not in FUSIONS:
+        raise ValueError(f"fusion is {fusion!r}: choose one of {', '.join(FUSIONS)}")
+    return reduce(FUSIONS[fusion], maps)
+
+
+def normalize(fused: Tensor, normalization: str) -> Tensor:
+    """Rows of a fused map, (..., M, M), made distributions.
+
+    "softmax" is what Eq. 2 and 5 print. As all fused values lie in [0, N], its rows are almost
+    uniform whatever the features are. "renormalized" divides each row by its sum instead.
+
+    Raises:
+        ValueError: an unknown normalization.
+    """
+    if normalization == "softmax":
+        return torch.softmax(fused, dim=-1)
+    if normalization == "renormalized":
+        total = fused.sum(dim=-1, keepdim=True)
+        # Products of nearly one-hot rows can vanish altogether: such a row is made uniform.
+        vanished = total < torch.finfo(fused.dtype).tiny
+        return torch.where(vanished, 1 / fused.shape[-1], fused / total.masked_fill(vanished, 1))
+    raise ValueError(
+        f"normalization is {normalization!r}: choose one of {', '.join(NORMALIZATIONS)}"
+    )
+
+
+def _at_least_float32(features: Tensor) -> Tensor:
+    if features.dim() != 4:
+        raise ValueError(f"features have shape {tuple(features.shape)}: (B, C, H, W) is expected")
+    return features if features.dtype == torch.float64 else features.float()
+
+
+def _factor(features: Tensor, scale: Scale) -> float:
+    if scale == "rsqrt_channels":
+        return 1 / math.sqrt(features.shape[1])
+    if isinstance(scale, str):
+        raise ValueError(f'scale is {scale!r}: give a number or "rsqrt_channels"')
+    return float(scale)
+
+
+def _gram(features: Tensor, scale: Scale) -> Tensor:
+    """Scaled dot products between all positions, (B, H, W, H, W)."""
+    batch, _, height, width = features.shape
+    positions = _at_least_float32(features).flatten(2)  # (B, C, M)
+    gram = (positions * _factor(features, scale)).transpose(1, 2) @ positions
+    return gram.view(batch, height, width, height, width)
+
+
+def _patch_softmax(gram: Tensor, context: int) -> Tensor:
+    """Eq. 1 from the Gram matrix, (B, H, W, H, W) to (B, M, M).
+
+    The dot product of two patches is the sum of the Gram matrix over the offsets within a
+    patch, both positions moved alike: sums along the diagonals of (y, y') and of (x, x').
+    """
+    if context < 1:
+        raise ValueError(f"context is {context}: a patch has at least 1 x 1 positions")
+    batch, height, width = gram.shape[:3]
+    sums = _diagonal_sum(_diagonal_sum(gram, 1, 3, context), 2, 4, context)
+    return torch.softmax(sums.reshape(batch, height * width, height * width), dim=-1)
+
+
+def _diagonal_sum(gram: Tensor, first: int, second: int, context: int) -> Tensor:
+    """Sum over the offsets of a patch along one axis, `first` and `second` moved together."""
+    if context == 1:
+        return gram
+    size = gram.shape[first]
+    before = (context - 1) // 2  # 0 for K = 2: an even patch reaches forward
+    padding = [0, 0] * gram.dim()
+    for dimension in (first, second):
+        at = 2 * (gram.dim() - 1 - dimension)  # F.pad counts pairs from the last dimension
+        padding[at : at + 2] = before, context - 1 - before
+    padded = F.pad(gram, padding)
+    return sum(
+        (
+            padded.narrow(first, offset, size).narrow(second, offset, size)
+            for offset in range(context)
+        ),
+        start=torch.zeros((), dtype=gram.dtype, device=gram.device),
+    )
