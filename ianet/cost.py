@@ -1,0 +1,28 @@
+"""What a network costs: parameters and multiply-adds."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def multiply_adds(network: nn.Module, height: int, width: int) -> int:
+    """Multiply-adds of one forward pass of one image of height x width pixels.
+
+    Convolutions, linear layers and matrix products count, as in the paper ("Multiply GFLOPs",
+    Section 4.3); sums along diagonals, softmax and BatchNorm multiply no matrices and do not.
+    """
+    parameter = next(network.parameters())
+    image = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
+    training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    network.train(training)
+    return int(counter.get_total_flops()) // 2  # a multiply-add is counted there as two
+
+
+def parameters(network: nn.Module) -> int:
+    """Number of parameters that are trained."""
+    return sum(parameter.numel() for parameter in network.parameters())
