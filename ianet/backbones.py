@@ -14,9 +14,9 @@ from typing import Any
 from urllib.error import URLError
 
 import torch
-from torchvision import models
 from safetensors.torch import load_file
 from torch import nn
+from torchvision import models
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 

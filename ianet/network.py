@@ -78,11 +78,11 @@ class Network(nn.Module):
             {stage: nn.ModuleList(blocks) for stage, blocks in backbone.stages.items()}
         )
         # Stage, then the index of the residual block after which a block stands.
-        self.blocks = nn.ModuleDict()
+        blocks: dict[str, nn.ModuleDict] = {}
         for stage, own in options.after.items():
             last = len(backbone.stages[stage]) - 1
             places = range(last + 1) if options.position == "block" else [last]
-            self.blocks[stage] = nn.ModuleDict(
+            blocks[stage] = nn.ModuleDict(
                 {
                     str(place): _block(
                         options.block,
@@ -92,6 +92,7 @@ class Network(nn.Module):
                     for place in places
                 }
             )
+        self.blocks = nn.ModuleDict(blocks)
         self.feature_size = backbone.channels[backbones.STAGES[-1]][-1]
         self.neck = nn.BatchNorm1d(self.feature_size) if options.neck else nn.Identity()
         self.classifier = nn.Linear(self.feature_size, identities)
@@ -99,10 +100,11 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         features = self.stem(images)
         for stage, residual_blocks in self.stages.items():
+            inserted = dict(self.blocks[stage].named_children()) if stage in self.blocks else {}
             for place, residual_block in residual_blocks.named_children():
                 features = residual_block(features)
-                if stage in self.blocks and place in self.blocks[stage]:
-                    features = self.blocks[stage][place](features)
+                if place in inserted:
+                    features = inserted[place](features)
         pooled = self.neck(features.mean(dim=(2, 3)))
         return self.classifier(pooled) if self.training else pooled
 

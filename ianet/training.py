@@ -7,7 +7,7 @@ workers; the batches, their order and their augmentation do not depend on how ma
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -109,6 +109,7 @@ def fit(
     seed: int,
     device: torch.device,
     state: dict[str, Any] | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a network; the caller decides what to do with each epoch.
 
@@ -124,6 +125,7 @@ def fit(
         seed: of the order and the augmentation.
         device: of this worker.
         state: of the last epoch done, to go on from it.
+        on_batch: told (epoch, images done in it) after every batch, for a progress display.
 
     Yields:
         A report for each epoch that remains.
@@ -161,6 +163,7 @@ def fit(
         torch.manual_seed(int(generator.integers(2**31)) + rank)  # for dropout in a block
         model.train()
         totals = torch.zeros(2, device=device)  # sums of the loss and of right answers
+        done = 0
         for rows in batches(len(images), recipe.batch, generator):
             flips = generator.random(len(rows)) < recipe.flip
             mine = np.array_split(np.arange(len(rows)), workers)[rank]
@@ -186,6 +189,9 @@ def fit(
             optimizer.step()
             scheduler.step()
             totals += torch.stack([loss.detach(), (logits.argmax(1) == wanted).sum()])
+            done += len(rows)
+            if on_batch is not None:
+                on_batch(epoch, done)
         if workers > 1:
             distributed.all_reduce(totals)
         loss_sum, right = totals.tolist()  # the one synchronisation of an epoch

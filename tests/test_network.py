@@ -112,9 +112,9 @@ def test_options_reach_the_block_of_their_stage() -> None:
     module = network("stage2", "stage3", options={"fusion": "max"})
     second, third = (module.blocks[stage]["1"] for stage in ("stage2", "stage3"))
     assert isinstance(second, IABlock)
-    assert second.parts["sia"].sigma == (10, 20)
-    assert third.parts["sia"].sigma == (5, 10)
-    assert second.parts["sia"].fusion == third.parts["sia"].fusion == "max"
+    assert second.sia.sigma == (10, 20)
+    assert third.sia.sigma == (5, 10)
+    assert second.sia.fusion == third.sia.fusion == "max"
 
 
 @pytest.mark.parametrize("position", ["stage", "block"])
@@ -145,7 +145,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     loaded = load(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded(images), module.eval()(images))
-    assert loaded.blocks["stage2"]["1"].parts["sia"].fusion == "sum"
+    assert loaded.blocks["stage2"]["1"].sia.fusion == "sum"
 
     (tmp_path / "network.json").write_text('{"identities": 7')
     with pytest.raises(ValueError, match="cannot be loaded"):

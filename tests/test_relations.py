@@ -166,16 +166,17 @@ def awake(block: torch.nn.Module) -> torch.nn.Module:
 
 def test_arrangements_by_their_definitions() -> None:
     features = torch.randn(2, 4, 3, 3, dtype=torch.float64)
-    for arrangement in ("sia-cia", "cia-sia", "parallel"):
+    definitions = {
+        "sia": lambda sia, cia: sia(features),
+        "cia": lambda sia, cia: cia(features),
+        "sia-cia": lambda sia, cia: cia(sia(features)),
+        "cia-sia": lambda sia, cia: sia(cia(features)),
+        "parallel": lambda sia, cia: sia(features) + cia(features) - features,
+    }
+    for arrangement, definition in definitions.items():
         block = awake(IABlock(4, arrangement=arrangement, relation="appearance", scale=0.3))
-        sia, cia = block.parts["sia"], block.parts["cia"]
-        expected = {
-            "sia-cia": lambda: cia(sia(features)),
-            "cia-sia": lambda: sia(cia(features)),
-            "parallel": lambda: sia(features) + cia(features) - features,
-        }[arrangement]()
-        assert sia.scale == cia.scale == 0.3
-        torch.testing.assert_close(block(features), expected)
+        assert {part.scale for part in (block.sia, block.cia) if part} == {0.3}
+        torch.testing.assert_close(block(features), definition(block.sia, block.cia))
 
 
 @pytest.mark.parametrize("normalization", ["softmax", "renormalized"])
@@ -188,16 +189,16 @@ def test_gradcheck(arrangement: str, normalization: str) -> None:
 
 def test_mixed_precision_keeps_relations_in_float32() -> None:
     block = IABlock(64)
-    torch.nn.init.ones_(block.parts["sia"].norm.weight)
-    torch.nn.init.ones_(block.parts["cia"].norm.weight)
+    torch.nn.init.ones_(block.sia.norm.weight)
+    torch.nn.init.ones_(block.cia.norm.weight)
     features = torch.randn(2, 64, 6, 3)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        relation = block.parts["sia"].relation(features.bfloat16())
+        relation = block.sia.relation(features.bfloat16())
         mixed = block(features.bfloat16())
     assert relation.dtype == torch.float32
     assert mixed.dtype == torch.bfloat16
     torch.testing.assert_close(
-        relation, block.parts["sia"].relation(features.bfloat16().float()), rtol=0, atol=0
+        relation, block.sia.relation(features.bfloat16().float()), rtol=0, atol=0
     )
 
 
@@ -210,8 +211,8 @@ def test_large_features_do_not_overflow() -> None:
 def test_state_dict_holds_only_batch_norms_and_loads_at_another_size() -> None:
     block = IABlock(4)
     block(torch.randn(2, 4, 6, 3))
-    names = {".".join(name.split(".")[:3]) for name in block.state_dict()}
-    assert names == {"parts.sia.norm", "parts.cia.norm"}
+    names = {".".join(name.split(".")[:2]) for name in block.state_dict()}
+    assert names == {"sia.norm", "cia.norm"}
     IABlock(4, sigma=(10, 20)).load_state_dict(block.state_dict())
     assert block(torch.randn(2, 4, 8, 5)).shape == (2, 4, 8, 5)
 

@@ -19,13 +19,26 @@ RELATIONS = ("appearance", "location", "semantic", "uniform")
 ARRANGEMENTS = ("sia", "cia", "sia-cia", "cia-sia", "parallel")
 
 
-def _zero_batch_norm(channels: int) -> nn.BatchNorm2d:
-    norm = nn.BatchNorm2d(channels)
-    nn.init.zeros_(norm.weight)  # its bias is zero from the start
-    return norm
+class _Residual(nn.Module):
+    """Y = BN(E) + F (Eq. 9), for an aggregation E of F."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)  # its bias is zero from the start
+
+    def aggregate(self, features: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def residual(self, features: Tensor) -> Tensor:
+        """BN(E)."""
+        return self.norm(self.aggregate(features)).to(features.dtype)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.residual(features) + features
 
 
-class SpatialIA(nn.Module):
+class SpatialIA(_Residual):
     """SIA block, Y = BN(E^S) + F with E^S = F S^T (Eq. 6 and 9).
 
     Args:
@@ -55,7 +68,7 @@ class SpatialIA(nn.Module):
         scale: Scale = 1.0,
         normalization: str = "softmax",
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         if relation not in RELATIONS:
             raise ValueError(f"relation is {relation!r}: choose one of {', '.join(RELATIONS)}")
         self.contexts = tuple(contexts)
@@ -64,7 +77,6 @@ class SpatialIA(nn.Module):
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.scale = scale
         self.normalization = normalization
-        self.norm = _zero_batch_norm(channels)
         with torch.no_grad():  # a wrong name is told here, whether `relation` uses it or not
             relations.semantic_relation(
                 self._appearance(torch.zeros(1, channels, 1, 1)),
@@ -111,11 +123,8 @@ class SpatialIA(nn.Module):
             gathered = features.flatten(2).to(relation.dtype) @ relation.transpose(1, 2)
         return gathered.view_as(features)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.aggregate(features)).to(features.dtype) + features  # Eq. 9
 
-
-class ChannelIA(nn.Module):
+class ChannelIA(_Residual):
     """CIA block, Y = BN(E^C) + F with E^C = C F (Eq. 8 and 9).
 
     Args:
@@ -127,9 +136,8 @@ class ChannelIA(nn.Module):
     """
 
     def __init__(self, channels: int, *, scale: Scale = 1.0) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.scale = scale
-        self.norm = _zero_batch_norm(channels)
         with torch.no_grad():
             self.relation(torch.zeros(1, channels, 1, 1))  # a wrong name is told here, not later
 
@@ -144,9 +152,6 @@ class ChannelIA(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             gathered = relation @ features.flatten(2).to(relation.dtype)
         return gathered.view_as(features)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.norm(self.aggregate(features)).to(features.dtype) + features  # Eq. 9
 
 
 class IABlock(nn.Module):
@@ -176,27 +181,23 @@ class IABlock(nn.Module):
             raise ValueError(
                 f"arrangement is {arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}"
             )
-        self.parallel = arrangement == "parallel"
-        order = ("sia", "cia") if self.parallel else tuple(arrangement.split("-"))
-        # Built even where only CIA is arranged, so that a misspelt option never passes unseen.
-        modules = {
-            "sia": SpatialIA(channels, scale=scale, **spatial),
-            "cia": ChannelIA(channels, scale=scale),
-        }
-        self.parts = nn.ModuleDict({name: modules[name] for name in order})
+        self.arrangement = arrangement
+        # SIA is built in any case, so that a misspelt option never passes unseen.
+        sia = SpatialIA(channels, scale=scale, **spatial)
+        self.sia = None if arrangement == "cia" else sia
+        self.cia = None if arrangement == "sia" else ChannelIA(channels, scale=scale)
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.parallel:
-            return sum(
-                (
-                    part.norm(part.aggregate(features)).to(features.dtype)
-                    for part in self.parts.values()
-                ),
-                start=features,
-            )
-        for part in self.parts.values():
-            features = part(features)
-        return features
+        if self.sia is None:
+            assert self.cia is not None
+            return self.cia(features)
+        if self.cia is None:
+            return self.sia(features)
+        if self.arrangement == "parallel":
+            return self.sia.residual(features) + self.cia.residual(features) + features
+        if self.arrangement == "sia-cia":
+            return self.cia(self.sia(features))
+        return self.sia(self.cia(features))
 
 
 Block = IABlock

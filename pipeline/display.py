@@ -1,0 +1,57 @@
+"""The progress of one training in a terminal, or a line an epoch where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pipeline.plan import Run
+
+
+class Display:
+    """Which run of how many, epoch, loss, images/s and time left."""
+
+    def __init__(self, run: Run, runs: Sequence[Run], epochs: int) -> None:
+        place = f"run {runs.index(run) + 1} of {len(runs)}" if run in runs else "run"
+        self.title = f"{place}: {run.dataset} {run.network} {run.recipe} seed {run.seed}"
+        self.epochs = epochs
+        self.seconds: list[float] = []
+        self.console = Console()
+        self.progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[report]}"),
+            TimeElapsedColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.task = self.progress.add_task(self.title, total=epochs, report="starting Ray")
+
+    def __enter__(self) -> Display:
+        self.progress.start()
+        if not self.console.is_terminal:
+            print(f"{self.title}, {self.epochs} epochs", flush=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def part(self, part: dict[str, float]) -> None:
+        """Somewhere within an epoch."""
+        self.progress.update(self.task, completed=part["epoch"] - 1 + part["done"])
+
+    def epoch(self, report: dict[str, float]) -> None:
+        """An epoch is done."""
+        done = int(report["epoch"])
+        self.seconds.append(report["seconds"])
+        left = round(sum(self.seconds) / len(self.seconds) * (self.epochs - done))
+        text = (
+            f"epoch {done}/{self.epochs}  loss {report['loss']:.3f}  "
+            f"{report['images_per_second']:.0f} images/s  {left // 60}:{left % 60:02} left"
+        )
+        self.progress.update(self.task, completed=done, report=text)
+        if not self.console.is_terminal:
+            print(f"  {text}", flush=True)

@@ -1,0 +1,75 @@
+"""Scores of a trained run -> results/scores/<run>.json.
+
+python -m pipeline.evaluate synthetic base quick 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from ianet import drawing, images
+from ianet.features import extract
+from ianet.network import load as load_network
+from ianet.retrieval import Scores, evaluate
+from pipeline import tracking
+from pipeline.plan import Run
+from pipeline.prepare import PREPARED
+from pipeline.settings import load
+from pipeline.shell import run_arguments, stage
+from pipeline.train import RUNS
+
+SCORES = Path("results/scores")
+
+
+def score(run: Run, *, hold_out: bool, size: str) -> Scores:
+    """Scores on test, or, for a recipe that holds out, on the held-out identities."""
+    table = pd.read_parquet(PREPARED / run.dataset / "table.parquet")
+    part = table.held_out if hold_out else table.split
+    network = load_network(RUNS / run.key)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    arguments: dict[str, Any] = {}
+    for name in ("query", "gallery"):
+        mask = (part == name).to_numpy(copy=True)
+        packed = images.load(PREPARED / run.dataset / f"{size}.npy", mask)
+        arguments[f"{name}_features"] = extract(network, packed, device=device)
+        arguments[f"{name}_ids"] = table.person[mask].to_numpy()
+        arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
+    return evaluate(**arguments)
+
+
+def main() -> None:
+    run = Run(**run_arguments(__doc__))
+    recipe = load().recipes[run.recipe]
+    scores = score(run, hold_out=recipe.hold_out, size=recipe.size)
+    cmc = [round(float(fraction), 6) for fraction in scores.cmc]
+    written = {
+        **run._asdict(),
+        "split": "held-out" if recipe.hold_out else "test",
+        "top-1": cmc[0],
+        "top-5": cmc[4],
+        "top-10": cmc[9],
+        "mAP": round(float(scores.mAP), 6),
+        "mINP": round(float(scores.mINP), 6),
+        "queries": scores.queries,
+        "cmc": cmc,
+    }
+    digest = (RUNS / run.key / "digest.txt").read_text()
+    with tracking.evaluation(run, digest) as tracked:
+        tracked.scores(written, drawing.cmc_curve(cmc, run.key))
+    SCORES.mkdir(parents=True, exist_ok=True)
+    target = SCORES / f"{run.key}.json"
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.write_text(json.dumps(written, indent=2) + "\n")
+    part.replace(target)
+    print(f"{run.key}: top-1 {cmc[0]:.1%}, mAP {scores.mAP:.1%} on {written['split']}")
+
+
+if __name__ == "__main__":
+    with stage():
+        main()

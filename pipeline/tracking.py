@@ -1,0 +1,184 @@
+"""Every MLflow call.
+
+One MLflow run for one training, found again by its tags: `evaluate`, or a training that was
+killed and goes on, writes to the same one. The files of a run on disk are the truth; MLflow
+shows them. So a server that goes away in the middle of a training costs its records only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# A call to a server that went away must fail in seconds: the defaults block for minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.data.pandas_dataset import from_pandas
+from mlflow.exceptions import MlflowException
+
+from pipeline.plan import Run
+from pipeline.settings import Settings
+
+EXPERIMENT = "ianet"
+LOCAL = "sqlite:///mlflow.db"
+MODEL = Path("pipeline/served.py")
+
+for _noisy in ("mlflow", "alembic"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
+
+
+def connect() -> None:
+    """Make MLflow ready, before any work that could be lost.
+
+    Raises:
+        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI", LOCAL)
+    mlflow.set_tracking_uri(uri)
+    # Several processes that meet a new sqlite file at once would break it for good.
+    Path("build").mkdir(exist_ok=True)
+    with Path("build/mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            mlflow.set_experiment(EXPERIMENT)
+        except MlflowException as error:
+            raise ConnectionError(
+                f"MLflow at {uri} cannot be used ({str(error).splitlines()[0][:200]}): start the "
+                f"server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+            ) from error
+
+
+class Tracked:
+    """The MLflow run of a training. After a call that failed, calls do nothing."""
+
+    def __init__(self, run_id: str | None) -> None:
+        self.run_id = run_id
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self.run_id is None:
+            return
+        try:
+            call()
+        except Exception as error:  # whatever MLflow raises, the training is worth more
+            self.run_id = None
+            print(
+                f"MLflow went away ({str(error).splitlines()[0][:120]}): going on without it, "
+                "all results are on disk",
+                file=sys.stderr,
+            )
+
+    def epoch(self, report: dict[str, float]) -> None:
+        metrics = {name: value for name, value in report.items() if name != "epoch"}
+        # By its id: the active run is known to one thread only, and this may be another.
+        step, run_id = int(report["epoch"]), self.run_id
+        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=run_id))
+
+    def model(self, folder: Path) -> None:
+        """The folder of a trained run, loadable with `mlflow.pyfunc.load_model`."""
+
+        def log() -> None:
+            mlflow.pyfunc.log_model(
+                name="model",
+                python_model=str(MODEL),
+                artifacts={"run": str(folder)},
+                code_paths=["ianet"],
+                # Given, as MLflow would find them out by loading the model in a new process.
+                pip_requirements=["torch", "torchvision", "safetensors", "numpy", "pandas"],
+            )
+
+        self._try(log)
+
+    def scores(self, scores: dict[str, Any], figure: Figure) -> None:
+        names = {"mAP": "mAP", "mINP": "mINP", "top-1": "top_1", "top-5": "top_5"}
+        metrics = {f"{scores['split']}_{name}": scores[key] for key, name in names.items()}
+        self._try(lambda: mlflow.log_metrics(metrics))
+        self._try(lambda: mlflow.log_figure(figure, "cmc.png"))
+
+
+@contextmanager
+def training(
+    run: Run, digest: str, settings: Settings, config: dict[str, Any]
+) -> Iterator[Tracked]:
+    """The MLflow run of a training, new or, after a kill, the one that was begun.
+
+    Args:
+        run: which.
+        digest: of all that determines its result.
+        settings: of params.yaml.
+        config: of the worker: the network's and the recipe's options in full.
+
+    Raises:
+        ConnectionError: MLflow does not answer.
+    """
+    connect()
+    begun = _find(run, digest)
+    with _opened(run, digest, begun) as tracked:
+        if begun is None:
+            parameters = {
+                **run._asdict(),
+                **{f"network.{name}": value for name, value in config["network"].items()},
+                **{f"training.{name}": value for name, value in config["training"].items()},
+                "hold_out": config["hold_out"],
+                "workers": settings.workers,
+            }
+            mlflow.log_params(parameters)
+            table = pd.read_parquet(config["table"])
+            source = str(settings.datasets[run.dataset].source)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # hints on integer columns and on the source
+                dataset = from_pandas(table, source=source, name=run.dataset)
+                mlflow.log_input(dataset, "training")
+        yield tracked
+
+
+@contextmanager
+def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
+    """The MLflow run of a training, to add its scores; a new one if this MLflow lacks it."""
+    connect()
+    with _opened(run, digest, _find(run, digest)) as tracked:
+        yield tracked
+
+
+def _find(run: Run, digest: str) -> str | None:
+    found = mlflow.search_runs(
+        experiment_names=[EXPERIMENT],
+        filter_string=f"tags.run = '{run.key}' and tags.digest = '{digest}'",
+        order_by=["attributes.start_time DESC"],
+        max_results=1,
+        output_format="list",
+    )
+    return found[0].info.run_id if found else None
+
+
+@contextmanager
+def _opened(run: Run, digest: str, run_id: str | None) -> Iterator[Tracked]:
+    tags = {"run": run.key, "digest": digest, **{k: str(v) for k, v in run._asdict().items()}}
+    mlflow.set_system_metrics_sampling_interval(5)
+    started = mlflow.start_run(
+        run_id=run_id,
+        run_name=run.key,
+        tags=tags,
+        log_system_metrics=run_id is None,
+    )
+    tracked = Tracked(started.info.run_id)
+    status = "FAILED"
+    try:
+        yield tracked
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        tracked._try(lambda: mlflow.end_run(status))

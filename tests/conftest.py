@@ -1,0 +1,61 @@
+"""A small Market-1501 of noise, and a copy of the project with a tiny data set."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+NAMES = {
+    "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000476_01.jpg.jpg",
+                           "0007_c3s3_077419_03.jpg"],
+    "query": ["0003_c1s1_000776_00.jpg"],
+    "bounding_box_test": ["-1_c1s1_000401_03.jpg", "0000_c1s1_000151_01.jpg",
+                          "0003_c4s6_015641_02.jpg", "0003_c1s1_000801_01.jpg"],
+}  # fmt: skip
+
+
+def noise(seed: int, height: int = 128, width: int = 64) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    jpeg = io.BytesIO()
+    Image.fromarray(pixels).save(jpeg, "JPEG", quality=95)
+    return jpeg.getvalue()
+
+
+@pytest.fixture(params=["folder", "zip"])
+def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The published layout with eight images, as a folder and as a zip."""
+    root = tmp_path / "Market-1501-v15.09.15"
+    for folder, names in NAMES.items():
+        (root / folder).mkdir(parents=True)
+        for seed, name in enumerate(names):
+            (root / folder / name).write_bytes(noise(seed))
+        (root / folder / "Thumbs.db").write_bytes(b"lies in the published folders")
+    if request.param == "folder":
+        return root
+    return zipped(root)
+
+
+def zipped(root: Path) -> Path:
+    target = root.with_suffix(".zip")
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(root.rglob("*")):
+            archive.write(path, path.relative_to(root.parent))
+    return target
+
+
+@pytest.fixture
+def rewritten() -> Callable[[Path, str, str], None]:
+    """Replace a text that must occur in a file."""
+
+    def rewrite(path: Path, old: str, new: str) -> None:
+        text = path.read_text()
+        assert old in text, f"{path} does not hold {old!r}"
+        path.write_text(text.replace(old, new))
+
+    return rewrite

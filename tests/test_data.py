@@ -1,0 +1,146 @@
+"""Market-1501's reader, packed images, and the held-out identities."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ianet import images
+from ianet.datasets import market1501
+from ianet.datasets.source import open_source
+from pipeline.prepare import held_out
+
+SHARED = Path(__file__).parents[2] / "shared" / "data" / "Market-1501-v15.09.15.zip"
+
+
+def test_reader(market: Path) -> None:
+    table, counts = market1501.read(market, published=False)
+    # path's name, person, camera, split; junk is gone, the distractor is not
+    assert [
+        (Path(row.path).name, row.person, row.camera, row.split) for row in table.itertuples()
+    ] == [
+        ("0002_c1s1_000451_03.jpg", 2, 1, "train"),
+        ("0002_c2s1_000476_01.jpg.jpg", 2, 2, "train"),
+        ("0007_c3s3_077419_03.jpg", 7, 3, "train"),
+        ("0003_c1s1_000776_00.jpg", 3, 1, "query"),
+        ("0000_c1s1_000151_01.jpg", 0, 1, "gallery"),
+        ("0003_c1s1_000801_01.jpg", 3, 1, "gallery"),
+        ("0003_c4s6_015641_02.jpg", 3, 4, "gallery"),
+    ]
+    assert counts == {
+        "train images": 3,
+        "train identities": 2,
+        "query images": 1,
+        "query identities": 1,
+        "gallery images": 3,
+        "distractors": 1,
+        "junk dropped": 1,
+    }
+
+
+def test_a_subset_is_not_taken_for_the_published_set(market: Path) -> None:
+    with pytest.raises(ValueError, match="train images: 3 instead of 12,936"):
+        market1501.read(market)
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="../shared/data does not hold Market-1501")
+def test_published_counts_on_the_real_set() -> None:
+    table, counts = market1501.read(SHARED)
+    assert counts == market1501.PUBLISHED
+    assert sorted(table.camera.unique()) == [1, 2, 3, 4, 5, 6]
+    assert table.path.str.endswith(".jpg.jpg").sum() == 22  # 24, of which two are junk
+
+
+def test_missing_and_damaged_sources(market: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere does not exist\. Expected: Market-1501"):
+        market1501.read(tmp_path / "nowhere")
+    if market.is_dir():
+        for image in (market / "query").iterdir():
+            image.unlink()
+        with pytest.raises(FileNotFoundError, match="no image in a folder query"):
+            market1501.read(market)
+        (market / "query" / "person5.jpg").write_bytes(b"")
+        with pytest.raises(ValueError, match=r"query/person5\.jpg is not named like 0002_c1s1"):
+            market1501.read(market)
+    else:
+        market.write_bytes(market.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="damaged or not a zip"):
+            market1501.read(market)
+
+
+def test_packed_pixels_are_pillows(market: Path, tmp_path: Path) -> None:
+    table = market1501.read(market, published=False).table
+    files = open_source(market, "")
+    targets = {(32, 16): tmp_path / "small.npy", (128, 64): tmp_path / "same.npy"}
+    done = list(images.pack(files, table.path.tolist(), targets))
+    assert done == list(range(1, 8))
+    for (height, width), target in targets.items():
+        packed = images.load(target)
+        assert packed.shape == (7, height, width, 3)
+        for row, path in enumerate(table.path):
+            with Image.open(io.BytesIO(files.cat_file(path))) as image:
+                expected = image.resize((width, height), Image.Resampling.BILINEAR)
+            assert np.array_equal(packed[row], np.asarray(expected))
+    assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["same.npy", "small.npy"]
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize("market", ["folder"], indirect=True)
+def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Path) -> None:
+    (market / "query" / "0003_c1s1_000776_00.jpg").write_bytes(b"no picture")
+    table = market1501.read(market, published=False).table
+    target = tmp_path / "packed.npy"
+    with pytest.raises(ValueError, match=r"query/0003_c1s1_000776_00\.jpg cannot be decoded"):
+        list(images.pack(open_source(market, ""), table.path.tolist(), {(32, 16): target}))
+    # Stopped half-way, as by Ctrl-C.
+    packing = images.pack(open_source(market, ""), table.path.tolist()[:3], {(32, 16): target})
+    next(packing)
+    packing.close()
+    assert not list(tmp_path.glob("*.npy"))
+    assert not list(tmp_path.glob(".*.part"))
+
+
+def test_rows_of_a_mask(tmp_path: Path) -> None:
+    array = np.arange(2 * 2 * 2 * 3, dtype=np.uint8).reshape(2, 2, 2, 3)
+    np.save(tmp_path / "packed.npy", array)
+    loaded = images.load(tmp_path / "packed.npy", np.array([False, True]))
+    assert np.array_equal(loaded, array[1:])
+
+
+def test_normalized_by_hand() -> None:
+    batch = torch.tensor([[[[0, 51, 255], [255, 0, 0]]]] * 2, dtype=torch.uint8)  # (2, 1, 2, 3)
+    result = images.normalized(batch, torch.tensor([False, True]))
+    left = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    right = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0 - 0.406) / 0.225]
+    torch.testing.assert_close(result[0, :, 0].T, torch.tensor([left, right]))
+    torch.testing.assert_close(result[1, :, 0].T, torch.tensor([right, left]))
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_held_out_identities() -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "person": np.repeat(np.arange(30), 12),
+            "camera": rng.integers(1, 4, 360),
+            "split": np.where(np.repeat(np.arange(30), 12) < 20, "train", "gallery"),
+        }
+    )
+    part = held_out(table, 5)
+    out = table[part != ""]
+    assert out.person.nunique() == 5
+    assert (out.split == "train").all()
+    # All images of an identity are held out, one query for each of its cameras.
+    assert len(out) == 5 * 12
+    queries = table[part == "query"]
+    assert not queries.duplicated(["person", "camera"]).any()
+    assert len(queries) == len(out[["person", "camera"]].drop_duplicates())
+    assert part.equals(held_out(table, 5))
+    with pytest.raises(ValueError, match="held_out is 20, but there are only 20"):
+        held_out(table, 20)

@@ -1,0 +1,355 @@
+"""The whole pipeline on a tiny set, in a copy of the project: what runs again after which edit,
+and what survives a kill.
+
+Each test of this file starts real DVC, Ray and MLflow processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from ianet.features import extract
+from ianet.images import load as load_images
+from ianet.network import load as load_network
+
+ROOT = Path(__file__).parents[1]
+TRAIN = ("synthetic", "stage3", "quick", "0")
+KEY = "-".join(TRAIN)
+EPOCHS = 3
+
+
+class Project:
+    """A copy of the project with tiny parameters."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("ianet", "pipeline", "experiments", ".dvc/config", ".dvcignore"):
+            source, target = ROOT / name, folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if source.is_dir():
+                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(source, target)
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        params["synthetic"] |= {
+            "train_identities": 6,
+            "test_identities": 5,
+            "distractors": 4,
+            "junk": 2,
+        }
+        params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
+        params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        # The copy's own code, in the stages and in Ray's workers.
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
+            "PYTHONPATH": str(folder),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        }
+        self.run("git", "init", "--quiet")
+        self.run("python", "-m", "pipeline.plan")
+
+    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, expect: int = 0, **environment: str) -> str:
+        process = self.start(*command, **environment)
+        output, _ = process.communicate(timeout=600)
+        assert process.returncode == expect, output
+        return output
+
+    def repro(self, *targets: str) -> list[str]:
+        """The stages that `dvc repro` really ran."""
+        output = self.run("dvc", "repro", *targets)
+        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running")]
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        path = self.folder / name
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    def weights(self, key: str = KEY) -> dict[str, torch.Tensor]:
+        return load_file(self.folder / "runs" / key / "weights.safetensors")
+
+    def tracked(self) -> pd.DataFrame:
+        mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
+        return mlflow.search_runs(experiment_names=["ianet"])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """After one `dvc repro`."""
+    made = Project(tmp_path_factory.mktemp("project"))
+    made.repro()
+    return made
+
+
+@pytest.fixture
+def untrained(project: Project, tmp_path: Path) -> Iterator[Project]:
+    """Another copy with the same prepared data, in which nothing was trained."""
+    made = Project(tmp_path / "untrained")
+    shutil.copytree(project.folder / "data", made.folder / "data")
+    yield made
+    left = [
+        process.pid
+        for process in psutil.process_iter(["environ"])
+        if (process.info["environ"] or {}).get("PYTHONPATH") == str(made.folder)
+    ]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, "processes were left behind"
+
+
+def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(first[name], second[name]) for name in first
+    )
+
+
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{what} did not come in {seconds} s")
+
+
+def epochs_done(project: Project) -> int:
+    files = list((project.folder / "build" / "training").glob(f"{KEY}-*/progress.jsonl"))
+    return len(files[0].read_text().splitlines()) if files else 0
+
+
+def test_results_of_a_run(project: Project) -> None:
+    run = project.folder / "runs" / KEY
+    history = pd.read_csv(run / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+    assert history.lr.iloc[-1] == pytest.approx(0, abs=1e-12)  # cosine
+    assert load_network(run).options.after == {"stage3": {"sigma": [5, 10]}}
+    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    assert scores["split"] == "test"
+    assert 0 < scores["mAP"] <= 1
+    assert scores["cmc"][0] == scores["top-1"] <= scores["top-5"] <= scores["cmc"][-1]
+    table = pd.read_parquet(project.folder / "data/prepared/synthetic/table.parquet")
+    assert scores["queries"] == (table.split == "query").sum()
+
+
+def test_table_holds_the_scores_and_the_papers_numbers(project: Project) -> None:
+    tables = project.folder / "results" / "tables"
+    cells = pd.read_csv(tables / "table4f.csv").set_index(["label", "dataset", "metric"])
+    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    ours = cells.loc[("stage 3", "synthetic", "mAP")]
+    assert ours.ours == pytest.approx(100 * scores["mAP"], abs=0.01)
+    assert cells.loc[("stage 3", "market1501", "mAP")].paper == 82.8
+    assert pd.isna(cells.loc[("stage 2", "synthetic", "top-1")].ours)  # was not run: a dash
+    assert "| stage 2 " in (tables / "table4f.md").read_text()
+    assert "<td>82.8</td>" in (tables / "table4f.html").read_text()
+
+
+def test_a_second_repro_does_nothing(project: Project) -> None:
+    assert project.repro() == []
+
+
+def test_mlflow_holds_the_run(project: Project) -> None:
+    runs = project.tracked().set_index("tags.run")
+    assert set(runs.index) == {"synthetic-base-quick-0", KEY}
+    run = runs.loc[KEY]
+    assert run.status == "FINISHED"
+    assert run["params.training.batch"] == "16"
+    assert run["tags.network"] == "stage3"
+    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    assert run["metrics.test_mAP"] == pytest.approx(scores["mAP"])
+    client = mlflow.MlflowClient()
+    history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
+    logged = client.get_metric_history(run.run_id, "loss")
+    assert [metric.value for metric in logged] == pytest.approx(history.loss.tolist())
+    assert client.get_metric_history(run.run_id, "images_per_second")
+    assert [entry.path for entry in client.list_artifacts(run.run_id)] == ["cmc.png"]
+    inputs = client.get_run(run.run_id).inputs.dataset_inputs
+    assert [entry.dataset.name for entry in inputs] == ["synthetic"]
+    assert any(name.startswith("metrics.system/") for name in runs.columns)
+
+
+def test_the_model_loads_from_mlflow(project: Project) -> None:
+    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
+    model = mlflow.pyfunc.load_model(f"runs:/{run_id}/model")
+    images = load_images(project.folder / "data/prepared/synthetic/64x32.npy")[:4]
+    served = model.predict(images.numpy())
+    network = load_network(project.folder / "runs" / KEY)
+    expected = extract(network, images, device=torch.device("cpu")).numpy()
+    np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_caption_rewrites_the_table_only(project: Project) -> None:
+    project.edit("experiments/table4f.yaml", "Bottleneck vs. inside", "Bottleneck against inside")
+    assert project.repro() == ["plan", "table4f"]
+    assert "against inside" in (project.folder / "results/tables/table4f.md").read_text()
+
+
+def test_the_metrics_code_only_evaluates_again(project: Project) -> None:
+    project.edit("ianet/retrieval.py", "class Scores(NamedTuple):", "EDITED = 1\n\n\nclass Scores(NamedTuple):")  # fmt: skip  # noqa: E501
+    # The scores come out as they were, so the table stays.
+    assert project.repro() == [
+        "sources",
+        "evaluate@synthetic-base-quick-0",
+        f"evaluate@{KEY}",
+    ]
+
+
+def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
+    before, base = project.weights(), project.weights("synthetic-base-quick-0")
+    project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
+    ran = project.repro()
+    assert [stage for stage in ran if "@" in stage] == [f"train@{KEY}", f"evaluate@{KEY}"]
+    assert not same(project.weights(), before)
+    assert same(project.weights("synthetic-base-quick-0"), base)
+
+
+def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
+    project.edit("params.yaml", "networks:\n    - base\n    - stage3", "networks:\n    - base")
+    output = project.run("dvc", "repro", expect=255)
+    assert "dvc.yaml is older than params.yaml or experiments/: run `python -m" in output
+    project.edit("params.yaml", "networks:\n    - base", "networks:\n    - base\n    - stage3")
+    assert project.repro() == []
+
+
+def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
+    untrained: Project,
+) -> None:
+    command = ("python", "-m", "pipeline.train", *TRAIN)
+    untrained.run(*command)
+    whole = untrained.weights()
+    shutil.rmtree(untrained.folder / "runs")
+
+    def worker() -> psutil.Process | None:
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            own = (process.info["environ"] or {}).get("PYTHONPATH") == str(untrained.folder)
+            if own and "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+                return process
+        return None
+
+    process = untrained.start(*command)
+    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    wait_for(worker, "the worker").kill()
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    assert same(untrained.weights(), whole)
+    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+    shutil.rmtree(untrained.folder / "runs")
+
+    process = untrained.start(*command)
+    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    process.kill()
+    process.communicate(timeout=60)
+    assert not (untrained.folder / "runs" / KEY).exists()
+    untrained.run(*command)
+    assert same(untrained.weights(), whole)
+    assert not list((untrained.folder / "build" / "training").glob(f"{KEY}-*"))
+
+
+def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
+    process = untrained.start("dvc", "repro", f"train@{KEY}")
+    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    assert not (untrained.folder / "runs" / KEY).exists()
+    assert epochs_done(untrained) >= 1
+    assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
+    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: Project) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    output = untrained.run(
+        "python", "-m", "pipeline.train", *TRAIN, expect=1, MLFLOW_TRACKING_URI=uri
+    )
+    assert f"error: MLflow at {uri} cannot be used" in output
+    assert "Traceback" not in output
+    assert epochs_done(untrained) == 0
+
+
+def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    server = untrained.start(
+        "mlflow", "server", "--backend-store-uri", f"sqlite:///{untrained.folder}/server.db",
+        "--artifacts-destination", str(untrained.folder / "artifacts"),
+        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+    )  # fmt: skip
+    try:
+
+        def answers() -> bool:
+            with socket.socket() as probe:
+                return probe.connect_ex(("127.0.0.1", port)) == 0
+
+        wait_for(answers, "the server")
+        process = untrained.start("python", "-m", "pipeline.train", *TRAIN, MLFLOW_TRACKING_URI=uri)
+        wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)
+        server.communicate()
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert "MLflow went away" in output
+    assert (untrained.folder / "runs" / KEY / "weights.safetensors").exists()
+    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(untrained: Project) -> None:
+    process = untrained.start("python", "-m", "pipeline.train", *TRAIN)
+    wait_for((untrained.folder / "build/training" / f"{KEY}.lock").exists, "the lock")
+    time.sleep(1)
+    output = untrained.run("python", "-m", "pipeline.train", *TRAIN, expect=1)
+    assert f"another process is training {KEY}" in output
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate(timeout=120)
+
+
+def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
+    untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
+    untrained.repro(f"evaluate@{KEY}")
+    scores = json.loads((untrained.folder / f"results/scores/{KEY}.json").read_text())
+    table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
+    assert scores["split"] == "held-out"
+    assert scores["queries"] == (table.held_out == "query").sum()
+    assert load_network(untrained.folder / "runs" / KEY).identities == 6 - 2
