@@ -19,7 +19,8 @@ class Features(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
     def load_context(self, context: Any) -> None:
         self.network = load(Path(context.artifacts["run"]))
 
-    def predict(self, context: Any, model_input: np.ndarray, params: Any = None) -> np.ndarray:
+    # Without type hints, by which MLflow would check and convert what it is given.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         images = torch.from_numpy(np.ascontiguousarray(model_input))
         return extract(self.network, images, device=torch.device("cpu")).numpy()
 
