@@ -34,6 +34,7 @@ from pipeline.settings import Settings
 EXPERIMENT = "ianet"
 LOCAL = "sqlite:///mlflow.db"
 MODEL = Path("pipeline/served.py")
+REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "fsspec", "pillow"]
 
 for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
@@ -89,14 +90,16 @@ class Tracked:
         """The folder of a trained run, loadable with `mlflow.pyfunc.load_model`."""
 
         def log() -> None:
-            mlflow.pyfunc.log_model(
-                name="model",
-                python_model=str(MODEL),
-                artifacts={"run": str(folder)},
-                code_paths=["ianet"],
-                # Given, as MLflow would find them out by loading the model in a new process.
-                pip_requirements=["torch", "torchvision", "safetensors", "numpy", "pandas"],
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # advice to declare the type of `predict`
+                mlflow.pyfunc.log_model(
+                    name="model",
+                    python_model=str(MODEL),
+                    artifacts={"run": str(folder)},
+                    code_paths=["ianet"],
+                    # Given, as MLflow would find them by loading the model in a new process.
+                    pip_requirements=REQUIREMENTS,
+                )
 
         self._try(log)
 
