@@ -44,7 +44,8 @@ def closure(roots: tuple[str, ...]) -> dict[str, str]:
 
 def main() -> None:
     for network, options in load().networks.items():
-        block = [f"ianet.blocks.{options['block']}"] if "block" in options else []
+        # A network that names places but no block has the default one of NetworkOptions, "ia".
+        block = [f"ianet.blocks.{options.get('block', 'ia')}"] if options.get("after") else []
         for purpose, roots in ROOTS.items():
             path = TARGET / network / f"{purpose}.json"
             path.parent.mkdir(parents=True, exist_ok=True)
