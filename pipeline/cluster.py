@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 for _name, _value in {
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -22,41 +24,45 @@ for _name, _value in {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers started before they are asked for: Ray Train's actors, which have environment
+    # variables of their own, cannot use them.
+    "RAY_prestart_worker_first_driver": "0",
     # Ray gives its workers the lowest priority: any other process would starve a training.
     "RAY_worker_niceness": "0",
 }.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray.train import ScalingConfig  # noqa: E402
 
-
-def quiet() -> None:
-    """In every Ray process: no line for each report, none for the placement-group cleaner."""
-    for name, logger in list(logging.root.manager.loggerDict.items()):
-        if isinstance(logger, logging.Logger) and "ray/train" in name:
-            logger.setLevel(logging.ERROR)
-    logging.getLogger(
-        "ray.train.v2._internal.execution.controller.placement_group_cleaner"
-    ).setLevel(logging.CRITICAL)
+if TYPE_CHECKING:
+    from ray.train import ScalingConfig
 
 
 @contextmanager
-def connected() -> Iterator[None]:
-    """Ray, started on this machine."""
+def starting() -> Iterator[Callable[[], None]]:
+    """Ray, started on this machine while the caller imports, checks and connects.
+
+    Yields:
+        What waits until Ray is there; it raises what its start raised.
+    """
+    with ThreadPoolExecutor(max_workers=1) as background:
+        started = background.submit(_start)
+        try:
+            yield started.result
+        finally:
+            started.exception()  # half started, it could not be shut down
+            ray.shutdown()
+
+
+def _start() -> None:
     ray.init(
         # Not all cores of the machine, where this process is bound to some of them.
         num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         include_dashboard=False,
         log_to_driver=False,
         logging_level=logging.ERROR,
-        runtime_env={"worker_process_setup_hook": "pipeline.cluster.quiet"},
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
@@ -71,6 +77,8 @@ def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
     Raises:
         ValueError: more workers than GPUs, or than cores where there is no GPU.
     """
+    from ray.train import ScalingConfig  # a second that other users of this file need not spend
+
     resources = ray.cluster_resources()
     gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
     number = max(gpus, 1) if workers == "auto" else int(workers)

@@ -6,8 +6,6 @@ python -m pipeline.evaluate synthetic base quick 0
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -19,24 +17,20 @@ from ianet.network import load as load_network
 from ianet.retrieval import Scores, evaluate
 from pipeline import tracking
 from pipeline.plan import Run
-from pipeline.prepare import PREPARED
 from pipeline.settings import load
-from pipeline.shell import run_arguments, stage
-from pipeline.train import RUNS
-
-SCORES = Path("results/scores")
+from pipeline.shell import run_arguments, stage, write_whole
 
 
 def score(run: Run, *, hold_out: bool, size: str) -> Scores:
     """Scores on test, or, for a recipe that holds out, on the held-out identities."""
-    table = pd.read_parquet(PREPARED / run.dataset / "table.parquet")
+    table = pd.read_parquet(run.prepared / "table.parquet")
     part = table.held_out if hold_out else table.split
-    network = load_network(RUNS / run.key)
+    network = load_network(run.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (part == name).to_numpy(copy=True)
-        packed = images.load(PREPARED / run.dataset / f"{size}.npy", mask)
+        packed = images.load(run.prepared / f"{size}.npy", mask)
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
@@ -59,14 +53,10 @@ def main() -> None:
         "queries": scores.queries,
         "cmc": cmc,
     }
-    digest = (RUNS / run.key / "digest.txt").read_text()
+    digest = (run.folder / "digest.txt").read_text()
     with tracking.evaluation(run, digest) as tracked:
         tracked.scores(written, drawing.cmc_curve(cmc, run.key))
-    SCORES.mkdir(parents=True, exist_ok=True)
-    target = SCORES / f"{run.key}.json"
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(json.dumps(written, indent=2) + "\n")
-    part.replace(target)
+    write_whole(run.scores, json.dumps(written, indent=2) + "\n")
     print(f"{run.key}: top-1 {cmc[0]:.1%}, mAP {scores.mAP:.1%} on {written['split']}")
 
 

@@ -9,7 +9,6 @@ A run is a (data set, network, recipe, seed). It is trained once, however many t
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +16,11 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipeline.settings import EXPERIMENTS, Experiment, Settings, SettingsError, experiments, load
-from pipeline.shell import stage
+from pipeline.shell import stage, write_whole
 
 PIPELINE = Path("dvc.yaml")
+SYNTHETIC = Path("data/synthetic.zip")
+PREPARED = Path("data/prepared")
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -33,6 +34,21 @@ class Run(NamedTuple):
     def key(self) -> str:
         """Its name everywhere: stages, folders, MLflow."""
         return f"{self.dataset}-{self.network}-{self.recipe}-{self.seed}"
+
+    @property
+    def prepared(self) -> Path:
+        """What `prepare` writes for its data set."""
+        return PREPARED / self.dataset
+
+    @property
+    def folder(self) -> Path:
+        """What `train` writes."""
+        return Path("runs") / self.key
+
+    @property
+    def scores(self) -> Path:
+        """What `evaluate` writes."""
+        return Path("results/scores") / f"{self.key}.json"
 
 
 def runs_of(experiment: Experiment, settings: Settings) -> list[Run]:
@@ -86,7 +102,7 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                 "cmd": "python -m pipeline.synthesize",
                 "deps": ["ianet/datasets/synthetic.py", "pipeline/synthesize.py"],
                 "params": ["synthetic"],
-                "outs": ["data/synthetic.zip"],
+                "outs": [str(SYNTHETIC)],
             },
             "prepare": {
                 "foreach": {
@@ -124,7 +140,8 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                     "deps": [
                         *prepared,
                         "build/sources/${item.network}/train.json",
-                        "pipeline/train.py",
+                        "pipeline/driver.py",
+                        "pipeline/worker.py",
                     ],
                     "params": ["networks.${item.network}", "recipes.${item.recipe}"],
                     "outs": ["runs/${key}"],
@@ -152,7 +169,7 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                     "deps": [
                         f"{EXPERIMENTS}/{name}.yaml",
                         "pipeline/table.py",
-                        *(f"results/scores/{run.key}.json" for run in runs_of(table, settings)),
+                        *(str(run.scores) for run in runs_of(table, settings)),
                     ],
                     "outs": [
                         {f"results/tables/{name}.{kind}": {"cache": False}}
@@ -181,7 +198,7 @@ def main() -> None:
     tables = experiments(settings)
     for name in settings.at_hand:
         dataset = settings.datasets[name]
-        if name != "synthetic" and not dataset.source.exists():
+        if dataset.source != SYNTHETIC and not dataset.source.exists():
             raise SettingsError(
                 f"{dataset.source} does not exist: put the data set {name} there, or set "
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
@@ -196,9 +213,7 @@ def main() -> None:
             )
         return
     if not PIPELINE.exists() or PIPELINE.read_text() != text:
-        part = PIPELINE.with_name(f".{PIPELINE.name}.{os.getpid()}")
-        part.write_text(text)
-        part.replace(PIPELINE)
+        write_whole(PIPELINE, text)
     print(f"{PIPELINE}: {len(runs)} runs for {len(tables)} tables on {', '.join(settings.at_hand)}")
 
 

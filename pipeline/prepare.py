@@ -9,7 +9,6 @@ import argparse
 import importlib
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,10 +16,9 @@ from rich.progress import track
 
 from ianet import images
 from ianet.datasets.source import open_source
+from pipeline.plan import PREPARED
 from pipeline.settings import load
 from pipeline.shell import stage
-
-PREPARED = Path("data/prepared")
 
 
 def held_out(table: pd.DataFrame, identities: int) -> pd.Series:

@@ -1,28 +1,30 @@
-"""The model that MLflow serves: images in, features out. MLflow runs this file by itself."""
+"""The model that MLflow serves: images in, features out. It is copied beside `ianet` into the
+logged model, where `mlflow.pyfunc.load_model` imports it as a module of its own.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import mlflow.pyfunc
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ianet.features import extract
 from ianet.network import load
 
 
-class Features(mlflow.pyfunc.PythonModel):  # type: ignore[name-defined]
+class Features:
     """`predict` takes (N, height, width, 3) uint8 images and gives (N, D) float32 features."""
 
-    def load_context(self, context: Any) -> None:
-        self.network = load(Path(context.artifacts["run"]))
+    def __init__(self, folder: Path) -> None:
+        self.network = load(folder)
 
-    # Without type hints, by which MLflow would check and convert what it is given.
-    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
-        images = torch.from_numpy(np.ascontiguousarray(model_input))
-        return extract(self.network, images, device=torch.device("cpu")).numpy()
+    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        packed = torch.from_numpy(np.ascontiguousarray(images))
+        return extract(self.network, packed, device=torch.device("cpu")).numpy()
 
 
-mlflow.models.set_model(Features())
+def _load_pyfunc(folder: str) -> Features:
+    """The name by which MLflow calls it."""
+    return Features(Path(folder))

@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 @contextmanager
 def stage() -> Iterator[None]:
-    """Bad input ends a command with one clear line, not a traceback; Ctrl-C ends it quietly.
+    """Bad input ends a command with one clear line, not a traceback; Ctrl-C ends it quietly,
+    and SIGTERM as Ctrl-C does, with what it began cleaned up.
 
     Other exceptions are defects of ours and keep their traceback.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     except (ValueError, FileNotFoundError, ConnectionError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+
+
+def write_whole(target: Path, text: str) -> None:
+    """A text file that appears whole or not at all, in a folder that may not exist yet."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    part.write_text(text)
+    part.replace(target)
 
 
 def run_arguments(doc: str | None) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import json
 from pathlib import Path
 
 from pipeline.settings import load
-from pipeline.shell import stage
+from pipeline.shell import stage, write_whole
 
 TARGET = Path("build/sources")
 ROOTS = {
@@ -47,9 +47,8 @@ def main() -> None:
         # A network that names places but no block has the default one of NetworkOptions, "ia".
         block = [f"ianet.blocks.{options.get('block', 'ia')}"] if options.get("after") else []
         for purpose, roots in ROOTS.items():
-            path = TARGET / network / f"{purpose}.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(closure((*roots, *block)), indent=2) + "\n")
+            digests = json.dumps(closure((*roots, *block)), indent=2) + "\n"
+            write_whole(TARGET / network / f"{purpose}.json", digests)
 
 
 if __name__ == "__main__":

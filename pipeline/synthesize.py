@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from ianet.datasets import synthetic
+from pipeline.plan import SYNTHETIC
 from pipeline.settings import load
 from pipeline.shell import stage
 
-TARGET = Path("data/synthetic.zip")
-
 
 def main() -> None:
-    TARGET.parent.mkdir(exist_ok=True)
-    synthetic.write(TARGET, **load().synthetic.model_dump())
+    SYNTHETIC.parent.mkdir(exist_ok=True)
+    synthetic.write(SYNTHETIC, **load().synthetic.model_dump())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ import pandas as pd
 
 from pipeline.plan import Run, runs_of
 from pipeline.settings import Experiment, Settings, SettingsError, experiments, load
-from pipeline.shell import stage
+from pipeline.shell import stage, write_whole
 
 TABLES = Path("results/tables")
-SCORES = Path("results/scores")
 DASH = "–"
 COLUMNS = ["label", "dataset", "metric", "ours", "spread", "paper", "difference", "seeds", "split"]
 
@@ -121,17 +119,16 @@ def main() -> None:
     table = tables[name]
     scores = {}
     for run in runs_of(table, settings):
-        path = SCORES / f"{run.key}.json"
-        if not path.exists():
+        if not run.scores.exists():
             raise FileNotFoundError(
-                f"{path} does not exist: `dvc repro {name}` trains and evaluates what is missing"
+                f"{run.scores} does not exist: `dvc repro {name}` trains and "
+                "evaluates what is missing"
             )
-        scores[run] = json.loads(path.read_text())
+        scores[run] = json.loads(run.scores.read_text())
     frame = cells(table, settings, scores)
     note = notes(frame, settings)
     by_dataset = {str(dataset): lines(frame, dataset) for dataset in frame.dataset.unique()}
-    TABLES.mkdir(parents=True, exist_ok=True)
-    _write(name, "csv", frame.to_csv(index=False, float_format="%.2f"))
+    write_whole(TABLES / f"{name}.csv", frame.to_csv(index=False, float_format="%.2f"))
     markdown = [f"# {table.title}", table.caption]
     page = [f"<h1>{escape(table.title)}</h1>", f"<p>{escape(table.caption)}</p>"]
     for dataset, shown in by_dataset.items():
@@ -140,16 +137,11 @@ def main() -> None:
         page += [f"<h2>{escape(dataset)}</h2>", f"<div>{shown.to_html(border=0)}</div>"]
         if dataset in settings.at_hand:
             print(f"{table.title}, {dataset}\n{text}")
-    _write(name, "md", "\n\n".join([*markdown, note]) + "\n")
+    write_whole(TABLES / f"{name}.md", "\n\n".join([*markdown, note]) + "\n")
     page.append(f"<p>{escape(note)}</p>")
-    _write(name, "html", PAGE.format(title=escape(table.title), body="\n".join(page)))
-
-
-def _write(name: str, kind: str, text: str) -> None:
-    target = TABLES / f"{name}.{kind}"
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(text)
-    part.replace(target)
+    write_whole(
+        TABLES / f"{name}.html", PAGE.format(title=escape(table.title), body="\n".join(page))
+    )
 
 
 PAGE = """<!doctype html>

@@ -21,6 +21,7 @@ from typing import Any
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import pandas as pd
@@ -38,6 +39,8 @@ REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "fsspe
 
 for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
+# Its advice on integer columns and on sources.
+warnings.filterwarnings("ignore", module="mlflow")
 
 
 def connect() -> None:
@@ -89,19 +92,16 @@ class Tracked:
     def model(self, folder: Path) -> None:
         """The folder of a trained run, loadable with `mlflow.pyfunc.load_model`."""
 
-        def log() -> None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # advice to declare the type of `predict`
-                mlflow.pyfunc.log_model(
-                    name="model",
-                    python_model=str(MODEL),
-                    artifacts={"run": str(folder)},
-                    code_paths=["ianet"],
-                    # Given, as MLflow would find them by loading the model in a new process.
-                    pip_requirements=REQUIREMENTS,
-                )
-
-        self._try(log)
+        self._try(
+            lambda: mlflow.pyfunc.log_model(
+                name="model",
+                loader_module=MODEL.stem,
+                data_path=str(folder),
+                code_paths=["ianet", str(MODEL)],
+                # Given, as MLflow would find them by loading the model in a new process.
+                pip_requirements=REQUIREMENTS,
+            )
+        )
 
     def scores(self, scores: dict[str, Any], figure: Figure) -> None:
         names = {"mAP": "mAP", "mINP": "mINP", "top-1": "top_1", "top-5": "top_5"}
@@ -139,10 +139,8 @@ def training(
             mlflow.log_params(parameters)
             table = pd.read_parquet(config["table"])
             source = str(settings.datasets[run.dataset].source)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # hints on integer columns and on the source
-                dataset = from_pandas(table, source=source, name=run.dataset)
-                mlflow.log_input(dataset, "training")
+            dataset = from_pandas(table, source=source, name=run.dataset)
+            mlflow.log_input(dataset, "training")
         yield tracked
 
 

@@ -1,0 +1,71 @@
+"""What each Ray worker of a training does."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray.train
+import ray.train.torch
+import torch
+
+from ianet import images
+from ianet.network import Network, NetworkOptions
+from ianet.training import Recipe, fit, labels_of
+
+REPORT = ("epoch", "loss", "accuracy", "lr", "seconds", "images_per_second")
+
+
+def train_on_worker(config: dict[str, Any]) -> None:
+    """Train, and report each epoch with a checkpoint. `config` is plain data, see `train`."""
+    torch.set_num_threads(config["threads"])
+    table = pd.read_parquet(config["table"])
+    mask = (table.split == "train").to_numpy(copy=True)
+    if config["hold_out"]:
+        mask &= (table.held_out == "").to_numpy()
+    labels = labels_of(table.person[mask].to_numpy())
+    torch.manual_seed(config["seed"])
+    network = Network(int(labels.max()) + 1, NetworkOptions(**config["network"]))
+    history: list[dict[str, float]] = []
+    state = None
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint:
+        with checkpoint.as_directory() as folder:
+            saved = torch.load(Path(folder) / "state.pt", weights_only=True)
+        state, history = saved["state"], saved["history"]
+    first = ray.train.get_context().get_world_rank() == 0
+    batches = Path(config["batches"])
+    told = 0.0
+
+    def on_batch(epoch: int, done: int) -> None:
+        nonlocal told
+        if first and time.monotonic() - told > 1:
+            told = time.monotonic()
+            part = batches.with_suffix(".part")
+            part.write_text(json.dumps({"epoch": epoch, "done": done / len(labels)}))
+            part.replace(batches)
+
+    for epoch in fit(
+        network,
+        images.load(Path(config["images"]), mask),
+        labels,
+        Recipe(**config["training"]),
+        seed=config["seed"],
+        device=ray.train.torch.get_device(),
+        state=state,
+        on_batch=on_batch,
+    ):
+        report = {name: getattr(epoch, name) for name in REPORT}
+        history.append(report)
+        if not first:
+            ray.train.report(report)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save({"state": epoch.state, "history": history}, Path(folder) / "state.pt")
+            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+        with Path(config["progress"]).open("a") as progress:
+            progress.write(json.dumps(report) + "\n")
