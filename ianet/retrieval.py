@@ -89,6 +89,11 @@ def evaluate(
         distance=distance,
         average_precision=average_precision,
     )
+    return summarize(table, max_rank)
+
+
+def summarize(table: pd.DataFrame, max_rank: int = 50) -> Scores:
+    """The means of what `per_query` returned, and the CMC curve."""
     first_ranks = table["first_rank"].to_numpy()
     found_at = np.bincount(first_ranks[first_ranks <= max_rank], minlength=max_rank + 1)
     return Scores(

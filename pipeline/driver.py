@@ -24,7 +24,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import Run, plan
+from pipeline.plan import Run, plan, runs_of
 from pipeline.settings import Settings, SettingsError, experiments, options
 from pipeline.worker import train_on_worker
 
@@ -68,7 +68,9 @@ def train(run: Run, settings: Settings, ready: Callable[[], None]) -> None:
         config["batches"] = str((scratch / "batches.json").resolve())
         with (
             tracking.training(run, digest.hexdigest(), settings, config) as tracked,
-            Display(run, plan(settings, experiments(settings)), training.epochs) as display,
+            Display(
+                run, runs_of(plan(settings, experiments(settings))), training.epochs
+            ) as display,
         ):
 
             def log(report: dict[str, float]) -> None:

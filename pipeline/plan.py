@@ -9,13 +9,21 @@ A run is a (data set, network, recipe, seed). It is trained once, however many t
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.settings import EXPERIMENTS, Experiment, Settings, SettingsError, experiments, load
+from pipeline.settings import (
+    EXPERIMENTS,
+    Experiment,
+    Row,
+    Settings,
+    SettingsError,
+    experiments,
+    load,
+)
 from pipeline.shell import stage, write_whole
 
 PIPELINE = Path("dvc.yaml")
@@ -25,6 +33,8 @@ HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiment
 
 
 class Run(NamedTuple):
+    """One training."""
+
     dataset: str
     network: str
     recipe: str
@@ -45,43 +55,102 @@ class Run(NamedTuple):
         """What `train` writes."""
         return Path("runs") / self.key
 
+
+class Evaluation(NamedTuple):
+    """The scores of a run on a data set: its own, or across domains another."""
+
+    run: Run
+    on: str
+
+    @property
+    def key(self) -> str:
+        return self.run.key if self.on == self.run.dataset else f"{self.run.key}-on-{self.on}"
+
     @property
     def scores(self) -> Path:
-        """What `evaluate` writes."""
+        """Means over the queries."""
         return Path("results/scores") / f"{self.key}.json"
 
+    @property
+    def queries(self) -> Path:
+        """The scores of each query."""
+        return Path("results/queries") / f"{self.key}.parquet"
 
-def runs_of(experiment: Experiment, settings: Settings) -> list[Run]:
-    """The runs that a table needs on the data sets at hand, in the order of its rows."""
+
+def datasets_of(
+    experiment: Experiment, settings: Settings, tables: Mapping[str, Experiment]
+) -> list[str]:
+    """The data sets at hand that a table shows: those for which the paper prints numbers in it,
+    and those for which it prints none anywhere, such as the synthetic set or your own.
+    """
+    elsewhere = {name for table in tables.values() for name in table.printed}
+    return [
+        name
+        for name in settings.at_hand
+        if not experiment.printed or name in experiment.printed or name not in elsewhere
+    ]
+
+
+def evaluations_of(
+    experiment: Experiment, settings: Settings, tables: Mapping[str, Experiment]
+) -> list[tuple[Row, list[Evaluation]]]:
+    """What each row of a table needs: for each data set that it shows, one for each seed."""
+    return [
+        (
+            row,
+            [
+                evaluation
+                for on in datasets_of(experiment, settings, tables)
+                for evaluation in _evaluations(row.network, row, on, settings)
+            ],
+        )
+        for row in experiment.rows
+    ]
+
+
+def compared_with(row: Row, evaluation: Evaluation) -> Evaluation | None:
+    """What an evaluation of a row is compared with: `against`, all else being equal."""
+    if row.against is None:
+        return None
+    return evaluation._replace(run=evaluation.run._replace(network=row.against))
+
+
+def _evaluations(network: str | None, row: Row, on: str, settings: Settings) -> list[Evaluation]:
+    name = row.trained_on or on
+    dataset = settings.datasets[name]
+    recipe = dataset.recipes.get(row.recipe)
+    limited = dataset.networks != "all" and network not in dataset.networks
+    if network is None or recipe is None or limited or name not in settings.at_hand:
+        return []
+    return [Evaluation(Run(name, network, recipe, seed), on) for seed in dataset.seeds]
+
+
+def plan(settings: Settings, tables: Mapping[str, Experiment]) -> list[Evaluation]:
+    """Everything that a table names, each once."""
     return list(
         dict.fromkeys(
-            Run(name, row.network, settings.datasets[name].recipe, seed)
-            for name in settings.at_hand
-            for row in experiment.rows
-            for seed in settings.datasets[name].seeds
-            if settings.datasets[name].networks == "all"
-            or row.network in settings.datasets[name].networks
+            evaluation
+            for table in tables.values()
+            for _, evaluations in evaluations_of(table, settings, tables)
+            for evaluation in evaluations
         )
     )
 
 
-def plan(settings: Settings, tables: Mapping[str, Experiment]) -> list[Run]:
-    """Every run that a table names, each once."""
-    return list(dict.fromkeys(run for table in tables.values() for run in runs_of(table, settings)))
+def runs_of(evaluations: Iterable[Evaluation]) -> list[Run]:
+    """The trainings behind them, each once."""
+    return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
 
 
 def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, Any]:
     """The content of dvc.yaml."""
-    runs = plan(settings, tables)
+    evaluations = plan(settings, tables)
+    runs = runs_of(evaluations)
     sizes: dict[str, set[str]] = {}
-    for run in runs:
-        sizes.setdefault(run.dataset, set()).add(settings.recipes[run.recipe].size)
-    by_run = {run.key: {**run._asdict(), "size": settings.recipes[run.recipe].size} for run in runs}
+    for run, on in [*evaluations, *((run, run.dataset) for run in runs)]:
+        sizes.setdefault(on, set()).add(settings.recipes[run.recipe].size)
+    size = {run: settings.recipes[run.recipe].size for run in runs}
     arguments = "${item.dataset} ${item.network} ${item.recipe} ${item.seed}"
-    prepared = [
-        "data/prepared/${item.dataset}/table.parquet",
-        "data/prepared/${item.dataset}/${item.size}.npy",
-    ]
     return {
         "stages": {
             "plan": {
@@ -133,12 +202,13 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                 },
             },
             "train": {
-                "foreach": by_run,
+                "foreach": {run.key: {**run._asdict(), "size": size[run]} for run in runs},
                 "do": {
                     "desc": "train a network under Ray Train",
                     "cmd": f"python -m pipeline.train {arguments}",
                     "deps": [
-                        *prepared,
+                        "data/prepared/${item.dataset}/table.parquet",
+                        "data/prepared/${item.dataset}/${item.size}.npy",
                         "build/sources/${item.network}/train.json",
                         "pipeline/driver.py",
                         "pipeline/worker.py",
@@ -148,37 +218,53 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                 },
             },
             "evaluate": {
-                "foreach": by_run,
+                "foreach": {
+                    one.key: {
+                        **one.run._asdict(),
+                        "on": one.on,
+                        "run": one.run.key,
+                        "size": size[one.run],
+                    }
+                    for one in evaluations
+                },
                 "do": {
                     "desc": "CMC and mAP of a trained network",
-                    "cmd": f"python -m pipeline.evaluate {arguments}",
+                    "cmd": f"python -m pipeline.evaluate {arguments} ${{item.on}}",
                     "deps": [
-                        *prepared,
-                        "runs/${key}",
+                        "data/prepared/${item.on}/table.parquet",
+                        "data/prepared/${item.on}/${item.size}.npy",
+                        "runs/${item.run}",
                         "build/sources/${item.network}/evaluate.json",
                         "pipeline/evaluate.py",
                     ],
                     "params": ["recipes.${item.recipe}"],
                     "metrics": [{"results/scores/${key}.json": {"cache": False}}],
+                    "outs": ["results/queries/${key}.parquet"],
                 },
             },
-            **{
-                name: {
-                    "desc": f"{table.title} of the paper",
-                    "cmd": f"python -m pipeline.table {name}",
-                    "deps": [
-                        f"{EXPERIMENTS}/{name}.yaml",
-                        "pipeline/table.py",
-                        *(str(run.scores) for run in runs_of(table, settings)),
-                    ],
-                    "outs": [
-                        {f"results/tables/{name}.{kind}": {"cache": False}}
-                        for kind in ("csv", "md", "html")
-                    ],
-                }
-                for name, table in tables.items()
-            },
+            **{name: _table_stage(name, table, settings, tables) for name, table in tables.items()},
         }
+    }
+
+
+def _table_stage(
+    name: str, table: Experiment, settings: Settings, tables: Mapping[str, Experiment]
+) -> dict[str, Any]:
+    deps = [f"{EXPERIMENTS}/{name}.yaml", "pipeline/table.py"]
+    for row, evaluations in evaluations_of(table, settings, tables):
+        for one in evaluations:
+            deps.append(str(one.scores))
+            other = compared_with(row, one)
+            if other is not None:
+                deps += [str(one.queries), str(other.queries)]
+    return {
+        "desc": table.title,
+        "cmd": f"python -m pipeline.table {name}",
+        "deps": list(dict.fromkeys(deps)),
+        "outs": [
+            {f"results/tables/{name}.{kind}": {"cache": False}}
+            for kind in ("csv", "md", "tex", "html")
+        ],
     }
 
 
@@ -190,12 +276,12 @@ def rendered(settings: Settings, tables: Mapping[str, Experiment]) -> str:
     return HEADER + yaml.dump(pipeline(settings, tables), Dumper=dumper, sort_keys=False, width=100)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
-    check = parser.parse_args().check
-    settings = load()
-    tables = experiments(settings)
+def write(settings: Settings, tables: Mapping[str, Experiment]) -> None:
+    """dvc.yaml, where it is not what the settings ask for.
+
+    Raises:
+        SettingsError: a data set at hand does not lie where it should.
+    """
     for name in settings.at_hand:
         dataset = settings.datasets[name]
         if dataset.source != SYNTHETIC and not dataset.source.exists():
@@ -204,17 +290,26 @@ def main() -> None:
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
     text = rendered(settings, tables)
-    runs = plan(settings, tables)
-    if check:
-        if not PIPELINE.exists() or PIPELINE.read_text() != text:
-            raise SettingsError(
-                f"{PIPELINE} is older than params.yaml or {EXPERIMENTS}/: run "
-                "`python -m pipeline.plan`, then `dvc repro` again"
-            )
-        return
     if not PIPELINE.exists() or PIPELINE.read_text() != text:
         write_whole(PIPELINE, text)
-    print(f"{PIPELINE}: {len(runs)} runs for {len(tables)} tables on {', '.join(settings.at_hand)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
+    check = parser.parse_args().check
+    settings = load()
+    tables = experiments(settings)
+    if not check:
+        write(settings, tables)
+        runs = len(runs_of(plan(settings, tables)))
+        at_hand = ", ".join(settings.at_hand)
+        print(f"{PIPELINE}: {runs} runs for {len(tables)} tables on {at_hand}")
+    elif not PIPELINE.exists() or PIPELINE.read_text() != rendered(settings, tables):
+        raise SettingsError(
+            f"{PIPELINE} is older than params.yaml or {EXPERIMENTS}/: run "
+            "`python -m pipeline.plan`, then `dvc repro` again"
+        )
 
 
 if __name__ == "__main__":

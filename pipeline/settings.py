@@ -44,7 +44,8 @@ class Dataset(_Value):
     source: Path
     published: bool = True
     held_out: int = Field(ge=0)
-    recipe: Name
+    # What a table asks for ("plain", "strong") to the recipe that is it on this data set.
+    recipes: dict[Name, Name]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     networks: Literal["all"] | tuple[Name, ...] = "all"
 
@@ -61,6 +62,8 @@ class RecipeSettings(_Value):
     """`training` holds the fields of `ianet.training.Recipe`."""
 
     hold_out: bool = False
+    # What a run takes on one core, start-up included, to say at the start how long all take.
+    minutes: float | None = Field(None, gt=0)
     network: dict[str, Any] = {}
     training: dict[str, Any]
 
@@ -89,7 +92,8 @@ class Settings(_Value):
         for name in self.at_hand:
             _known(name, self.datasets, "at_hand", "datasets")
         for name, dataset in self.datasets.items():
-            _known(dataset.recipe, self.recipes, f"datasets.{name}.recipe", "recipes")
+            for role, recipe in dataset.recipes.items():
+                _known(recipe, self.recipes, f"datasets.{name}.recipes.{role}", "recipes")
             if dataset.networks != "all":
                 for network in dataset.networks:
                     _known(network, self.networks, f"datasets.{name}.networks", "networks")
@@ -97,28 +101,60 @@ class Settings(_Value):
 
 
 class Row(_Value):
-    """A line of a table: a network, and the paper's numbers by data set, null where lost."""
+    """A line of a table.
+
+    Attributes:
+        label: what the line is called.
+        network: of params.yaml; none for a rival of which only the paper's numbers are shown.
+        recipe: "plain" or another name under `recipes` of a data set; a data set that lacks it
+            has no run for the line.
+        trained_on: the data set of its training, where it is not the one that is scored.
+        against: the network that it is compared with; none leaves the comparison out.
+        group: heading under which neighbouring lines stand together.
+        paper: the paper's numbers by data set, in the order of the metrics, null where lost.
+    """
 
     label: str
-    network: Name
+    network: Name | None = None
+    recipe: Name = "plain"
+    trained_on: Name | None = None
+    against: Name | None = None
+    group: str = ""
     paper: dict[Name, tuple[float | None, ...]] = {}
+
+
+Metric = Literal["top-1", "top-5", "top-10", "mAP", "mINP", "entropy"]
 
 
 class Experiment(_Value):
     title: str
     caption: str
-    metrics: tuple[Literal["top-1", "top-5", "top-10", "mAP"], ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
     rows: tuple[Row, ...] = Field(min_length=1)
 
+    @property
+    def printed(self) -> list[str]:
+        """The data sets for which the paper prints numbers in this table."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.paper))
+
     @model_validator(mode="after")
-    def _is_rectangular(self) -> Experiment:
+    def _is_consistent(self) -> Experiment:
+        lines = {(row.network, row.recipe, row.trained_on) for row in self.rows}
+        labels = [(row.group, row.label) for row in self.rows]
         for row in self.rows:
+            if labels.count((row.group, row.label)) > 1:
+                raise ValueError(f"two rows are called {row.label!r}")
             for dataset, numbers in row.paper.items():
                 if len(numbers) != len(self.metrics):
                     raise ValueError(
                         f"row {row.label!r} has {len(numbers)} numbers of the paper for "
                         f"{dataset} and {len(self.metrics)} metrics"
                     )
+            if row.against and (row.against, row.recipe, row.trained_on) not in lines:
+                raise ValueError(
+                    f"row {row.label!r} is compared with {row.against!r}, which no row of the "
+                    "table is, with the same recipe and training set"
+                )
         return self
 
 
@@ -143,8 +179,14 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
     found = {path.stem: _validated(Experiment, path) for path in paths}
     for name, experiment in found.items():
         for row in experiment.rows:
+            where = f"row {row.label!r}"
             try:
-                _known(row.network, settings.networks, f"row {row.label!r}", "networks")
+                if row.network:
+                    _known(row.network, settings.networks, where, "networks")
+                roles = {role: None for one in settings.datasets.values() for role in one.recipes}
+                _known(row.recipe, roles, where, "recipes of the data sets")
+                if row.trained_on:
+                    _known(row.trained_on, settings.datasets, where, "datasets")
             except ValueError as error:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
     return found

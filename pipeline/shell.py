@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 
 @contextmanager
@@ -28,16 +27,16 @@ def stage() -> Iterator[None]:
         sys.exit("stopped; the same command goes on from here")
 
 
-def write_whole(target: Path, text: str) -> None:
-    """A text file that appears whole or not at all, in a folder that may not exist yet."""
+def write_whole(target: Path, content: str | bytes) -> None:
+    """A file that appears whole or not at all, in a folder that may not exist yet."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_text(text)
+    part.write_bytes(content.encode() if isinstance(content, str) else content)
     part.replace(target)
 
 
-def run_arguments(doc: str | None) -> dict[str, Any]:
-    """The four words of a run on the command line, as fields of `pipeline.plan.Run`."""
+def run_parser(doc: str | None) -> argparse.ArgumentParser:
+    """A command line of the four words of a run, the fields of `pipeline.plan.Run`."""
     parser = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,4 +44,4 @@ def run_arguments(doc: str | None) -> dict[str, Any]:
     parser.add_argument("network", help="name in params.yaml")
     parser.add_argument("recipe", help="name in params.yaml")
     parser.add_argument("seed", type=int)
-    return vars(parser.parse_args())
+    return parser

@@ -1,110 +1,219 @@
-"""A table of the paper -> results/tables/<name>.csv, .md and .html.
+"""A table of experiments/ -> results/tables/<name>.csv, .md, .tex and .html.
 
     python -m pipeline.table table4f
 
-Ours beside the paper's: mean and spread over the seeds, and the difference. What was not run,
-and what the paper does not print, is a dash.
+Ours beside the paper's: mean and spread over the seeds, the difference, and how sure a
+difference from the network that a row is compared with is. What was not run, and what the
+paper does not print, is a dash.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from html import escape
+from collections.abc import Mapping
+from math import nan
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from pipeline.plan import Run, runs_of
+from ianet.comparison import paired_bootstrap
+from pipeline import page
+from pipeline.plan import Evaluation, compared_with, datasets_of, evaluations_of
 from pipeline.settings import Experiment, Settings, SettingsError, experiments, load
 from pipeline.shell import stage, write_whole
 
 TABLES = Path("results/tables")
 DASH = "–"
-COLUMNS = ["label", "dataset", "metric", "ours", "spread", "paper", "difference", "seeds", "split"]
+ENTROPY = "entropy"  # the one metric that queries do not contribute to
 
 
-def cells(table: Experiment, settings: Settings, scores: dict[Run, dict[str, Any]]) -> pd.DataFrame:
+class Results(NamedTuple):
+    """What the evaluations of a table wrote.
+
+    Attributes:
+        scores: content of results/scores.
+        queries: content of results/queries, of those that are compared.
+    """
+
+    scores: Mapping[Evaluation, dict[str, Any]]
+    queries: Mapping[Evaluation, pd.DataFrame]
+
+
+def cells(
+    table: Experiment, settings: Settings, tables: Mapping[str, Experiment], results: Results
+) -> pd.DataFrame:
     """One row for each cell, in percent; NaN where there is no number.
 
     Args:
         table: what the experiment asks for.
         settings: which data sets are at hand.
-        scores: content of results/scores by run.
+        tables: all of them, which say together what each shows.
+        results: of the evaluations that this one needs.
 
     Returns:
-        Columns `COLUMNS`: ours is the mean over the seeds, spread their standard deviation
-        (NaN for a single one), difference is ours less the paper's.
+        group, label, dataset, metric; ours, the mean over the seeds, and spread, their standard
+        deviation (NaN for a single one); paper, and difference, ours less the paper's; against,
+        gain over that network with gain_low and gain_high, a 95 % interval (`paired_bootstrap`);
+        seeds, their number; split; and runs, their names.
     """
-    printed = [name for row in table.rows for name in row.paper]
-    datasets = list(dict.fromkeys([*settings.at_hand, *printed]))
+    datasets = list(dict.fromkeys([*datasets_of(table, settings, tables), *table.printed]))
     rows = []
-    for row in table.rows:
+    for row, evaluations in evaluations_of(table, settings, tables):
         for dataset in datasets:
-            own = [
-                score
-                for run, score in scores.items()
-                if (run.dataset, run.network) == (dataset, row.network)
-            ]
+            own = [one for one in evaluations if one.on == dataset]
+            scores = [results.scores[one] for one in own]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))
             for metric, theirs in zip(table.metrics, paper, strict=True):
-                numbers = pd.Series([100 * score[metric] for score in own], dtype=float)
+                found = [score[metric] for score in scores if score[metric] is not None]
+                numbers = 100 * pd.Series(found, dtype=float)
+                others = [compared_with(row, one) for one in own]
+                gain, low, high = _gain(own, others, metric, results)
                 rows.append(
                     {
+                        "group": row.group,
                         "label": row.label,
                         "dataset": dataset,
                         "metric": metric,
                         "ours": numbers.mean(),
                         "spread": numbers.std(),
                         "paper": theirs,
+                        "difference": numbers.mean() - (nan if theirs is None else theirs),
+                        "against": row.against or "",
+                        "gain": gain,
+                        "gain_low": low,
+                        "gain_high": high,
                         "seeds": len(own),
-                        "split": own[0]["split"] if own else None,
+                        "split": scores[0]["split"] if scores else None,
+                        "runs": " ".join(one.run.key for one in own),
                     }
                 )
-    frame = pd.DataFrame(rows)
-    frame["paper"] = frame.paper.astype(float)
-    frame["difference"] = frame.ours - frame.paper
-    return frame[COLUMNS]
+    return pd.DataFrame(rows).astype({"paper": float})
 
 
-def lines(frame: pd.DataFrame, dataset: str) -> pd.DataFrame:
-    """The cells of one data set as people read them: a line a label, everything as text."""
+def _gain(
+    own: list[Evaluation], others: list[Evaluation | None], metric: str, results: Results
+) -> tuple[float, float, float]:
+    """Mean difference and its interval, in percent; NaN where nothing is compared."""
+    pairs = [(one, other) for one, other in zip(own, others, strict=True) if other is not None]
+    compared = [pair for pair in pairs if results.scores[pair[0]].get(metric) is not None]
+    if metric == ENTROPY or not compared:
+        return nan, nan, nan
+    differences = pd.concat(
+        [results.queries[one][metric] - results.queries[other][metric] for one, other in compared],
+        axis=1,
+    )
+    low, high = paired_bootstrap(differences)
+    return 100 * float(differences.mean().mean()), 100 * low, 100 * high
+
+
+def shown(frame: pd.DataFrame, dataset: str) -> page.Part:
+    """The cells of one data set as people read them, a line a label."""
     own = frame[frame.dataset == dataset]
-    shown = pd.DataFrame(index=pd.Index(own.label.unique(), name=""))
+    compared, printed = bool((own.against != "").any()), bool(own.paper.notna().any())
+    columns: list[str] = []
     for metric in own.metric.unique():
-        cell = own[own.metric == metric].set_index("label")
-        shown[metric] = [
-            _number(ours) + (f" ± {spread:.1f}" if pd.notna(spread) else "")
-            for ours, spread in zip(cell.ours, cell.spread, strict=True)
-        ]
-        shown[f"paper's {metric}"] = cell.paper.map(_number)
-        shown[f"difference in {metric}"] = [
-            DASH if pd.isna(number) else f"{number:+.1f}" for number in cell.difference
-        ]
-    shown["seeds"] = cell.seeds.replace(0, DASH).astype(str)
-    return shown
+        columns.append(metric)
+        if compared and metric != ENTROPY:
+            columns.append("gain [95 %]")
+        if printed:
+            columns += ["paper's", "difference"]
+    lines = []
+    for (group, label), line in own.groupby(["group", "label"], sort=False):
+        texts: list[page.Cell] = []
+        for _, cell in line.iterrows():
+            spread = f" ± {cell.spread:.1f}" if pd.notna(cell.spread) else ""
+            texts.append(page.Cell(_number(cell.ours) + spread, "ours"))
+            if compared and cell.metric != ENTROPY:
+                texts.append(_gain_cell(cell))
+            if printed:
+                texts += [page.Cell(_number(cell.paper)), _difference_cell(cell)]
+        seeds, runs = line.seeds.iloc[0], line.runs.iloc[0]
+        texts.append(page.Cell(str(seeds) if seeds else DASH, runs=tuple(runs.split())))
+        lines.append(page.Line(str(group), str(label), texts))
+    return page.Part(dataset, [*columns, "seeds"], lines)
+
+
+def _gain_cell(cell: Any) -> page.Cell:
+    if pd.isna(cell.gain):
+        return page.Cell(DASH)
+    sure = "gain" if cell.gain_low > 0 else "loss" if cell.gain_high < 0 else "unsure"
+    return page.Cell(f"{cell.gain:+.1f} [{cell.gain_low:+.1f}, {cell.gain_high:+.1f}]", sure)
+
+
+def _difference_cell(cell: Any) -> page.Cell:
+    if pd.isna(cell.difference):
+        return page.Cell(DASH)
+    known = pd.notna(cell.spread)
+    kind = ("within" if abs(cell.difference) <= cell.spread else "outside") if known else ""
+    return page.Cell(f"{cell.difference:+.1f}", kind)
 
 
 def _number(value: float) -> str:
     return DASH if pd.isna(value) else f"{value:.1f}"
 
 
-def notes(frame: pd.DataFrame, settings: Settings) -> str:
+def notes(frame: pd.DataFrame, table: Experiment, settings: Settings) -> str:
     """What was run, in a sentence."""
     run = frame[frame.seeds > 0]
     parts = []
     for (dataset, split), own in run.groupby(["dataset", "split"], sort=False):
         at = settings.datasets[str(dataset)]
+        recipes = dict.fromkeys(at.recipes.get(row.recipe) for row in table.rows)
+        names = " and ".join(name for name in recipes if name)
         seeds = sorted(set(own.seeds))
         parts.append(
-            f"{dataset}: recipe {at.recipe}, {' or '.join(map(str, seeds))} seed"
+            f"{dataset}: recipe {names}, {' or '.join(map(str, seeds))} seed"
             f"{'s' if seeds != [1] else ''}, scored on {split}"
         )
     text = "; ".join(parts) if parts else "nothing was run"
+    if (frame.against != "").any():
+        text += (
+            f". Gain: over {' or '.join(dict.fromkeys(filter(None, frame.against)))}, with a 95 % "
+            "interval from a paired bootstrap over queries"
+            + (" and seeds" if (frame.seeds > 1).any() else ", which says nothing of other seeds")
+        )
     return (
         f"Ours: {text}. In percent; ± is the standard deviation over the seeds; the difference "
         f"is ours less the paper's; {DASH} was not run, or is not in the paper."
+    )
+
+
+def read(
+    name: str, table: Experiment, settings: Settings, tables: Mapping[str, Experiment]
+) -> Results:
+    """What the evaluations of a table wrote.
+
+    Raises:
+        FileNotFoundError: one of them was not run.
+    """
+    scores: dict[Evaluation, dict[str, Any]] = {}
+    queries: dict[Evaluation, pd.DataFrame] = {}
+    for row, evaluations in evaluations_of(table, settings, tables):
+        for one in evaluations:
+            other = compared_with(row, one)
+            for path in [one.scores, *(([one.queries, other.queries]) if other else [])]:
+                if not path.exists():
+                    raise FileNotFoundError(
+                        f"{path} does not exist: `dvc repro {name}` trains and evaluates what is "
+                        "missing"
+                    )
+            scores[one] = json.loads(one.scores.read_text())
+            if other is not None:
+                queries |= {each: pd.read_parquet(each.queries) for each in (one, other)}
+    return Results(scores, queries)
+
+
+def section(
+    name: str, settings: Settings, tables: Mapping[str, Experiment]
+) -> tuple[pd.DataFrame, page.Section]:
+    """The cells of a table, and how a page shows them."""
+    table = tables[name]
+    frame = cells(table, settings, tables, read(name, table, settings, tables))
+    parts = [shown(frame, str(dataset)) for dataset in frame.dataset.unique()]
+    return frame, page.Section(
+        name, table.title, table.caption, parts, notes(frame, table, settings)
     )
 
 
@@ -116,52 +225,14 @@ def main() -> None:
     tables = experiments(settings)
     if name not in tables:
         raise SettingsError(f"experiments/{name}.yaml does not exist: choose {', '.join(tables)}")
-    table = tables[name]
-    scores = {}
-    for run in runs_of(table, settings):
-        if not run.scores.exists():
-            raise FileNotFoundError(
-                f"{run.scores} does not exist: `dvc repro {name}` trains and "
-                "evaluates what is missing"
-            )
-        scores[run] = json.loads(run.scores.read_text())
-    frame = cells(table, settings, scores)
-    note = notes(frame, settings)
-    by_dataset = {str(dataset): lines(frame, dataset) for dataset in frame.dataset.unique()}
+    frame, made = section(name, settings, tables)
     write_whole(TABLES / f"{name}.csv", frame.to_csv(index=False, float_format="%.2f"))
-    markdown = [f"# {table.title}", table.caption]
-    page = [f"<h1>{escape(table.title)}</h1>", f"<p>{escape(table.caption)}</p>"]
-    for dataset, shown in by_dataset.items():
-        text = shown.to_markdown(disable_numparse=True)
-        markdown += [f"## {dataset}", text]
-        page += [f"<h2>{escape(dataset)}</h2>", f"<div>{shown.to_html(border=0)}</div>"]
-        if dataset in settings.at_hand:
-            print(f"{table.title}, {dataset}\n{text}")
-    write_whole(TABLES / f"{name}.md", "\n\n".join([*markdown, note]) + "\n")
-    page.append(f"<p>{escape(note)}</p>")
-    write_whole(
-        TABLES / f"{name}.html", PAGE.format(title=escape(table.title), body="\n".join(page))
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem; color: #222; }}
-p {{ max-width: 60rem; }}
-div {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; }}
-th, td {{ padding: .3rem .7rem; text-align: right; white-space: nowrap; }}
-thead th {{ text-align: center; }}
-tbody th {{ text-align: left; font-weight: normal; }}
-tbody tr {{ border-top: 1px solid #ddd; }}
-</style>
-{body}
-</html>
-"""
+    write_whole(TABLES / f"{name}.md", page.markdown(made))
+    write_whole(TABLES / f"{name}.tex", page.latex(made))
+    write_whole(TABLES / f"{name}.html", page.html(made.title, [made]))
+    for part in made.parts:
+        if part.dataset in settings.at_hand:
+            print(f"{made.title}, {part.dataset}\n{page.as_frame(part).to_markdown(index=False)}")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from __future__ import annotations
 from pipeline import cluster
 from pipeline.plan import Run
 from pipeline.settings import load
-from pipeline.shell import run_arguments, stage
+from pipeline.shell import run_parser, stage
 
 
 def main() -> None:
-    run = Run(**run_arguments(__doc__))
+    run = Run(**vars(run_parser(__doc__).parse_args()))
     settings = load()
     with cluster.starting() as ready:
         # torch, torchvision and MLflow take as long to import as Ray takes to start.
