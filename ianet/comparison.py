@@ -36,8 +36,11 @@ def paired_bootstrap(
     queries, seeds = values.shape
     generator = np.random.default_rng(seed)
     # How often each query is drawn, instead of which: means are then one matrix product.
-    times = generator.multinomial(queries, np.full(queries, 1 / queries), size=draws)
-    by_seed = (times @ np.where(known, values, 0)) / np.maximum(times @ known, 1)  # (draws, seeds)
+    picks = generator.integers(queries, size=(draws, queries))
+    times = np.stack([np.bincount(pick, minlength=queries) for pick in picks]).astype(float)
+    by_seed = (times @ np.where(known, values, 0)) / np.maximum(
+        times @ known.astype(float), 1
+    )  # (draws, seeds)
     drawn = generator.integers(seeds, size=(draws, seeds))
     means = np.take_along_axis(by_seed, drawn, axis=1).mean(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])

@@ -80,7 +80,7 @@ def train(run: Run, settings: Settings, ready: Callable[[], None]) -> None:
             ready()
             last = _run_workers(config, name, settings.workers, log, display.part)
             _write(run, network, last, digest.hexdigest())
-            tracked.model(run.folder)
+            tracked.model(run)
         # Also what an earlier configuration of this run left behind when it was stopped.
         for scratch in SCRATCH.glob(f"{run.key}-{'[0-9a-f]' * DIGITS}"):
             shutil.rmtree(scratch)

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,9 @@ from pipeline.plan import Run
 from pipeline.settings import Settings
 
 EXPERIMENT = "ianet"
+REPRODUCTION = "reproduction"
 LOCAL = "sqlite:///mlflow.db"
+INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 MODEL = Path("pipeline/served.py")
 REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "fsspec", "pillow"]
 
@@ -89,14 +91,16 @@ class Tracked:
         step, run_id = int(report["epoch"]), self.run_id
         self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=run_id))
 
-    def model(self, folder: Path) -> None:
-        """The folder of a trained run, loadable with `mlflow.pyfunc.load_model`."""
-
+    def model(self, run: Run) -> None:
+        """The trained run, loadable with `mlflow.pyfunc.load_model`, registered by its data set
+        and network.
+        """
         self._try(
             lambda: mlflow.pyfunc.log_model(
                 name="model",
+                registered_model_name=f"{run.dataset}-{run.network}",
                 loader_module=MODEL.stem,
-                data_path=str(folder),
+                data_path=str(run.folder),
                 code_paths=["ianet", str(MODEL)],
                 # Given, as MLflow would find them by loading the model in a new process.
                 pip_requirements=REQUIREMENTS,
@@ -104,10 +108,15 @@ class Tracked:
         )
 
     def scores(self, scores: dict[str, Any], figure: Figure) -> None:
-        names = {"mAP": "mAP", "mINP": "mINP", "top-1": "top_1", "top-5": "top_5"}
-        metrics = {f"{scores['split']}_{name}": scores[key] for key, name in names.items()}
+        """Metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ..."""
+        abroad = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
+        metrics = {
+            f"{abroad}{scores['split']}_{name.replace('-', '_')}": scores[name]
+            for name in ("mAP", "mINP", "top-1", "top-5", "top-10")
+            if scores[name] is not None
+        }
         self._try(lambda: mlflow.log_metrics(metrics))
-        self._try(lambda: mlflow.log_figure(figure, "cmc.png"))
+        self._try(lambda: mlflow.log_figure(figure, f"{abroad}cmc.png"))
 
 
 @contextmanager
@@ -150,6 +159,49 @@ def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
     connect()
     with _opened(run, digest, _find(run, digest)) as tracked:
         yield tracked
+
+
+def reproduction(
+    rows: Mapping[Run, Mapping[str, str]], results: Path
+) -> dict[Run, str]:
+    """The one MLflow run of the whole reproduction, with all tables and figures as artifacts.
+
+    Every training is tagged `table.<table>` with the label of its row there.
+
+    Args:
+        rows: for each run of the plan, the tables that name it, with the label of its row.
+        results: folder whose files are logged.
+
+    Returns:
+        The page of each run that is recorded here.
+
+    Raises:
+        ConnectionError: MLflow does not answer.
+    """
+    connect()
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    uri = mlflow.get_tracking_uri()
+    pages = f"{uri if uri.startswith('http') else INTERFACE}/#/experiments/"
+    pages += experiment.experiment_id
+    links = {}
+    for run, tables in rows.items():
+        run_id = _find(run, (run.folder / "digest.txt").read_text())
+        if run_id is None:
+            continue
+        links[run] = f"{pages}/runs/{run_id}"
+        for table, label in tables.items():
+            client.set_tag(run_id, f"table.{table}", label)
+    found = client.search_runs(
+        [experiment.experiment_id], f"tags.run = '{REPRODUCTION}'", max_results=1
+    )
+    with mlflow.start_run(
+        run_id=found[0].info.run_id if found else None,
+        run_name=REPRODUCTION,
+        tags={"run": REPRODUCTION},
+    ):
+        mlflow.log_artifacts(str(results), results.name)
+    return links
 
 
 def _find(run: Run, digest: str) -> str | None:
