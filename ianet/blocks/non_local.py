@@ -67,7 +67,7 @@ class NonLocal(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             gathered = values @ relation.transpose(1, 2)
         restored = self.output(gathered.view(batch, -1, height, width))
-        return self.norm(restored).to(features.dtype) + features
+        return self.norm(restored) + features
 
 
 Block = NonLocal
