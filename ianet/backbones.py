@@ -1,8 +1,8 @@
 """torchvision's networks as a stem and four named stages, with last stride 1 (Section 3.4).
 
-Every stage is a sequence of residual blocks. "stage1" has 1/4 of the input's resolution,
-"stage2" 1/8, "stage3" and "stage4" 1/16: the last down-sampling is removed, following Sun et
-al., Beyond Part Models (ECCV 2018).
+Every stage is a sequence of residual blocks, in GoogLeNet of inception modules. "stage1" has
+1/4 of the input's resolution, "stage2" 1/8, "stage3" and "stage4" 1/16: the last down-sampling
+is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from urllib.error import URLError
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision import models
+
+from ianet.images import DEVIATION, MEAN
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 
@@ -27,8 +29,8 @@ class Backbone:
 
     Attributes:
         stem: (B, 3, H, W) to the input of the first stage.
-        stages: name to the residual blocks of a stage, in order.
-        channels: stage name to the channels that each of its residual blocks gives.
+        stages: name to the residual blocks (or inception modules) of a stage, in order.
+        channels: stage name to the channels that each of them gives.
     """
 
     stem: nn.Sequential
@@ -52,7 +54,9 @@ def build(name: str, weights: str = "none") -> Backbone:
     """
     if name not in NAMES:
         raise ValueError(f"backbone is {name!r}: choose one of {', '.join(NAMES)}")
-    model = models.get_model(name, weights=None)
+    # Spelt out, as torchvision warns that the default of GoogLeNet's first weights will change.
+    own = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    model = models.get_model(name, weights=None, **own)
     if weights != "none":
         _load(model, name, weights)
     return NAMES[name](model)
@@ -82,12 +86,58 @@ def _mobilenet_v2(model: Any) -> Backbone:
     return Backbone(nn.Sequential(*blocks[:2]), stages, channels)
 
 
+class _HalfMeanHalfDeviation(nn.Module):
+    """Images without ImageNet's mean and deviation to the same with 0.5 for both, in [-1, 1]."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
+            # Constants: they follow the module to a device, but are no weights of it.
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images * self.deviation + self.mean - 0.5) / 0.5
+
+
+def _googlenet(model: Any) -> Backbone:
+    # The ImageNet weights come from TensorFlow and expect values in [-1, 1]. torchvision turns
+    # its `transform_input` on with them, and off without; here it always happens, so that a
+    # trained network, which is built without them, is loaded with the input it was trained on.
+    # A file of weights is taken to expect the same.
+    stem = nn.Sequential(_HalfMeanHalfDeviation(), model.conv1, model.maxpool1)
+    # Stages by resolution; stage 1 has no inception module yet, its places are after the two
+    # convolutions. The last down-sampling, maxpool4 before 5a, is left out.
+    stages: dict[str, list[nn.Module]] = {
+        "stage1": [model.conv2, model.conv3],
+        "stage2": [nn.Sequential(model.maxpool2, model.inception3a), model.inception3b],
+        "stage3": [
+            nn.Sequential(model.maxpool3, model.inception4a),
+            model.inception4b,
+            model.inception4c,
+            model.inception4d,
+            model.inception4e,
+        ],
+        "stage4": [model.inception5a, model.inception5b],
+    }
+    channels = {  # Szegedy et al., Going Deeper with Convolutions (CVPR 2015), Table 1
+        "stage1": [64, 192],
+        "stage2": [256, 480],
+        "stage3": [512, 512, 512, 528, 832],
+        "stage4": [832, 1024],
+    }
+    return Backbone(stem, stages, channels)
+
+
 NAMES: dict[str, Callable[..., Backbone]] = {
     "resnet18": _resnet,
     "resnet34": _resnet,
     "resnet50": _resnet,
     "resnet101": _resnet,
     "mobilenet_v2": _mobilenet_v2,
+    "googlenet": _googlenet,
 }
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from ianet import backbones
 from ianet.blocks.ia import IABlock
@@ -31,6 +32,7 @@ def network(*stages: str, **options: Any) -> Network:
         ("resnet50", [3, 4, 6, 3], [256, 512, 1024, 2048]),
         ("resnet101", [3, 4, 23, 3], [256, 512, 1024, 2048]),
         ("mobilenet_v2", [2, 3, 7, 5], [24, 32, 96, 1280]),
+        ("googlenet", [2, 2, 5, 2], [192, 480, 832, 1024]),
     ],
 )
 def test_stages(name: str, blocks: list[int], channels: list[int]) -> None:
@@ -52,25 +54,41 @@ def test_stages(name: str, blocks: list[int], channels: list[int]) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2"])
+def torchvisions(name: str) -> torch.nn.Module:
+    """torchvision's network, GoogLeNet as it is with its ImageNet weights."""
+    own = {"init_weights": True, "transform_input": True} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, weights=None, **own).eval()
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("resnet18", "layer3"),
+        ("resnet50", "layer3"),
+        ("mobilenet_v2", "features.13"),
+        ("googlenet", "inception4e"),
+    ],
+)
 def test_backbone_computes_what_torchvision_does_up_to_the_last_stride(
-    name: str, tmp_path: Path
+    name: str, end: str, tmp_path: Path
 ) -> None:
-    model = torchvision.models.get_model(name, weights=None).eval()
+    model = torchvisions(name)
+    images = torch.randn(2, 3, 64, 64)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = None  # one pass makes the images' statistics the running ones:
+    model.train()(images)  # with the initial ones, GoogLeNet's first weights let them vanish
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
     backbone = backbones.build(name, str(tmp_path / "weights.safetensors"))
-    images = torch.randn(2, 3, 64, 64)
-    features = backbone.stem.eval()(images)
+    images = images.double()
+    features = backbone.stem.double().eval()(images)
     for stage in ("stage1", "stage2", "stage3"):
         for block in backbone.stages[stage]:
-            features = block.eval()(features)
-    with torch.no_grad():
-        if name == "mobilenet_v2":
-            expected = model.features[:14](images)
-        else:
-            expected = model.maxpool(model.relu(model.bn1(model.conv1(images))))
-            expected = model.layer3(model.layer2(model.layer1(expected)))
-    torch.testing.assert_close(features, expected)
+            features = block.double().eval()(features)
+    extractor = create_feature_extractor(model.double().eval(), [end], suppress_diff_warning=True)
+    expected = extractor(images)[end]
+    torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-5)
+    assert (features[0] - features[1]).std() > 0.1
 
 
 def test_cost_is_the_papers() -> None:
@@ -91,6 +109,20 @@ def test_cost_is_the_papers() -> None:
     assert giga("stage2", "stage3") - base == pytest.approx(0.84, abs=5e-3)
 
 
+def test_cost_of_googlenet_is_torchvisions_with_the_last_modules_at_four_times_the_size() -> None:
+    model = torchvisions("googlenet")
+    assert multiply_adds(model, 224, 224) == pytest.approx(1.498e9, abs=5e5)  # as torchvision says
+    # 5a and 5b at 1/32, from the channels of Table 1 (5 x 5 is 3 x 3 there, a known deviation)
+    first = 832 * (256 + 160 + 32 + 128) + 9 * (160 * 320 + 32 * 128)
+    second = 832 * (384 + 192 + 48 + 128) + 9 * (192 * 384 + 48 * 128)
+    classifier = 1024 * 1000  # ours gives features in evaluation mode
+    expected = multiply_adds(model, 256, 128) + 3 * 8 * 4 * (first + second) - classifier
+    ours = network(backbone="googlenet")
+    assert multiply_adds(ours, 256, 128) == expected
+    without = parameters(ours) - parameters(ours.classifier)
+    assert without == 6_624_904 - parameters(model.fc)  # torchvision's count has no auxiliaries
+
+
 def test_parameters_of_blocks_are_those_of_their_batch_norms() -> None:
     # SIA and CIA: weight and bias for 128 and for 256 channels
     assert parameters(network("stage2", "stage3")) - parameters(network()) == 4 * (128 + 256)
@@ -106,6 +138,7 @@ def test_positions() -> None:
     assert sum(map(len, every.values())) == 10  # "stage23-c adds 10 blocks", Section 4.3
     every = places(network(*after, backbone="mobilenet_v2", position="block"))
     assert sum(map(len, every.values())) == 10
+    assert places(network(*after, backbone="googlenet")) == {"stage2": ["1"], "stage3": ["4"]}
 
 
 def test_options_reach_the_block_of_their_stage() -> None:
@@ -153,6 +186,15 @@ def test_save_and_load(tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").unlink()
     with pytest.raises(FileNotFoundError, match=r"weights\.safetensors does not exist"):
         load(tmp_path)
+
+
+def test_googlenet_sees_the_same_input_when_loaded(tmp_path: Path) -> None:
+    """With or without the weights that ask for it: torchvision's differs between the two."""
+    save_file(torchvisions("googlenet").state_dict(), tmp_path / "initial.safetensors")
+    module = network(backbone="googlenet", weights=str(tmp_path / "initial.safetensors")).eval()
+    save(module, tmp_path)
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(load(tmp_path).stem(images), module.stem(images))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,62 @@
+"""Graph convolution over the grid of positions (Kipf and Welling, Semi-Supervised
+Classification with Graph Convolutional Networks, ICLR 2017).
+
+The conventional one that Section 3.5 of the IANet paper names: its graph is fixed, every
+position and its neighbours above, below, left and right, where SIA's follows the features.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def grid_adjacency(
+    height: int,
+    width: int,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Adjacency D^-1/2 (A + I) D^-1/2 of the grid of positions (Section 2.2 of the paper).
+
+    Returns:
+        (M, M), M = height * width, positions numbered row by row; symmetric.
+    """
+    positions = torch.arange(height * width, device=device)
+    y, x = positions // width, positions % width
+    distance = (y[:, None] - y[None, :]).abs() + (x[:, None] - x[None, :]).abs()
+    adjacency = (distance <= 1).to(dtype)  # A + I
+    degree = adjacency.sum(dim=1)
+    return adjacency * torch.rsqrt(degree[:, None] * degree[None, :])
+
+
+class GraphConvolution(nn.Module):
+    """Y = BN(Z) + X, Z = D^-1/2 (A + I) D^-1/2 X W (Eq. 8 of the paper, no activation).
+
+    Residual and BatchNorm are those of the IA block (Eq. 9 there), so that both compare, and
+    so is being exactly the identity when fresh.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.transform = nn.Conv2d(channels, channels, 1, bias=False)  # W, Theta in Eq. 8
+        self.norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm.weight)  # its bias is zero from the start
+
+    def forward(self, features: Tensor) -> Tensor:
+        height, width = features.shape[2:]
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        adjacency = grid_adjacency(height, width, dtype=dtype, device=features.device)
+        transformed = self.transform(features).flatten(2).to(dtype)  # (B, C, M)
+        # As in the IA block, the aggregation stays in float32 under mixed precision.
+        with torch.autocast(features.device.type, enabled=False):
+            gathered = transformed @ adjacency
+        return self.norm(gathered.view_as(features)).to(features.dtype) + features
+
+
+Block = GraphConvolution
+"""The name under which a network finds this file's block."""
