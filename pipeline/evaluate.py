@@ -6,25 +6,30 @@ python -m pipeline.evaluate synthetic base quick 0
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pandas as pd
 import torch
 
-from ianet import drawing, images
+from ianet import drawing, images, retrieval, single_shot
 from ianet.features import extract
 from ianet.network import load as load_network
-from ianet.retrieval import Scores, evaluate
+from ianet.retrieval import Scores
 from pipeline import tracking
-from pipeline.plan import Run
+from pipeline.parts import part_of
+from pipeline.plan import DESCRIPTION, Run
 from pipeline.settings import load
 from pipeline.shell import run_arguments, stage, write_whole
+
+SCORINGS = {"ranking": retrieval.evaluate, "single_shot": single_shot.evaluate}
+"""By the name that the reader gives, see `ianet.datasets.listing.Listing`."""
 
 
 def score(run: Run, *, hold_out: bool, size: str) -> Scores:
     """Scores on test, or, for a recipe that holds out, on the held-out identities."""
     table = pd.read_parquet(run.prepared / "table.parquet")
-    part = table.held_out if hold_out else table.split
+    part = part_of(table, run.seed, hold_out=hold_out)
     network = load_network(run.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments: dict[str, Any] = {}
@@ -34,7 +39,8 @@ def score(run: Run, *, hold_out: bool, size: str) -> Scores:
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
-    return evaluate(**arguments)
+    description = json.loads((run.prepared / DESCRIPTION).read_text())
+    return SCORINGS[description["scoring"]](**arguments)
 
 
 def main() -> None:
@@ -48,8 +54,8 @@ def main() -> None:
         "top-1": cmc[0],
         "top-5": cmc[4],
         "top-10": cmc[9],
-        "mAP": round(float(scores.mAP), 6),
-        "mINP": round(float(scores.mINP), 6),
+        "mAP": _rounded(scores.mAP),
+        "mINP": _rounded(scores.mINP),
         "queries": scores.queries,
         "cmc": cmc,
     }
@@ -57,7 +63,13 @@ def main() -> None:
     with tracking.evaluation(run, digest) as tracked:
         tracked.scores(written, drawing.cmc_curve(cmc, run.key))
     write_whole(run.scores, json.dumps(written, indent=2) + "\n")
-    print(f"{run.key}: top-1 {cmc[0]:.1%}, mAP {scores.mAP:.1%} on {written['split']}")
+    mean = "" if written["mAP"] is None else f", mAP {written['mAP']:.1%}"
+    print(f"{run.key}: top-1 {cmc[0]:.1%}{mean} on {written['split']}")
+
+
+def _rounded(score: float) -> float | None:
+    """None, in JSON null, for what the data set's protocol does not define."""
+    return None if math.isnan(score) else round(score, 6)
 
 
 if __name__ == "__main__":

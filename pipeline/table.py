@@ -49,7 +49,8 @@ def cells(table: Experiment, settings: Settings, scores: dict[Run, dict[str, Any
             ]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))
             for metric, theirs in zip(table.metrics, paper, strict=True):
-                numbers = pd.Series([100 * score[metric] for score in own], dtype=float)
+                # A metric that the data set's protocol does not define is null.
+                numbers = 100 * pd.Series([score[metric] for score in own], dtype=float)
                 rows.append(
                     {
                         "label": row.label,

@@ -105,7 +105,11 @@ class Tracked:
 
     def scores(self, scores: dict[str, Any], figure: Figure) -> None:
         names = {"mAP": "mAP", "mINP": "mINP", "top-1": "top_1", "top-5": "top_5"}
-        metrics = {f"{scores['split']}_{name}": scores[key] for key, name in names.items()}
+        metrics = {
+            f"{scores['split']}_{name}": scores[key]
+            for key, name in names.items()
+            if scores[key] is not None  # not defined by the data set's protocol
+        }
         self._try(lambda: mlflow.log_metrics(metrics))
         self._try(lambda: mlflow.log_figure(figure, "cmc.png"))
 
