@@ -55,7 +55,7 @@ def _wrong_in_split(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
     missing = set(query.person) - set(gallery.person)
     if missing:
         yield (
-            f"{_number(missing, 'identity', 'identities')} of the query missing from the gallery: "
+            f"{_number(missing, 'identity', 'identities')} in the query and missing from the gallery: "
             f"{_named(missing)}"
         )
     matched = _matched(query, gallery)
@@ -75,7 +75,7 @@ def _wrong_in_split(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
         if len(alone):
             yield (
                 f"{_number(alone.path, 'query', 'queries')} left without a match, as the gallery "
-                f"has their identity from their own camera only: {_named(alone.path)}"
+                f"has its identity from its own camera only: {_named(alone.path)}"
             )
 
 

@@ -119,6 +119,8 @@ def read(
         )
     if protocol == "classic" and config is not None:
         raise ValueError("protocol classic takes no config: leave it out, or take protocol new")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist. Expected: {EXPECTED}")
     mat = _mat(source)
     if protocol == "classic" and mat is None:
         raise ValueError(
@@ -154,8 +156,6 @@ def _read_mat(
     path: Path, images: str
 ) -> tuple[dict[Place, str], Opener, list[set[tuple[int, int]]]]:
     """Paths (here the images' names), how to open one, and (pair, person) of each test set."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist. Expected: {EXPECTED}")
     try:
         file = h5py.File(path, "r")
         # Cells are references. Whether MATLAB had n x 1 or 1 x n of them does not matter.

@@ -51,8 +51,12 @@ def read(source: Path, *, published: bool = True) -> Listing:
 
 
 def fits(paths: Sequence[str]) -> bool:
-    images = [path for path in paths if path.lower().endswith(IMAGES)]
-    return bool(images) and any(map(_is_placed, images))
+    # By the query, as MSMT17's folder "train" has a folder for each person, too.
+    return any(
+        _is_placed(path) and PurePosixPath(path).parts[-3] == "query"
+        for path in paths
+        if path.lower().endswith(IMAGES)
+    )
 
 
 def _is_placed(path: str) -> bool:

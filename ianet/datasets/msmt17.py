@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from ianet.datasets.listing import Listing, check_choice, check_counts, counted, ordered
 from ianet.datasets.source import Files, image_opener, open_source
@@ -43,8 +43,7 @@ EXPECTED = (
     "to be had from its authors, Wei et al., CVPR 2018"
 )
 
-_LINE = re.compile(r"(\S+\.jpg) (\d+)")
-_NAME = re.compile(r"\d+_\d+_(\d+)_.+\.jpg")
+_LINE = re.compile(r"((?:\S+/)?\d+_\d+_(?P<camera>\d+)_[^\s/]+\.jpg) (?P<identity>\d+)")
 
 
 def read(source: Path, *, training: str, published: bool = True) -> Listing:
@@ -89,7 +88,7 @@ def read(source: Path, *, training: str, published: bool = True) -> Listing:
 
 
 def fits(paths: Sequence[str]) -> bool:
-    return any(PurePosixPath(path).name == "list_gallery.txt" for path in paths)
+    return any(path.rpartition("/")[2] == "list_gallery.txt" for path in paths)
 
 
 def _located(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -97,7 +96,7 @@ def _located(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, str]]:
     starts = [
         path.removesuffix("list_train.txt")
         for path in paths
-        if PurePosixPath(path).name == "list_train.txt"
+        if path.rpartition("/")[2] == "list_train.txt"
     ]
     found = [
         (start, version)
@@ -126,11 +125,10 @@ def _lines(files: Files, source: Path, name: str) -> list[tuple[str, int, int]]:
     rows = []
     for number, line in enumerate(lines, 1):
         parts = _LINE.fullmatch(line.strip())
-        image = _NAME.fullmatch(PurePosixPath(parts[1]).name) if parts else None
-        if parts is None or image is None or int(image[1]) not in CAMERAS:
+        if parts is None or int(parts["camera"]) not in CAMERAS:
             raise ValueError(
                 f"{source}: line {number} of {name} is {line[:80]!r}, not like "
                 "'0000/0000_045_12_0303morning_0006_2.jpg 0' with a camera of 1 to 15"
             )
-        rows.append((parts[1], int(parts[2]), int(image[1])))
+        rows.append((parts[1], int(parts["identity"]), int(parts["camera"])))
     return rows
