@@ -35,7 +35,7 @@ from pipeline.settings import Settings
 EXPERIMENT = "ianet"
 LOCAL = "sqlite:///mlflow.db"
 MODEL = Path("pipeline/served.py")
-REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "fsspec", "pillow"]
+REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "pillow"]
 
 for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)

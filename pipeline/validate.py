@@ -55,8 +55,8 @@ def _wrong_in_split(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
     missing = set(query.person) - set(gallery.person)
     if missing:
         yield (
-            f"{_number(missing, 'identity', 'identities')} in the query and missing from the gallery: "
-            f"{_named(missing)}"
+            f"{_number(missing, 'identity', 'identities')} in the query and missing from the "
+            f"gallery: {_named(missing)}"
         )
     matched = _matched(query, gallery)
     cameras = tested.camera.unique()

@@ -48,7 +48,8 @@ def test_nothing_is_wrong() -> None:
         ),
         (
             [*RIGHT, *((f"x{n}", "hall", "query") for n in range(7))],
-            "7 identities are in the query and missing from the gallery: x0, x1, x2, x3, x4 and 2 more",
+            "7 identities are in the query and missing from the gallery: x0, x1, x2, x3, x4 and "
+            "2 more",
         ),
         (
             [(person, 6, split) for person, _, split in RIGHT],

@@ -146,7 +146,8 @@ class Tar:
                 if not member.isreg() or member.issparse():
                     raise ValueError(
                         f"{path} holds {member.name}, a link or another thing that is no plain "
-                        "file: pack the files themselves (tar --dereference)"
+                        "file: pack the files themselves (tar --dereference "
+                        "--hard-dereference)"
                     )
                 name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
                 self._places[name] = (member.offset_data, member.size)
