@@ -6,17 +6,15 @@ format, in which convolutions on a CPU run up to twice as fast.
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from fsspec import AbstractFileSystem
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 # ImageNet's, in RGB, as every weights file of torchvision expects.
@@ -28,15 +26,15 @@ Size = tuple[int, int]
 
 
 def pack(
-    files: AbstractFileSystem, paths: Sequence[str], targets: dict[Size, Path]
+    opened: Callable[[str], Image.Image], paths: Sequence[str], targets: dict[Size, Path]
 ) -> Iterator[int]:
     """Decode every image once, resize it to every size asked and write one array a size.
 
     The arrays appear under their names when all images are in them, or not at all.
 
     Args:
-        files: where the images lie.
-        paths: of the N images in `files`; row i of an array is `paths[i]`.
+        opened: decodes the image of a path, called by threads; a reader's `Listing` has it.
+        paths: of the N images; row i of an array is `paths[i]`.
         targets: size to the .npy file that is written, (N, H, W, 3) uint8, resized bilinearly
             with antialiasing by Pillow, hence the same on every machine.
 
@@ -59,7 +57,7 @@ def pack(
         }
 
         def fill(row: int) -> None:
-            image = _decode(files, paths[row])
+            image = opened(paths[row])
             for (height, width), array in arrays.items():
                 array[row] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 
@@ -77,16 +75,6 @@ def pack(
     finally:
         for part in unfinished.values():
             part.unlink(missing_ok=True)
-
-
-def _decode(files: AbstractFileSystem, path: str) -> Image.Image:
-    try:
-        with Image.open(io.BytesIO(files.cat_file(path))) as image:
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(
-            f"the image {path} cannot be decoded ({error}): fetch the data set again"
-        ) from error
 
 
 def load(path: Path, rows: NDArray[np.bool_] | None = None) -> Tensor:

@@ -38,6 +38,10 @@ from torch.nn import functional as F
 DISTANCES = ("cosine", "euclidean")
 AVERAGE_PRECISIONS = ("step", "trapezoid")
 JUNK = -1
+NO_MATCH = (
+    "every query would be left without a match: none has a gallery image of its identity from "
+    "another camera"
+)
 COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 
 CHUNK_BYTES = 128 * 2**20
@@ -89,11 +93,6 @@ def evaluate(
         distance=distance,
         average_precision=average_precision,
     )
-    return summarize(table, max_rank)
-
-
-def summarize(table: pd.DataFrame, max_rank: int = 50) -> Scores:
-    """The means of what `per_query` returned, and the CMC curve."""
     first_ranks = table["first_rank"].to_numpy()
     found_at = np.bincount(first_ranks[first_ranks <= max_rank], minlength=max_rank + 1)
     return Scores(
@@ -138,13 +137,84 @@ def per_query(
         ValueError: no query has a match, lengths that disagree, an unknown name, or features
             that are not finite.
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
     if average_precision not in AVERAGE_PRECISIONS:
         raise ValueError(
             f"unknown average_precision {average_precision!r}: "
             f"use one of {', '.join(AVERAGE_PRECISIONS)}"
         )
+    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = compared(
+        query_features,
+        gallery_features,
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        distance=distance,
+    )
+    device = left.device
+
+    # The gallery images of query q's identity are by_id[start[q] : start[q] + count[q]], in the
+    # order of the gallery. Tables of columns are padded with column `size`, an image infinitely
+    # far away.
+    size = len(right)
+    sorted_id, by_id = gallery_id.sort(stable=True)
+    by_id = torch.cat([by_id, by_id.new_tensor([size])])
+    gallery_camera = torch.cat([gallery_camera, gallery_camera.new_zeros(1)])
+    start = torch.searchsorted(sorted_id, query_id)
+    count = torch.searchsorted(sorted_id, query_id, right=True) - start
+    place = torch.arange(max([1, *count.tolist()]), device=device)
+
+    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * len(place))))
+    buffer = right.new_full((min(chunk, len(left)), size + 1), torch.inf)
+    scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=device)
+    for first in range(0, len(left), chunk):
+        rows = slice(first, first + chunk)
+        costs = buffer[: len(left[rows])]
+        torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
+        own = by_id[(start[rows, None] + place).clamp(max=size)]
+        own = torch.where(place < count[rows, None], own, size)
+        other_camera = gallery_camera[own] != query_camera[rows, None]
+        ranks = _match_ranks(costs, own, torch.where(other_camera, own, size))
+        scores[rows] = _scores(ranks, average_precision)
+
+    table = pd.DataFrame(scores.cpu().numpy(), columns=COLUMNS).dropna()
+    if table.empty:
+        raise ValueError(NO_MATCH)
+    return table.astype({"first_rank": np.int64})
+
+
+class Compared(NamedTuple):
+    """Features as a product, and labels, without junk; left @ right.T + offset ranks (Q, G)."""
+
+    left: Tensor
+    """(Q, D)."""
+    right: Tensor
+    """(G, D)."""
+    offset: Tensor
+    """(G,)."""
+    query_id: Tensor
+    gallery_id: Tensor
+    query_camera: Tensor
+    gallery_camera: Tensor
+
+
+def compared(
+    query_features: Tensor | ArrayLike,
+    gallery_features: Tensor | ArrayLike,
+    query_ids: Tensor | ArrayLike,
+    gallery_ids: Tensor | ArrayLike,
+    query_cameras: Tensor | ArrayLike,
+    gallery_cameras: Tensor | ArrayLike,
+    *,
+    distance: str,
+) -> Compared:
+    """The arguments of `per_query`, checked, on one device, and ready to be ranked.
+
+    Raises:
+        ValueError: as `per_query`, but for queries without a match.
+    """
+    if distance not in DISTANCES:
+        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
     query_features = _tensor(query_features)
     device = query_features.device
     query, query_id, query_camera = _images(
@@ -166,39 +236,9 @@ def per_query(
     for name, vectors in (("query", query), ("gallery", gallery)):
         if not (torch.linalg.vector_norm(vectors, dim=1) < limit).all():
             raise ValueError(f"{name} features hold values that are NaN, infinite or too large")
-    left, right, offset = _as_product(query, gallery, distance)
-
-    # The gallery images of query q's identity are by_id[start[q] : start[q] + count[q]], in the
-    # order of the gallery. Tables of columns are padded with column `size`, an image infinitely
-    # far away.
-    size = len(gallery)
-    sorted_id, by_id = gallery_id.sort(stable=True)
-    by_id = torch.cat([by_id, by_id.new_tensor([size])])
-    gallery_camera = torch.cat([gallery_camera, gallery_camera.new_zeros(1)])
-    start = torch.searchsorted(sorted_id, query_id)
-    count = torch.searchsorted(sorted_id, query_id, right=True) - start
-    place = torch.arange(max([1, *count.tolist()]), device=device)
-
-    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * len(place))))
-    buffer = right.new_full((min(chunk, len(query)), size + 1), torch.inf)
-    scores = torch.empty(len(query), len(COLUMNS), dtype=torch.float64, device=device)
-    for first in range(0, len(query), chunk):
-        rows = slice(first, first + chunk)
-        costs = buffer[: len(query[rows])]
-        torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
-        own = by_id[(start[rows, None] + place).clamp(max=size)]
-        own = torch.where(place < count[rows, None], own, size)
-        other_camera = gallery_camera[own] != query_camera[rows, None]
-        ranks = _match_ranks(costs, own, torch.where(other_camera, own, size))
-        scores[rows] = _scores(ranks, average_precision)
-
-    table = pd.DataFrame(scores.cpu().numpy(), columns=COLUMNS).dropna()
-    if table.empty:
-        raise ValueError(
-            "every query would be left without a match: none has a gallery image of its "
-            "identity from another camera"
-        )
-    return table.astype({"first_rank": np.int64})
+    return Compared(
+        *_as_product(query, gallery, distance), query_id, gallery_id, query_camera, gallery_camera
+    )
 
 
 def _tensor(values: Tensor | ArrayLike) -> Tensor:

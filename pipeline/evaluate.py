@@ -10,30 +10,49 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 
-from ianet import drawing, images
+from ianet import drawing, images, retrieval, single_shot
 from ianet.features import extract
 from ianet.network import load as load_network
-from ianet.retrieval import per_query, summarize
 from pipeline import tracking
-from pipeline.plan import PREPARED, Evaluation, Run
+from pipeline.parts import part_of
+from pipeline.plan import DESCRIPTION, PREPARED, Evaluation, Run
 from pipeline.settings import RecipeSettings, load
 from pipeline.shell import run_parser, stage, write_whole
 
-CMC = ("top-1", "top-5", "top-10")
+RANKS = np.arange(1, 51)
+TOP = (1, 5, 10)
+MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
-def scored(evaluation: Evaluation, recipe: RecipeSettings) -> pd.DataFrame:
-    """Scores of each query of test, or, where the recipe holds out, of the held-out identities.
+def ranking(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """CMC (Q, ranks) and further scores of each query, by `ianet.retrieval`."""
+    queries = retrieval.per_query(**arguments)
+    cmc = queries.first_rank.to_numpy()[:, None] <= RANKS
+    means = {name: queries[column] for name, column in MEANS.items()}
+    return pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means)
 
-    Returns:
-        As `ianet.retrieval.per_query`; the index is the query's row in the prepared table.
+
+def single_gallery_shot(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The same by `ianet.single_shot`, which defines CMC only."""
+    cmc = single_shot.per_query(**arguments, max_rank=len(RANKS))
+    return cmc, pd.DataFrame(index=cmc.index)
+
+
+SCORINGS = {"ranking": ranking, "single_shot": single_gallery_shot}
+"""By the name that the reader gives, see `ianet.datasets.listing.Listing`."""
+
+
+def scored(evaluation: Evaluation, recipe: RecipeSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """CMC and further scores of each query of test, or, where the recipe holds out, of the
+    held-out identities; the index is the query's row in the prepared table.
     """
     prepared = PREPARED / evaluation.on
     table = pd.read_parquet(prepared / "table.parquet")
-    part = table.held_out if recipe.hold_out else table.split
+    part = part_of(table, evaluation.run.seed, hold_out=recipe.hold_out)
     network = load_network(evaluation.run.folder)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     arguments: dict[str, Any] = {}
@@ -43,8 +62,10 @@ def scored(evaluation: Evaluation, recipe: RecipeSettings) -> pd.DataFrame:
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
-    found = per_query(**arguments)
-    return found.set_index(table.index[part == "query"][found.index])
+    description = json.loads((prepared / DESCRIPTION).read_text())
+    cmc, means = SCORINGS[description["scoring"]](**arguments)
+    rows = table.index[part == "query"][cmc.index]
+    return cmc.set_index(rows), means.set_index(rows)
 
 
 def main() -> None:
@@ -54,33 +75,27 @@ def main() -> None:
     on = arguments.pop("on")
     evaluation = Evaluation(Run(**arguments), on)
     recipe = load().recipes[evaluation.run.recipe]
-    queries = scored(evaluation, recipe)
-    scores = summarize(queries)
-    cmc = [round(float(fraction), 6) for fraction in scores.cmc]
+    each, means = scored(evaluation, recipe)
+    # Under the names of their means, so that a table's column names its contributions too.
+    contributions = pd.concat([each[list(TOP)].rename(columns="top-{}".format), means], axis=1)
+    cmc = [round(float(fraction), 6) for fraction in each.mean()]
     written = {
         **evaluation.run._asdict(),
         "on": on,
         "split": "held-out" if recipe.hold_out else "test",
-        **{name: cmc[int(name.removeprefix("top-")) - 1] for name in CMC},
-        "mAP": round(scores.mAP, 6),
-        "mINP": round(scores.mINP, 6),
-        "queries": scores.queries,
+        **{f"top-{rank}": cmc[rank - 1] for rank in TOP},
+        # Null where the protocol of the data set does not define it.
+        **{name: round(float(means[name].mean()), 6) if name in means else None for name in MEANS},
+        "queries": len(each),
         "cmc": cmc,
     }
-    # Under the names of their means, so that a table's column names its contributions too.
-    contributions = pd.DataFrame(
-        {
-            **{name: queries.first_rank <= int(name.removeprefix("top-")) for name in CMC},
-            "mAP": queries.average_precision,
-            "mINP": queries.inverse_negative_penalty,
-        }
-    ).astype("float32")
     digest = (evaluation.run.folder / "digest.txt").read_text()
     with tracking.evaluation(evaluation.run, digest) as tracked:
         tracked.scores(written, drawing.cmc_curve(cmc, evaluation.key))
-    write_whole(evaluation.queries, contributions.to_parquet())
+    write_whole(evaluation.queries, contributions.astype("float32").to_parquet())
     write_whole(evaluation.scores, json.dumps(written, indent=2) + "\n")
-    print(f"{evaluation.key}: top-1 {cmc[0]:.1%}, mAP {scores.mAP:.1%} on {written['split']}")
+    mean = "" if written["mAP"] is None else f", mAP {written['mAP']:.1%}"
+    print(f"{evaluation.key}: top-1 {cmc[0]:.1%}{mean} on {written['split']}")
 
 
 if __name__ == "__main__":

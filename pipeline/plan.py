@@ -29,6 +29,7 @@ from pipeline.shell import stage, write_whole
 PIPELINE = Path("dvc.yaml")
 SYNTHETIC = Path("data/synthetic.zip")
 PREPARED = Path("data/prepared")
+DESCRIPTION = "dataset.json"  # of a prepared data set
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -160,11 +161,14 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                 "params": ["at_hand", "datasets", "recipes", "networks"],
             },
             "sources": {
-                "desc": "the code that each network really imports, so that only its edits count",
+                "desc": "the code that each network and reader really import: only its edits count",
                 "cmd": "python -m pipeline.sources",
                 "deps": ["ianet", "pipeline/sources.py"],
-                "params": ["networks"],
-                "outs": [{"build/sources": {"cache": False}}],
+                "params": ["networks", "datasets"],
+                "outs": [
+                    {"build/sources": {"cache": False}},
+                    {"build/readers": {"cache": False}},
+                ],
             },
             "synthesize": {
                 "desc": "draw the synthetic benchmark",
@@ -187,14 +191,15 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                     "cmd": "python -m pipeline.prepare ${key} ${item.sizes}",
                     "deps": [
                         "${item.source}",
-                        "ianet/datasets/${item.reader}.py",
-                        "ianet/datasets/source.py",
-                        "ianet/images.py",
+                        "build/readers/${item.reader}.json",
                         "pipeline/prepare.py",
+                        "pipeline/parts.py",
+                        "pipeline/readers.py",
                     ],
                     "params": [
                         "datasets.${key}.reader",
                         "datasets.${key}.source",
+                        "datasets.${key}.options",
                         "datasets.${key}.published",
                         "datasets.${key}.held_out",
                     ],
@@ -212,6 +217,7 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                         "build/sources/${item.network}/train.json",
                         "pipeline/driver.py",
                         "pipeline/worker.py",
+                        "pipeline/parts.py",
                     ],
                     "params": ["networks.${item.network}", "recipes.${item.recipe}"],
                     "outs": ["runs/${key}"],
@@ -233,9 +239,11 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                     "deps": [
                         "data/prepared/${item.on}/table.parquet",
                         "data/prepared/${item.on}/${item.size}.npy",
+                        f"data/prepared/${{item.on}}/{DESCRIPTION}",
                         "runs/${item.run}",
                         "build/sources/${item.network}/evaluate.json",
                         "pipeline/evaluate.py",
+                        "pipeline/parts.py",
                     ],
                     "params": ["recipes.${item.recipe}"],
                     "metrics": [{"results/scores/${key}.json": {"cache": False}}],

@@ -1,4 +1,5 @@
-"""A data set -> data/prepared/<data set>: table.parquet, one packed array a size, counts.
+"""A data set -> data/prepared/<data set>: table.parquet, one packed array a size, and
+dataset.json (how it is scored, counts).
 
 python -m pipeline.prepare market1501 256x128
 """
@@ -6,7 +7,6 @@ python -m pipeline.prepare market1501 256x128
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import shutil
 
@@ -15,9 +15,11 @@ import pandas as pd
 from rich.progress import track
 
 from ianet import images
-from ianet.datasets.source import open_source
-from pipeline.plan import PREPARED
-from pipeline.settings import load
+from ianet.datasets.listing import split_columns
+from pipeline.parts import held_out_of
+from pipeline.plan import DESCRIPTION, PREPARED
+from pipeline.readers import read
+from pipeline.settings import PARAMS, load
 from pipeline.shell import stage
 
 
@@ -53,27 +55,44 @@ def main() -> None:
     parser.add_argument("sizes", nargs="+", metavar="HEIGHTxWIDTH", help="in pixels")
     arguments = parser.parse_args()
     settings = load().datasets[arguments.dataset]
-    reader = importlib.import_module(f"ianet.datasets.{settings.reader}")
-    table, counts = reader.read(settings.source, published=settings.published)
-    print(f"{arguments.dataset}: " + ", ".join(f"{n:,} {what}" for what, n in counts.items()))
-    table["held_out"] = held_out(table, settings.held_out)
+    listing = read(
+        settings.reader,
+        settings.source,
+        {**settings.options, "published": settings.published},
+        f"{PARAMS}: datasets.{arguments.dataset}.options",
+    )
+    counts = ", ".join(f"{n:,} {what}" for what, n in listing.counts.items())
+    print(f"{arguments.dataset}: {counts}")
+    table = listing.table.assign(
+        person=numbered(listing.table.person), camera=numbered(listing.table.camera)
+    )
+    for split in split_columns(table):
+        chosen = held_out(table.assign(split=table[split]), settings.held_out)
+        table[held_out_of(split)] = chosen
 
     target = PREPARED / arguments.dataset
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        files = open_source(settings.source, arguments.dataset)
         targets = {size_of(size): part / f"{size}.npy" for size in arguments.sizes}
-        packing = images.pack(files, table.path.tolist(), targets)
+        packing = images.pack(listing.open, table.path.tolist(), targets)
         for _ in track(packing, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
             pass
         table.to_parquet(part / "table.parquet", index=False)
-        (part / "counts.json").write_text(json.dumps(counts, indent=2) + "\n")
+        description = {"scoring": listing.scoring, "counts": listing.counts}
+        (part / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)
         part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def numbered(labels: pd.Series) -> pd.Series:
+    """Persons or cameras as integers: text is numbered from 1 in its own order."""
+    if pd.api.types.is_integer_dtype(labels):
+        return labels
+    return pd.Series(np.unique(labels.to_numpy(str), return_inverse=True)[1] + 1, labels.index)
 
 
 def size_of(text: str) -> images.Size:

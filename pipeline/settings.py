@@ -5,10 +5,11 @@ Nothing here imports torch: planning and tables need none of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from pydantic import (
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
+    create_model,
     model_validator,
 )
 
@@ -42,7 +44,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 class Dataset(_Value):
     reader: Name
     source: Path
-    published: bool = True
+    options: dict[str, Any]  # of its reader
+    published: bool
     held_out: int = Field(ge=0)
     # What a table asks for ("plain", "strong") to the recipe that is it on this data set.
     recipes: dict[Name, Name]
@@ -225,6 +228,38 @@ def options(cls: type[Options], values: Mapping[str, Any], where: str) -> Option
         return TypeAdapter(cls).validate_python(dict(values))
     except ValidationError as error:
         raise SettingsError(_told(error, f"{PARAMS}: {where}")) from error
+
+
+def keywords(function: Callable[..., Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The keyword arguments of a function that `values` describe, types checked.
+
+    Raises:
+        SettingsError: an unknown, a missing or a wrong one; `where` names the place.
+    """
+    hints = get_type_hints(function)
+    known = {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    unknown = set(values) - set(known)
+    if unknown:
+        raise SettingsError(
+            f"{where} has no option {', '.join(sorted(unknown))}: choose from {', '.join(known)}"
+        )
+    missing = [
+        name for name, (_, default) in known.items() if default is ... and name not in values
+    ]
+    if missing:
+        raise SettingsError(
+            f"{where} needs {', '.join(missing)}, without a default: {function.__module__} tells "
+            "the choices"
+        )
+    model = create_model("Keywords", **known)  # type: ignore[call-overload]
+    try:
+        return dict(model.model_validate(values))
+    except ValidationError as error:
+        raise SettingsError(_told(error, where)) from error
 
 
 def _told(error: ValidationError, where: str) -> str:

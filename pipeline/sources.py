@@ -1,9 +1,10 @@
-"""The code that training and evaluation of each network really import.
+"""The code that training and evaluation of each network, and each data set's reader, import.
 
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, the digests of the modules that are
-imported on its behalf, and the training depends on that file alone. It changes only where
-one of those modules does; comments and layout do not count.
+imported on its behalf, and the training depends on that file alone; for each reader, likewise,
+and the preparation of its data sets depends on that. A file changes only where one of those
+modules does; comments and layout do not count.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from pipeline.settings import load
 from pipeline.shell import stage, write_whole
 
 TARGET = Path("build/sources")
+READERS = Path("build/readers")
 ROOTS = {
     "train": ("ianet.network", "ianet.training"),
-    "evaluate": ("ianet.network", "ianet.features", "ianet.retrieval"),
+    "evaluate": ("ianet.network", "ianet.features", "ianet.retrieval", "ianet.single_shot"),
 }
 
 
@@ -43,12 +45,18 @@ def closure(roots: tuple[str, ...]) -> dict[str, str]:
 
 
 def main() -> None:
-    for network, options in load().networks.items():
+    settings = load()
+    for reader in {dataset.reader for dataset in settings.datasets.values()}:
+        _write(READERS / f"{reader}.json", (f"ianet.datasets.{reader}", "ianet.images"))
+    for network, options in settings.networks.items():
         # A network that names places but no block has the default one of NetworkOptions, "ia".
         block = [f"ianet.blocks.{options.get('block', 'ia')}"] if options.get("after") else []
         for purpose, roots in ROOTS.items():
-            digests = json.dumps(closure((*roots, *block)), indent=2) + "\n"
-            write_whole(TARGET / network / f"{purpose}.json", digests)
+            _write(TARGET / network / f"{purpose}.json", (*roots, *block))
+
+
+def _write(target: Path, roots: tuple[str, ...]) -> None:
+    write_whole(target, json.dumps(closure(roots), indent=2) + "\n")
 
 
 if __name__ == "__main__":

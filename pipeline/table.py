@@ -66,6 +66,7 @@ def cells(
             scores = [results.scores[one] for one in own]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))
             for metric, theirs in zip(table.metrics, paper, strict=True):
+                # A metric that the data set's protocol does not define is null.
                 found = [score[metric] for score in scores if score[metric] is not None]
                 numbers = 100 * pd.Series(found, dtype=float)
                 others = [compared_with(row, one) for one in own]

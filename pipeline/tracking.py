@@ -37,7 +37,7 @@ REPRODUCTION = "reproduction"
 LOCAL = "sqlite:///mlflow.db"
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 MODEL = Path("pipeline/served.py")
-REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "fsspec", "pillow"]
+REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "pillow"]
 
 for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
@@ -113,7 +113,7 @@ class Tracked:
         metrics = {
             f"{abroad}{scores['split']}_{name.replace('-', '_')}": scores[name]
             for name in ("mAP", "mINP", "top-1", "top-5", "top-10")
-            if scores[name] is not None
+            if scores[name] is not None  # not defined by the data set's protocol
         }
         self._try(lambda: mlflow.log_metrics(metrics))
         self._try(lambda: mlflow.log_figure(figure, f"{abroad}cmc.png"))

@@ -16,6 +16,7 @@ import torch
 from ianet import images
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit, labels_of
+from pipeline.parts import part_of
 
 REPORT = ("epoch", "loss", "accuracy", "lr", "seconds", "images_per_second")
 
@@ -24,9 +25,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     """Train, and report each epoch with a checkpoint. `config` is plain data, see `train`."""
     torch.set_num_threads(config["threads"])
     table = pd.read_parquet(config["table"])
-    mask = (table.split == "train").to_numpy(copy=True)
-    if config["hold_out"]:
-        mask &= (table.held_out == "").to_numpy()
+    part = part_of(table, config["seed"], hold_out=config["hold_out"])
+    mask = (part == "train").to_numpy(copy=True)
     labels = labels_of(table.person[mask].to_numpy())
     torch.manual_seed(config["seed"])
     network = Network(int(labels.max()) + 1, NetworkOptions(**config["network"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +28,9 @@ def noise(seed: int, height: int = 128, width: int = 64) -> bytes:
     return jpeg.getvalue()
 
 
-@pytest.fixture(params=["folder", "zip"])
+@pytest.fixture(params=["folder", "zip", "tar", "tar.gz"])
 def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """The published layout with eight images, as a folder and as a zip."""
+    """The published layout with eight images, as a folder and as archives."""
     root = tmp_path / "Market-1501-v15.09.15"
     for folder, names in NAMES.items():
         (root / folder).mkdir(parents=True)
@@ -38,11 +39,16 @@ def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         (root / folder / "Thumbs.db").write_bytes(b"lies in the published folders")
     if request.param == "folder":
         return root
-    return zipped(root)
+    return packed(root, request.param)
 
 
-def zipped(root: Path) -> Path:
-    target = root.with_suffix(".zip")
+def packed(root: Path, kind: str) -> Path:
+    """A folder as zip, tar or tar.gz beside it, with the folder's name in it."""
+    target = root.with_name(f"{root.name}.{kind}")
+    if kind != "zip":
+        with tarfile.open(target, "w:gz" if kind == "tar.gz" else "w") as tar:
+            tar.add(root, root.name)
+        return target
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(root.rglob("*")):
             archive.write(path, path.relative_to(root.parent))

@@ -14,13 +14,15 @@ from PIL import Image
 from ianet import images
 from ianet.datasets import market1501
 from ianet.datasets.source import open_source
-from pipeline.prepare import held_out
+from pipeline.parts import held_out_of, part_of, split_of
+from pipeline.prepare import held_out, numbered
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "Market-1501-v15.09.15.zip"
 
 
 def test_reader(market: Path) -> None:
-    table, counts = market1501.read(market, published=False)
+    table, counts, _, scoring = market1501.read(market, published=False)
+    assert scoring == "ranking"
     # path's name, person, camera, split; junk is gone, the distractor is not
     assert [
         (Path(row.path).name, row.person, row.camera, row.split) for row in table.itertuples()
@@ -51,8 +53,8 @@ def test_a_subset_is_not_taken_for_the_published_set(market: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.exists(), reason="../shared/data does not hold Market-1501")
 def test_published_counts_on_the_real_set() -> None:
-    table, counts = market1501.read(SHARED)
-    assert counts == market1501.PUBLISHED
+    table, counts, *_ = market1501.read(SHARED)
+    assert counts == market1501.LAYOUT.published
     assert sorted(table.camera.unique()) == [1, 2, 3, 4, 5, 6]
     assert table.path.str.endswith(".jpg.jpg").sum() == 22  # 24, of which two are junk
 
@@ -69,22 +71,23 @@ def test_missing_and_damaged_sources(market: Path, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"query/person5\.jpg is not named like 0002_c1s1"):
             market1501.read(market)
     else:
-        market.write_bytes(market.read_bytes()[:-100])
-        with pytest.raises(ValueError, match="damaged or not a zip"):
+        content = market.read_bytes()
+        market.write_bytes(content[: len(content) // 2])
+        with pytest.raises(ValueError, match=r"damaged or not a (zip|tar) \("):
             market1501.read(market)
 
 
 def test_packed_pixels_are_pillows(market: Path, tmp_path: Path) -> None:
-    table = market1501.read(market, published=False).table
-    files = open_source(market, "")
+    listing = market1501.read(market, published=False)
+    table, files = listing.table, open_source(market, "")
     targets = {(32, 16): tmp_path / "small.npy", (128, 64): tmp_path / "same.npy"}
-    done = list(images.pack(files, table.path.tolist(), targets))
+    done = list(images.pack(listing.open, table.path.tolist(), targets))
     assert done == list(range(1, 8))
     for (height, width), target in targets.items():
         packed = images.load(target)
         assert packed.shape == (7, height, width, 3)
         for row, path in enumerate(table.path):
-            with Image.open(io.BytesIO(files.cat_file(path))) as image:
+            with Image.open(io.BytesIO(files.read(path))) as image:
                 expected = image.resize((width, height), Image.Resampling.BILINEAR)
             assert np.array_equal(packed[row], np.asarray(expected))
     assert sorted(path.name for path in tmp_path.glob("*.npy")) == ["same.npy", "small.npy"]
@@ -94,12 +97,13 @@ def test_packed_pixels_are_pillows(market: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("market", ["folder"], indirect=True)
 def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Path) -> None:
     (market / "query" / "0003_c1s1_000776_00.jpg").write_bytes(b"no picture")
-    table = market1501.read(market, published=False).table
+    listing = market1501.read(market, published=False)
+    paths = listing.table.path.tolist()
     target = tmp_path / "packed.npy"
     with pytest.raises(ValueError, match=r"query/0003_c1s1_000776_00\.jpg cannot be decoded"):
-        list(images.pack(open_source(market, ""), table.path.tolist(), {(32, 16): target}))
+        list(images.pack(listing.open, paths, {(32, 16): target}))
     # Stopped half-way, as by Ctrl-C.
-    packing = images.pack(open_source(market, ""), table.path.tolist()[:3], {(32, 16): target})
+    packing = images.pack(listing.open, paths[:3], {(32, 16): target})
     next(packing)
     packing.close()
     assert not list(tmp_path.glob("*.npy"))
@@ -144,3 +148,32 @@ def test_held_out_identities() -> None:
     assert part.equals(held_out(table, 5))
     with pytest.raises(ValueError, match="held_out is 20, but there are only 20"):
         held_out(table, 20)
+
+
+def test_parts_of_a_run() -> None:
+    table = pd.DataFrame(
+        {
+            "split": ["train", "train", "train", "query", "gallery"],
+            "held_out": ["", "query", "gallery", "", ""],
+        }
+    )
+    assert part_of(table, 5, hold_out=False).tolist() == table.split.tolist()
+    assert part_of(table, 5, hold_out=True).tolist() == ["train", "query", "gallery", "", ""]
+
+
+def test_the_seed_has_its_split() -> None:
+    columns = [f"split_{number}" for number in range(20)]
+    table = pd.DataFrame({column: ["train", "query"] for column in columns})
+    assert [split_of(table, seed) for seed in (0, 1, 10, 19, 20, 42)] == [
+        "split_0", "split_1", "split_10", "split_19", "split_0", "split_2",
+    ]  # fmt: skip
+    assert held_out_of("split_19") == "held_out_19"
+    table["split_3"] = ["query", "train"]
+    table["held_out_3"] = ["", "gallery"]
+    assert part_of(table, 23, hold_out=False).tolist() == ["query", "train"]
+    assert part_of(table, 23, hold_out=True).tolist() == ["", "gallery"]
+
+
+def test_names_are_numbered_in_their_own_order() -> None:
+    assert numbered(pd.Series(["bert", "anna", "10", "9", "bert"])).tolist() == [4, 3, 1, 2, 4]
+    assert numbered(pd.Series([7, 0, 7])).tolist() == [7, 0, 7]

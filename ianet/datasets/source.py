@@ -1,34 +1,172 @@
-"""Where a data set lies: a folder or a zip, read alike and never unpacked."""
+"""Where a data set lies: a folder, a zip or a tar, read alike and never unpacked.
+
+Nothing of an archive is written to the disk under a name that the archive chose, so no name in
+it can reach another file.
+"""
 
 from __future__ import annotations
 
+import gzip
+import io
+import os
+import shutil
+import tarfile
+import tempfile
+import weakref
 import zipfile
-from pathlib import Path
+import zlib
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
 
-from fsspec import AbstractFileSystem
-from fsspec.implementations.dirfs import DirFileSystem
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.zip import ZipFileSystem
+from PIL import Image
+
+Opener = Callable[[str], Image.Image]
+"""Path of an image, as a reader's table has it, to the image in RGB."""
+
+TARS = (".tar", ".tar.gz", ".tgz")
 
 
-def open_source(path: Path, expected: str) -> AbstractFileSystem:
-    """The files of a folder or a zip under names relative to it.
+class Files(Protocol):
+    """The files of a source, by "/"-separated paths relative to it. Safe to share by threads."""
+
+    def paths(self) -> list[str]:
+        """Of all files but hidden ones and those that macOS adds to archives, sorted."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """What a file holds.
+
+        Raises:
+            OSError: it is missing or damaged.
+        """
+        ...
+
+
+def open_source(path: Path, expected: str) -> Files:
+    """The files of a folder, of a zip, or of a tar (.tar, .tar.gz, .tgz).
 
     Args:
-        path: of the folder or the zip.
+        path: of the folder, the zip or the tar.
         expected: what should lie there and where it is to be had, for the messages.
 
     Raises:
         FileNotFoundError: nothing lies at `path`.
-        ValueError: what lies there is neither a folder nor a whole zip.
+        ValueError: what lies there is none of these, is damaged, or holds links or names that
+            point outside.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Expected: {expected}")
     if path.is_dir():
-        return DirFileSystem(str(path), LocalFileSystem())
+        return Folder(path)
+    kind, opened = ("tar", Tar) if path.name.lower().endswith(TARS) else ("zip", Zip)
     try:
-        return ZipFileSystem(str(path))
-    except (zipfile.BadZipFile, OSError) as error:
+        return opened(path)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(
-            f"{path} is damaged or not a zip ({error}): fetch it again. Expected: {expected}"
+            f"{path} is damaged or not a {kind} ({error}): fetch it again. Expected: {expected}"
         ) from error
+
+
+def image_opener(files: Files) -> Opener:
+    """Decodes the images of a source; a call raises ValueError for one that cannot be decoded."""
+
+    def opened(path: str) -> Image.Image:
+        try:
+            with Image.open(io.BytesIO(files.read(path))) as image:
+                return image.convert("RGB")
+        # Pillow's decoders raise all of these on damaged files.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"the image {path} cannot be decoded ({reason}): fetch the data set again"
+            ) from error
+
+    return opened
+
+
+class Folder:
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def paths(self) -> list[str]:
+        return sorted(
+            path
+            for folder, _, names in os.walk(self._root, followlinks=True)
+            for name in names
+            if _is_shown(path := (Path(folder) / name).relative_to(self._root).as_posix())
+        )
+
+    def read(self, path: str) -> bytes:
+        return (self._root / path).read_bytes()
+
+
+class Zip:
+    def __init__(self, path: Path) -> None:
+        self._archive = zipfile.ZipFile(path)
+        for member in self._archive.infolist():
+            refuse_outside(member.filename, str(path))
+            if member.flag_bits & 1:
+                raise ValueError(f"{path} is encrypted: decrypt it first")
+
+    def paths(self) -> list[str]:
+        return sorted(
+            {name for name in self._archive.namelist() if name[-1:] != "/" and _is_shown(name)}
+        )
+
+    def read(self, path: str) -> bytes:
+        try:
+            return self._archive.read(path)
+        except (KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            raise OSError(str(error)) from error
+
+
+class Tar:
+    """A tar has no table of contents: it is passed through once, then read in place.
+
+    A compressed one is first decompressed into a temporary file without a name, as gzip cannot
+    be read in any other order than its own. It takes the size of the tar in $TMPDIR.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file: IO[bytes] = path.open("rb")
+        weakref.finalize(self, self._file.close)
+        if not path.name.lower().endswith(".tar"):
+            with gzip.open(self._file) as compressed:
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115, as it outlives this
+                weakref.finalize(self, self._file.close)
+                shutil.copyfileobj(compressed, self._file, 2**20)
+            self._file.seek(0)
+        self._places: dict[str, tuple[int, int]] = {}  # of each file: offset and size in bytes
+        with tarfile.open(fileobj=self._file, mode="r:") as archive:
+            for member in archive:
+                refuse_outside(member.name, str(path))
+                if member.isdir():
+                    continue
+                if not member.isreg() or member.issparse():
+                    raise ValueError(
+                        f"{path} holds {member.name}, a link or another thing that is no plain "
+                        "file: pack the files themselves (tar --dereference "
+                        "--hard-dereference)"
+                    )
+                name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
+                self._places[name] = (member.offset_data, member.size)
+
+    def paths(self) -> list[str]:
+        return sorted(filter(_is_shown, self._places))
+
+    def read(self, path: str) -> bytes:
+        if path not in self._places:
+            raise FileNotFoundError(f"there is no {path} in it")
+        offset, size = self._places[path]
+        return os.pread(self._file.fileno(), size, offset)
+
+
+def refuse_outside(path: str, where: str) -> None:
+    """ValueError if a path does not stay beneath the folder that it is relative to."""
+    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"{where} names {path}, which points outside: use relative paths beneath")
+
+
+def _is_shown(path: str) -> bool:
+    return not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))

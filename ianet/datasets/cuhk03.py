@@ -1,0 +1,266 @@
+"""CUHK03 (Li et al., DeepReID, CVPR 2014): 1,467 people, each before one of five camera pairs.
+
+Its boxes were drawn twice, by hand ("labeled") and by a detector ("detected"). `cuhk-03.mat` is
+MATLAB 7.3, hence HDF5, in which every array is transposed:
+
+    labeled, detected    a cell for each pair: people x 10 cells, each a (3, W, H) uint8 image or
+                         empty; columns 1-5 are of the pair's first camera, 6-10 of its second
+    testsets             20 cells: (2, 100), pair and person of the test identities, from 1
+
+An image is called as in the new protocol's files: 1_034_2_07 is pair 1, person 34, camera 2,
+column 7. A folder or archive of 0033_06.jpg (identity 33 of all pairs in turn and column, both
+from 0) will do for the new protocol.
+
+Two protocols that are never mixed:
+
+- classic (Li et al.): 20 splits, 100 test identities and 1,367 to train on. Queries are of the
+  first camera, the gallery of the second; a gallery holds one image for each identity, drawn
+  anew for each query, and only CMC is defined ("single_shot"). The score of a network is the
+  mean over splits, hence over seeds: seed s is of split s modulo 20.
+- new (Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017):
+  one split, 767 identities to train on and 700 to test, scored like Market-1501. Its files
+  cuhk03_new_protocol_config_labeled.mat and ..._detected.mat (MATLAB 5, indices from 1) are at
+  github.com/zhunzhong07/person-re-ranking.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+import pandas as pd
+from PIL import Image
+from scipy.io import loadmat
+
+from ianet.datasets.listing import SPLITS, Listing, check_choice, check_counts, counted, ordered
+from ianet.datasets.source import Opener, image_opener, open_source
+
+BOXES = ("labeled", "detected")
+PROTOCOLS = ("classic", "new")
+PAIRS = (843, 440, 77, 58, 49)
+"""People before each pair of cameras."""
+COLUMNS = 10
+MAT = "cuhk-03.mat"
+
+PUBLISHED = {
+    ("labeled", "classic"): {"images": 14_096, "identities": 1_467},
+    ("detected", "classic"): {"images": 14_097, "identities": 1_467},
+    ("labeled", "new"): {"train images": 7_368, "query images": 1_400, "gallery images": 5_328},
+    ("detected", "new"): {"train images": 7_365, "query images": 1_400, "gallery images": 5_332},
+}
+IDENTITIES = {
+    "classic": {"splits": 20, "train identities": 1_367, "test identities": 100},
+    "new": {"train identities": 767, "query identities": 700, "gallery identities": 700},
+}
+EXPECTED = (
+    f"{MAT} of CUHK03 or its folder, or, for the new protocol, a folder, zip or tar of images "
+    "named 0033_06.jpg; to be had from its authors, Li et al., CVPR 2014"
+)
+
+_FILE = re.compile(r"(\d{4})_(0\d)\.jpg")
+
+
+class Place(NamedTuple):
+    """Where an image stands in `cuhk-03.mat`; all counted from 1."""
+
+    pair: int
+    person: int
+    column: int
+
+    @property
+    def camera(self) -> int:
+        return 1 if self.column <= COLUMNS // 2 else 2
+
+    @property
+    def identity(self) -> int:
+        """The person's number through all pairs, from 1."""
+        return sum(PAIRS[: self.pair - 1]) + self.person
+
+    @property
+    def name(self) -> str:
+        return f"{self.pair}_{self.person:03d}_{self.camera}_{self.column:02d}"
+
+
+def read(
+    source: Path,
+    *,
+    images: str,
+    protocol: str,
+    config: Path | None = None,
+    published: bool = True,
+) -> Listing:
+    """The images of CUHK03.
+
+    Args:
+        source: `cuhk-03.mat` or a folder that holds it at any depth; or, for the new protocol, a
+            folder, zip or tar of images (see above).
+        images: "labeled" or "detected".
+        protocol: "classic" or "new".
+        config: for the new protocol, its file for these images.
+        published: whether the counts must be the published ones; False allows a subset.
+
+    Returns:
+        Persons are numbered from 1 through all pairs, cameras are 1 and 2.
+
+    Raises:
+        FileNotFoundError: no source, or no config.
+        ValueError: damaged or unexpected content, a wrong option, or counts that are not the
+            published.
+    """
+    check_choice("images", images, BOXES)
+    check_choice("protocol", protocol, PROTOCOLS)
+    if protocol == "new" and config is None:
+        raise ValueError(
+            f"protocol new needs config: the path of cuhk03_new_protocol_config_{images}.mat"
+        )
+    if protocol == "classic" and config is not None:
+        raise ValueError("protocol classic takes no config: leave it out, or take protocol new")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist. Expected: {EXPECTED}")
+    mat = _mat(source)
+    if protocol == "classic" and mat is None:
+        raise ValueError(
+            f"the classic protocol's test sets are in {MAT} only, and {source} is not it: name it "
+            "as source, or take protocol new"
+        )
+    paths, opener, testsets = _read_mat(mat, images) if mat else (*_read_files(source), [])
+    if config:
+        table = _new_split(paths, config, source, published)
+        counts, scoring = counted(table), "ranking"
+    else:
+        table = _classic_splits(paths, testsets, source)
+        counts, scoring = _classic_counts(table, testsets), "single_shot"
+    if published:
+        expected = {**PUBLISHED[images, protocol], **IDENTITIES[protocol]}
+        check_counts(source, f"CUHK03 {images}", counts, expected)
+    return Listing(table, counts, opener, scoring)
+
+
+def fits(paths: Sequence[str]) -> bool:
+    names = [PurePosixPath(path).name for path in paths]
+    return MAT in names or any(map(_FILE.fullmatch, names))
+
+
+def _mat(source: Path) -> Path | None:
+    """cuhk-03.mat, if the source is or holds it. An archive cannot: HDF5 is read in place."""
+    if source.suffix == ".mat":
+        return source
+    return min(source.rglob(MAT), default=None) if source.is_dir() else None
+
+
+def _read_mat(
+    path: Path, images: str
+) -> tuple[dict[Place, str], Opener, list[set[tuple[int, int]]]]:
+    """Paths (here the images' names), how to open one, and (pair, person) of each test set."""
+    try:
+        file = h5py.File(path, "r")
+        # Cells are references. Whether MATLAB had n x 1 or 1 x n of them does not matter.
+        pairs = [file[reference][:].T for reference in np.ravel(file[images])]
+        testsets = [
+            {(int(pair), int(person)) for pair, person in file[reference][:].T}
+            for reference in np.ravel(file["testsets"])
+        ]
+    except (OSError, KeyError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or not CUHK03's {MAT} ({error}): fetch it again"
+        ) from error
+    cells = {
+        Place(pair, person + 1, column + 1): reference
+        for pair, people in enumerate(pairs, 1)
+        for (person, column), reference in np.ndenumerate(people)
+        # MATLAB writes an empty cell as its size, which is not three-dimensional.
+        if reference and file[reference].ndim == 3
+    }
+    by_name = {place.name: reference for place, reference in cells.items()}
+
+    def opened(name: str) -> Image.Image:
+        try:
+            return Image.fromarray(file[by_name[name]][:].transpose(2, 1, 0))
+        except (OSError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"the image {name} of {path} cannot be read ({error}): fetch it again"
+            ) from error
+
+    return {place: place.name for place in cells}, opened, testsets
+
+
+def _read_files(source: Path) -> tuple[dict[Place, str], Opener]:
+    """Paths, and how to open one."""
+    files = open_source(source, EXPECTED)
+    first = np.cumsum([0, *PAIRS])  # identity of each pair
+    paths = {}
+    for path in files.paths():
+        name = _FILE.fullmatch(PurePosixPath(path).name)
+        if name and int(name[1]) < first[-1]:
+            pair = int(np.searchsorted(first, int(name[1]), side="right"))
+            person = int(name[1]) - int(first[pair - 1]) + 1
+            paths[Place(pair, person, int(name[2]) + 1)] = path
+    if not paths:
+        raise FileNotFoundError(f"{source} holds no image of CUHK03. Expected: {EXPECTED}")
+    return paths, image_opener(files)
+
+
+def _new_split(
+    paths: dict[Place, str], config: Path, source: Path, published: bool
+) -> pd.DataFrame:
+    if not config.exists():
+        raise FileNotFoundError(
+            f"{config} does not exist: it is at github.com/zhunzhong07/person-re-ranking"
+        )
+    try:
+        content = loadmat(config, variable_names=["filelist", *(f"{s}_idx" for s in SPLITS)])
+        names = [str(cell[0]).removesuffix(".png") for cell in content["filelist"].ravel()]
+        splits = {
+            names[index - 1]: split
+            for split in SPLITS
+            for index in content[f"{split}_idx"].ravel().astype(int)
+        }
+    except (OSError, KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+        raise ValueError(
+            f"{config} is damaged or no file of the new protocol ({error}): fetch it again"
+        ) from error
+    lacking = set(names) - {place.name for place in paths}
+    if published and (lacking or len(names) != len(paths)):
+        raise ValueError(
+            f"{config.name} is for {len(names):,} images; {source} has {len(paths):,} and lacks "
+            f"{len(lacking):,} of those: take the file for these images"
+        )
+    return ordered(
+        (path, place.identity, place.camera, splits[place.name])
+        for place, path in paths.items()
+        if place.name in splits
+    )
+
+
+def _classic_splits(
+    paths: dict[Place, str], testsets: list[set[tuple[int, int]]], source: Path
+) -> pd.DataFrame:
+    people = {place[:2] for place in paths}
+    for number, test in enumerate(testsets, 1):
+        if not test <= people or len(test) != len(testsets[0]):
+            raise ValueError(
+                f"test set {number} of {source} names people without images, or another number "
+                "of people than the first: fetch it again"
+            )
+    rows = []
+    for place, path in sorted(paths.items()):
+        tested = "query" if place.camera == 1 else "gallery"
+        splits = [tested if place[:2] in test else "train" for test in testsets]
+        rows.append((path, place.identity, place.camera, *splits))
+    columns = [f"split_{number}" for number in range(len(testsets))]
+    return pd.DataFrame(rows, columns=["path", "person", "camera", *columns])
+
+
+def _classic_counts(table: pd.DataFrame, testsets: list[set[tuple[int, int]]]) -> dict[str, int]:
+    people, tested = table.person.nunique(), len(testsets[0])
+    return {
+        "images": len(table),
+        "identities": people,
+        "splits": len(testsets),
+        "train identities": people - tested,
+        "test identities": tested,
+    }

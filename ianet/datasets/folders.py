@@ -1,0 +1,64 @@
+"""Any set of images, a folder a person.
+
+    train/anna/entrance_0001.jpg
+    query/bert/hall_0417.jpg, gallery/bert/entrance_0398.jpg
+
+is split (train, query or gallery), person, and camera: what stands before the first "_" of the
+image's name. Persons and cameras are text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from ianet.datasets.listing import IMAGES, SPLITS, Listing, counted, ordered
+from ianet.datasets.source import image_opener, open_source
+
+EXPECTED = (
+    "a folder, zip or tar with images like train/anna/entrance_0001.jpg, and the same beneath "
+    "query and gallery"
+)
+
+
+def read(source: Path, *, published: bool = True) -> Listing:
+    """The images of a folder for each person.
+
+    Args:
+        source: the folder, zip or tar; train, query and gallery may lie at any depth in it.
+        published: no matter, as nothing was published about it.
+
+    Raises:
+        FileNotFoundError: no source, or no image in it.
+        ValueError: a damaged source, or an image that lies or is named otherwise.
+    """
+    files = open_source(source, EXPECTED)
+    rows = []
+    for path in files.paths():
+        if not path.lower().endswith(IMAGES):
+            continue
+        if not _is_placed(path):
+            raise ValueError(
+                f"{source}: {path} does not lie and is not named like "
+                "train/anna/entrance_0001.jpg: move, rename or remove it"
+            )
+        split, person, name = PurePosixPath(path).parts[-3:]
+        rows.append((path, person, name.split("_")[0], split))
+    if not rows:
+        raise FileNotFoundError(f"{source} holds no image. Expected: {EXPECTED}")
+    table = ordered(rows)
+    return Listing(table, counted(table), image_opener(files))
+
+
+def fits(paths: Sequence[str]) -> bool:
+    # By the query, as MSMT17's folder "train" has a folder for each person, too.
+    return any(
+        _is_placed(path) and PurePosixPath(path).parts[-3] == "query"
+        for path in paths
+        if path.lower().endswith(IMAGES)
+    )
+
+
+def _is_placed(path: str) -> bool:
+    split, _, name = ("", "", "", *PurePosixPath(path).parts)[-3:]
+    return split in SPLITS and "_" in name.lstrip("_")

@@ -1,0 +1,134 @@
+"""MSMT17 (Wei et al., Person Transfer GAN to Bridge Domain Gap for Person Re-identification,
+CVPR 2018), V1 and V2.
+
+    MSMT17_V1/list_train.txt, list_val.txt, list_query.txt, list_gallery.txt
+    MSMT17_V1/train/0000/0000_045_12_0303morning_0006_2.jpg, test/...
+
+A line "0000/0000_045_12_0303morning_0006_2.jpg 0" of a list is an image and its identity; the
+third field of the name, 12, is the camera (of 15). V2, with blurred faces, differs in its folders,
+mask_train_v2 and mask_test_v2. The images of `val` are of the identities of `train`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ianet.datasets.listing import Listing, check_choice, check_counts, counted, ordered
+from ianet.datasets.source import Files, image_opener, open_source
+
+TRAINING = ("train", "train+val")
+LISTS = {"train": "train", "val": "train", "query": "test", "gallery": "test"}
+FOLDERS = {
+    "V1": {"train": "train", "test": "test"},
+    "V2": {"train": "mask_train_v2", "test": "mask_test_v2"},
+}
+CAMERAS = range(1, 16)
+TEST_FROM = 1_041
+"""Training and test identities are both counted from 0; this is added to the test's."""
+
+PUBLISHED = {
+    "train images": 30_248,
+    "train identities": 1_041,
+    "query images": 11_659,
+    "query identities": 3_060,
+    "gallery images": 82_161,
+    "gallery identities": 3_060,
+}
+VALIDATION_IMAGES = 2_373
+EXPECTED = (
+    "MSMT17's folder, zip or tar with list_train.txt, list_val.txt, list_query.txt, "
+    "list_gallery.txt and the folders train and test (V1) or mask_train_v2 and mask_test_v2 (V2), "
+    "to be had from its authors, Wei et al., CVPR 2018"
+)
+
+_LINE = re.compile(r"((?:\S+/)?\d+_\d+_(?P<camera>\d+)_[^\s/]+\.jpg) (?P<identity>\d+)")
+
+
+def read(source: Path, *, training: str, published: bool = True) -> Listing:
+    """The images of MSMT17's lists.
+
+    Args:
+        source: the folder, the zip or the tar; the lists may lie at any depth in it.
+        training: "train", or "train+val" with 7.8 % more images; results are published on
+            either, so there is no default.
+        published: whether the counts must be the published ones; False allows a subset.
+
+    Raises:
+        FileNotFoundError: no source, or a list, the folders or an image of a list are missing.
+        ValueError: a damaged source, V1 and V2 in one source, a wrong line or option, or counts
+            that are not the published.
+    """
+    check_choice("training", training, TRAINING)
+    files = open_source(source, EXPECTED)
+    paths = files.paths()
+    root, folders = _located(source, paths)
+    there = set(paths)
+    rows = []
+    for name in (*training.split("+"), "query", "gallery"):
+        part = LISTS[name]
+        for path, identity, camera in _lines(files, source, f"{root}list_{name}.txt"):
+            image = f"{root}{folders[part]}/{path}"
+            if image not in there:
+                raise FileNotFoundError(
+                    f"{source} lacks {image}, which list_{name}.txt names: fetch it again"
+                )
+            if part == "train":
+                rows.append((image, identity, camera, "train"))
+            else:
+                rows.append((image, TEST_FROM + identity, camera, name))
+    table = ordered(rows)
+    counts = counted(table)
+    if published:
+        extra = VALIDATION_IMAGES if training == "train+val" else 0
+        expected = {**PUBLISHED, "train images": PUBLISHED["train images"] + extra}
+        check_counts(source, f"MSMT17 with training {training}", counts, expected)
+    return Listing(table, counts, image_opener(files))
+
+
+def fits(paths: Sequence[str]) -> bool:
+    return any(path.rpartition("/")[2] == "list_gallery.txt" for path in paths)
+
+
+def _located(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """What the paths of a version begin with, and its folders."""
+    starts = [
+        path.removesuffix("list_train.txt")
+        for path in paths
+        if path.rpartition("/")[2] == "list_train.txt"
+    ]
+    found = [
+        (start, version)
+        for start in starts
+        for version, folders in FOLDERS.items()
+        if any(path.startswith(f"{start}{folders['train']}/") for path in paths)
+    ]
+    if not found:
+        raise FileNotFoundError(f"{source} holds no MSMT17. Expected: {EXPECTED}")
+    if len(found) > 1:
+        versions = ", ".join(f"{version} in ./{start}" for start, version in found)
+        raise ValueError(
+            f"{source} holds several versions of MSMT17 ({versions}): name the folder of one of "
+            "them as source"
+        )
+    start, version = found[0]
+    return start, FOLDERS[version]
+
+
+def _lines(files: Files, source: Path, name: str) -> list[tuple[str, int, int]]:
+    """Path, identity and camera of each line of a list."""
+    try:
+        lines = files.read(name).decode().splitlines()
+    except OSError as error:
+        raise FileNotFoundError(f"{source} holds no {name}. Expected: {EXPECTED}") from error
+    rows = []
+    for number, line in enumerate(lines, 1):
+        parts = _LINE.fullmatch(line.strip())
+        if parts is None or int(parts["camera"]) not in CAMERAS:
+            raise ValueError(
+                f"{source}: line {number} of {name} is {line[:80]!r}, not like "
+                "'0000/0000_045_12_0303morning_0006_2.jpg 0' with a camera of 1 to 15"
+            )
+        rows.append((parts[1], int(parts["identity"]), int(parts["camera"])))
+    return rows

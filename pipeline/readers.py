@@ -1,0 +1,67 @@
+"""Readers by name, and which of them a source is for. A file in `ianet/datasets` is a reader."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ianet import datasets
+from ianet.datasets.listing import Listing
+from ianet.datasets.source import open_source
+from pipeline.settings import SettingsError, keywords
+
+
+def readers() -> dict[str, ModuleType]:
+    """The modules of `ianet.datasets` that are readers, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
+    modules = {name: importlib.import_module(f"ianet.datasets.{name}") for name in names}
+    return {name: module for name, module in modules.items() if hasattr(module, "read")}
+
+
+def read(reader: str, source: Path, options: Mapping[str, Any], where: str) -> Listing:
+    """What a reader finds at a source.
+
+    Args:
+        reader: its name.
+        source: path of the data set.
+        options: of the reader, by name.
+        where: they were given, for the messages.
+
+    Raises:
+        SettingsError: no such reader, or an option that is unknown, missing or of a wrong type.
+        FileNotFoundError, ValueError: as the reader.
+    """
+    known = readers()
+    if reader not in known:
+        raise SettingsError(f"there is no reader {reader!r}: choose from {', '.join(known)}")
+    function = known[reader].read
+    listing: Listing = function(source, **keywords(function, options, where))
+    return listing
+
+
+def guessed(source: Path) -> str:
+    """The one reader whose layout a source is in.
+
+    Raises:
+        SettingsError: none or several.
+        FileNotFoundError, ValueError: no source, or it is damaged.
+    """
+    is_archive = source.is_dir() or source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz")
+    if is_archive or not source.exists():
+        paths = open_source(source, "a data set").paths()
+    else:
+        paths = [source.name]
+    known = readers()
+    fitting = [
+        name for name, module in known.items() if hasattr(module, "fits") and module.fits(paths)
+    ]
+    if len(fitting) != 1:
+        raise SettingsError(
+            f"{source} is in the layout of {' and of '.join(fitting) or 'no known data set'}: "
+            f"name it with --reader, one of {', '.join(known)}"
+        )
+    return fitting[0]
