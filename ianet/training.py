@@ -117,8 +117,8 @@ def fit(
     that goes on from the state of an epoch equals one that was never interrupted.
 
     Args:
-        network: gives logits (B, identities) in training mode. It is moved to `device` and
-            trained in place. Its initial weights are the caller's to seed.
+        network: gives logits (B, identities) and embeddings (B, D) in training mode. It is
+            moved to `device` and trained in place. Its initial weights are the caller's to seed.
         images: (N, H, W, 3) uint8, the same in every worker; held on the device if they fit.
         labels: (N,) int64.
         recipe: how to train.
@@ -177,7 +177,7 @@ def fit(
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
             ):
-                logits = model(inputs)
+                logits, _ = model(inputs)
                 loss = F.cross_entropy(
                     logits.float(),
                     wanted,

@@ -29,8 +29,9 @@ class Small(nn.Module):
         self.convolution = nn.Conv2d(3, 4, 3)
         self.classifier = nn.Linear(4, 5)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.convolution(images).relu().mean((2, 3)))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings = self.convolution(images).relu().mean((2, 3))
+        return self.classifier(embeddings), embeddings
 
 
 def small(seed: int = 0) -> Small:
@@ -88,7 +89,7 @@ def test_fit_is_the_plain_loop() -> None:
                     for image, mirror in zip(images[rows], mirrored, strict=True)
                 ]
             )
-            logits = plain(inputs)
+            logits, _ = plain(inputs)
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
