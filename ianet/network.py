@@ -34,6 +34,9 @@ class NetworkOptions:
         position: "stage" puts one block after the last residual block of a stage,
             "block" one after every residual block of it (Table 4f).
         neck: BatchNorm between pooling and classifier; the feature is then taken after it.
+        bias: of the neck and the classifier. Luo et al., Bag of Tricks (CVPRW 2019, Section 3.5),
+            leave out both: classes are then parted by hyperplanes through the origin, and the
+            cosine, by which features are compared, is an angle at that origin too.
     """
 
     backbone: str = "resnet50"
@@ -43,14 +46,17 @@ class NetworkOptions:
     options: Mapping[str, Any] = field(default_factory=dict)
     position: Literal["stage", "block"] = "stage"
     neck: bool = False
+    bias: bool = True
 
 
 class Network(nn.Module):
     """A person re-identification network.
 
-    `forward` takes normalised images, (B, 3, height, width) of any size, and returns the
-    logits (B, identities) in training mode, the features (B, `feature_size`) in evaluation
-    mode. Features are compared by the cosine.
+    `forward` takes normalised images, (B, 3, height, width) of any size. In evaluation mode it
+    returns the features (B, `feature_size`), to be compared by the cosine; in training mode the
+    logits (B, identities) and the embeddings (B, `feature_size`), which are what pooling gives,
+    before the neck: there a loss on distances does not pull against the one on angles (Bag of
+    Tricks, Section 3.5).
 
     The backbone has the same state-dict keys with and without blocks, so that blocks can be
     inserted into any trained network.
@@ -95,9 +101,11 @@ class Network(nn.Module):
         self.blocks = nn.ModuleDict(blocks)
         self.feature_size = backbone.channels[backbones.STAGES[-1]][-1]
         self.neck = nn.BatchNorm1d(self.feature_size) if options.neck else nn.Identity()
-        self.classifier = nn.Linear(self.feature_size, identities)
+        if options.neck and not options.bias:
+            self.neck.register_parameter("bias", None)
+        self.classifier = nn.Linear(self.feature_size, identities, bias=options.bias)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         features = self.stem(images)
         for stage, residual_blocks in self.stages.items():
             inserted = dict(self.blocks[stage].named_children()) if stage in self.blocks else {}
@@ -105,8 +113,9 @@ class Network(nn.Module):
                 features = residual_block(features)
                 if place in inserted:
                     features = inserted[place](features)
-        pooled = self.neck(features.mean(dim=(2, 3)))
-        return self.classifier(pooled) if self.training else pooled
+        embeddings = features.mean(dim=(2, 3))
+        necked = self.neck(embeddings)
+        return (self.classifier(necked), embeddings) if self.training else necked
 
 
 def save(network: Network, folder: Path) -> None:

@@ -1,5 +1,8 @@
 """Training of an identity classifier (Section 3.4): one report an epoch, and nothing else.
 
+What a recipe adds to the paper's is from Luo et al., Bag of Tricks and a Strong Baseline for Deep
+Person Re-identification (CVPRW 2019), below "Bag of Tricks".
+
 `fit` receives a module and arrays. Under `torch.distributed` it shares every batch among the
 workers; the batches, their order and their augmentation do not depend on how many there are.
 """
@@ -19,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from ianet import images as packed
+from ianet.losses import batch_hard_triplet
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,16 @@ class Recipe:
         lr, weight_decay: of Adam, the decay as L2 in the gradient.
         schedule: "step" multiplies lr by `gamma` after each epoch of `milestones`; "cosine"
             lets it fall to 0 with every step.
+        warm_up: epochs in which lr rises, linearly with every step, from a tenth of what the
+            schedule says to the whole (Bag of Tricks, Section 3.1).
         flip: probability that an image is mirrored left to right.
+        padding: pixels of black around an image, out of which its size is cropped at random.
+        erasing: probability that a random rectangle of an image becomes ImageNet's mean, see
+            `images.random_boxes`.
+        images_per_identity: K above 0 makes batches of batch / K identities with K images
+            each, see `identity_batches`; 0 draws images whatever their identity.
+        triplet_margin: of the batch-hard triplet loss, added to the cross entropy with weight
+            1, its anchors, positives and negatives from the whole batch; 0 leaves it out.
         label_smoothing: of the cross entropy.
         precision: "float32", or "bfloat16" for mixed precision.
     """
@@ -46,7 +59,12 @@ class Recipe:
     schedule: Literal["step", "cosine"] = "step"
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
+    warm_up: int = 0
     flip: float = 0.5
+    padding: int = 0
+    erasing: float = 0.0
+    images_per_identity: int = 0
+    triplet_margin: float = 0.0
     label_smoothing: float = 0.0
     precision: Literal["float32", "bfloat16"] = "float32"
 
@@ -54,11 +72,21 @@ class Recipe:
         for name in ("height", "width", "epochs", "batch", "lr"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("flip", "label_smoothing"):
+        for name in ("padding", "images_per_identity", "triplet_margin"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+        for name in ("flip", "erasing", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie in 0 to 1")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones are {list(self.milestones)}: they must ascend")
+        if not 0 <= self.warm_up <= self.epochs:
+            raise ValueError(f"warm_up is {self.warm_up}: it must lie in 0 to {self.epochs} epochs")
+        if self.images_per_identity and self.batch % self.images_per_identity:
+            raise ValueError(
+                f"batch is {self.batch}: it must be a multiple of images_per_identity, "
+                f"{self.images_per_identity}"
+            )
 
 
 @dataclass(frozen=True)
@@ -67,7 +95,8 @@ class Epoch:
 
     Attributes:
         epoch: its number, the first is 1.
-        loss: mean cross entropy over the images.
+        loss: mean over the images of what is minimised, weight decay apart.
+        triplet: the triplet loss's part of it, 0 without one.
         accuracy: fraction of the images that were classified rightly, while training.
         lr: learning rate at its end.
         seconds: it took.
@@ -78,6 +107,7 @@ class Epoch:
 
     epoch: int
     loss: float
+    triplet: float
     accuracy: float
     lr: float
     seconds: float
@@ -100,6 +130,52 @@ def batches(images: int, batch: int, generator: np.random.Generator) -> list[NDA
     return np.array_split(order, -(-images // batch))
 
 
+def identity_batches(
+    labels: NDArray[np.integer],
+    batch: int,
+    images_per_identity: int,
+    generator: np.random.Generator,
+) -> list[NDArray[np.int64]]:
+    """The rows of one epoch's batches, each of P identities with K images each.
+
+    An epoch has as many batches as `batches` gives, but all are full. Each draws P identities
+    without replacement, in proportion to their images not yet seen in the epoch, and takes the
+    next K of an identity in a random order of the epoch, from its start again after its end. So
+    an image is seen once on average; as identities do not come in multiples of K, some are seen
+    twice and a few not at all. (The release of Bag of Tricks leaves out an identity's last images
+    and the batches that would have fewer than P identities.)
+
+    Args:
+        labels: (N,), the identity of each row.
+        batch: P K.
+        images_per_identity: K; an identity with fewer images repeats them within a batch.
+        generator: of everything drawn.
+
+    Raises:
+        ValueError: fewer than P identities.
+    """
+    identities, sizes = np.unique(labels, return_counts=True)
+    drawn = batch // images_per_identity
+    if len(identities) < drawn:
+        raise ValueError(
+            f"a batch of {batch} with {images_per_identity} images an identity needs {drawn} "
+            f"identities and there are {len(identities)}: lower the batch of the recipe"
+        )
+    orders = [generator.permutation(np.flatnonzero(labels == one)) for one in identities]
+    seen = np.zeros_like(sizes)
+    found = []
+    for _ in range(-(-len(labels) // batch)):
+        # The first of a race of exponential clocks win in proportion to their rates; identities
+        # that are used up hardly run, and come last.
+        left = np.maximum(sizes - seen, 1e-9)
+        chosen = np.argsort(generator.exponential(1 / left))[:drawn]
+        places = seen[chosen, None] + np.arange(images_per_identity)
+        rows = [orders[one].take(at, mode="wrap") for one, at in zip(chosen, places, strict=True)]
+        found.append(np.concatenate(rows))
+        seen[chosen] += images_per_identity
+    return found
+
+
 def fit(
     network: nn.Module,
     images: Tensor,
@@ -109,7 +185,7 @@ def fit(
     seed: int,
     device: torch.device,
     state: dict[str, Any] | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_batch: Callable[[int, float], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a network; the caller decides what to do with each epoch.
 
@@ -117,25 +193,27 @@ def fit(
     that goes on from the state of an epoch equals one that was never interrupted.
 
     Args:
-        network: gives logits (B, identities) in training mode. It is moved to `device` and
-            trained in place. Its initial weights are the caller's to seed.
+        network: gives logits (B, identities) and embeddings (B, D) in training mode. It is
+            moved to `device` and trained in place. Its initial weights are the caller's to seed.
         images: (N, H, W, 3) uint8, the same in every worker; held on the device if they fit.
         labels: (N,) int64.
         recipe: how to train.
         seed: of the order and the augmentation.
         device: of this worker.
         state: of the last epoch done, to go on from it.
-        on_batch: told (epoch, images done in it) after every batch, for a progress display.
+        on_batch: told (epoch, fraction of it that is done) after every batch, for a display.
 
     Yields:
         A report for each epoch that remains.
 
     Raises:
-        ValueError: batches too small to share among the workers.
+        ValueError: batches too small to share among the workers, or fewer identities than one
+            of `identity_batches` needs.
     """
     workers = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if distributed.is_initialized() else 0
-    smallest = len(images) // -(-len(images) // recipe.batch)
+    steps = -(-len(images) // recipe.batch)
+    smallest = recipe.batch if recipe.images_per_identity else len(images) // steps
     if smallest < 2 * workers:
         raise ValueError(
             f"batches of {smallest} images cannot be shared among {workers} workers: each needs "
@@ -147,7 +225,7 @@ def fit(
     optimizer = torch.optim.Adam(
         network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
-    scheduler = _scheduler(optimizer, recipe, steps=-(-len(images) // recipe.batch))
+    scheduler = _scheduler(optimizer, recipe, steps)
     first = 1
     if state is not None:
         network.load_state_dict(state["network"])
@@ -157,53 +235,68 @@ def fit(
     model = DistributedDataParallel(network) if workers > 1 else network
 
     images = _on_device(images, device)
+    identities = labels.cpu().numpy()
     labels = labels.to(device)
     for epoch in range(first, recipe.epochs + 1):
         started = time.perf_counter()
         generator = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(generator.integers(2**31)) + rank)  # for dropout in a block
         model.train()
-        totals = torch.zeros(2, device=device)  # sums of the loss and of right answers
+        order = (
+            identity_batches(identities, recipe.batch, recipe.images_per_identity, generator)
+            if recipe.images_per_identity
+            else batches(len(images), recipe.batch, generator)
+        )
+        seen = sum(map(len, order))
         done = 0
-        for rows in batches(len(images), recipe.batch, generator):
-            flips = generator.random(len(rows)) < recipe.flip
+        # Sums over the images: cross entropy, triplet loss, right answers.
+        totals = torch.zeros(3, device=device)
+        for rows in order:
             mine = np.array_split(np.arange(len(rows)), workers)[rank]
-            own = torch.from_numpy(rows[mine])
-            inputs = packed.normalized(
-                images[own.to(images.device)].to(device),
-                torch.from_numpy(flips[mine]).to(device),
-            )
-            wanted = labels[own.to(device)]
+            inputs = _augmented(images, rows, mine, recipe, generator, device)
+            whole = labels[_sent(rows, device)]
+            own = _sent(mine, device)
+            wanted = whole[own]
             with torch.autocast(
                 device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"
             ):
-                logits = model(inputs)
-                loss = F.cross_entropy(
+                logits, embeddings = model(inputs)
+                cross_entropy = F.cross_entropy(
                     logits.float(),
                     wanted,
                     label_smoothing=recipe.label_smoothing,
                     reduction="sum",
                 )
+                triplet = torch.zeros((), device=device)
+                if recipe.triplet_margin:
+                    embeddings = embeddings.float()
+                    if workers > 1:
+                        embeddings = _gathered(embeddings, own, len(rows))
+                    triplet = batch_hard_triplet(embeddings, whole, recipe.triplet_margin).sum()
+            loss = cross_entropy + triplet
             optimizer.zero_grad()
             # DDP averages over the workers, whose shares may differ by one image.
             (loss * (workers / len(rows))).backward()
             optimizer.step()
             scheduler.step()
-            totals += torch.stack([loss.detach(), (logits.argmax(1) == wanted).sum()])
+            right = (logits.argmax(1) == wanted).sum()
+            # Every worker has the triplet loss of the whole batch.
+            totals += torch.stack([cross_entropy.detach(), triplet.detach() / workers, right])
             done += len(rows)
             if on_batch is not None:
-                on_batch(epoch, done)
+                on_batch(epoch, done / seen)
         if workers > 1:
             distributed.all_reduce(totals)
-        loss_sum, right = totals.tolist()  # the one synchronisation of an epoch
+        cross_entropies, triplets, rights = totals.tolist()  # the one synchronisation of an epoch
         seconds = time.perf_counter() - started
         yield Epoch(
             epoch=epoch,
-            loss=loss_sum / len(images),
-            accuracy=right / len(images),
+            loss=(cross_entropies + triplets) / seen,
+            triplet=triplets / seen,
+            accuracy=rights / seen,
             lr=float(scheduler.get_last_lr()[0]),
             seconds=seconds,
-            images_per_second=len(images) / seconds,
+            images_per_second=seen / seconds,
             state={
                 "epoch": epoch,
                 "network": network.state_dict(),
@@ -217,11 +310,70 @@ def _scheduler(
     optimizer: torch.optim.Optimizer, recipe: Recipe, steps: int
 ) -> torch.optim.lr_scheduler.LRScheduler:
     """The schedule of the recipe, advanced once a step; an epoch has `steps` of them."""
+    schedule: torch.optim.lr_scheduler.LRScheduler
     if recipe.schedule == "cosine":
-        return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * steps)
-    return torch.optim.lr_scheduler.MultiStepLR(
-        optimizer, [epoch * steps for epoch in recipe.milestones], recipe.gamma
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, recipe.epochs * steps)
+    else:
+        schedule = torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, [epoch * steps for epoch in recipe.milestones], recipe.gamma
+        )
+    if not recipe.warm_up:
+        return schedule
+    rise = torch.optim.lr_scheduler.LinearLR(
+        optimizer, start_factor=0.1, total_iters=recipe.warm_up * steps
     )
+    return torch.optim.lr_scheduler.ChainedScheduler([schedule, rise])
+
+
+def _augmented(
+    images: Tensor,
+    rows: NDArray[np.int64],
+    mine: NDArray[np.int64],
+    recipe: Recipe,
+    generator: np.random.Generator,
+    device: torch.device,
+) -> Tensor:
+    """The inputs of a worker's share of a batch, (len(mine), 3, H, W).
+
+    Whatever is drawn is drawn for the whole batch, so that it does not depend on the share.
+    """
+    flipped = generator.random(len(rows)) < recipe.flip
+    pixels = images[_sent(rows[mine], images.device)].to(device, non_blocking=True)
+    if recipe.padding:
+        corners = generator.integers(2 * recipe.padding + 1, size=(len(rows), 2))
+        pixels = packed.cropped(pixels, _sent(corners[mine], device), recipe.padding)
+    inputs = packed.normalized(pixels, _sent(flipped[mine], device))
+    if recipe.erasing:
+        size = (images.shape[1], images.shape[2])
+        boxes = packed.random_boxes(len(rows), size, recipe.erasing, generator)
+        inputs = packed.erased(inputs, _sent(boxes[mine], device))
+    return inputs
+
+
+def _gathered(embeddings: Tensor, own: Tensor, images: int) -> Tensor:
+    """The embeddings of a whole batch, of which a worker computed its own share.
+
+    Gradients reach that share alone. That is enough: each worker has the loss of the whole
+    batch, so its own share gets its whole gradient, and DDP sums the shares.
+
+    Args:
+        embeddings: (len(own), D).
+        own: (len(own),), their places in the batch.
+        images: of the batch.
+
+    Returns:
+        (images, D).
+    """
+    # A sum with zeros, as shares may differ by one image and all_gather wants them equal.
+    whole = embeddings.new_zeros(images, embeddings.shape[1])
+    whole.index_copy_(0, own, embeddings.detach())
+    distributed.all_reduce(whole)
+    return whole.index_copy(0, own, embeddings)
+
+
+def _sent(values: NDArray[Any], device: torch.device) -> Tensor:
+    """The values on the device, without waiting for it."""
+    return torch.from_numpy(values).to(device, non_blocking=True)
 
 
 def _on_device(images: Tensor, device: torch.device) -> Tensor:

@@ -18,7 +18,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit, labels_of
 from pipeline.parts import part_of
 
-REPORT = ("epoch", "loss", "accuracy", "lr", "seconds", "images_per_second")
+REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second")
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
@@ -41,12 +41,12 @@ def train_on_worker(config: dict[str, Any]) -> None:
     batches = Path(config["batches"])
     told = 0.0
 
-    def on_batch(epoch: int, done: int) -> None:
+    def on_batch(epoch: int, done: float) -> None:
         nonlocal told
         if first and time.monotonic() - told > 1:
             told = time.monotonic()
             part = batches.with_suffix(".part")
-            part.write_text(json.dumps({"epoch": epoch, "done": done / len(labels)}))
+            part.write_text(json.dumps({"epoch": epoch, "done": done}))
             part.replace(batches)
 
     for epoch in fit(

@@ -157,22 +157,38 @@ def test_fresh_blocks_change_nothing_and_fit_a_network_without(position: str) ->
     assert not unexpected
     assert all(key.startswith("blocks.") for key in missing)
     images = torch.randn(2, 3, 64, 32)
-    for mode in (True, False):
-        assert torch.equal(base.train(mode)(images), with_blocks.train(mode)(images))
+    for one, other in zip(base(images), with_blocks(images), strict=True):
+        assert torch.equal(one, other)
+    assert torch.equal(base.eval()(images), with_blocks.eval()(images))
 
 
-def test_logits_in_training_features_in_evaluation() -> None:
+def test_logits_and_embeddings_in_training_features_in_evaluation() -> None:
     module = network("stage3", neck=True)
     images = torch.randn(4, 3, 48, 32)
-    assert module(images).shape == (4, 5)
+    logits, embeddings = module(images)
+    assert logits.shape == (4, 5)
+    assert embeddings.shape == (4, module.feature_size) == (4, 512)
+    # The embedding is taken before the neck, the logits after it.
+    torch.testing.assert_close(module.classifier(module.neck(embeddings)), logits)
     features = module.eval()(images)
-    assert features.shape == (4, module.feature_size) == (4, 512)
+    assert features.shape == (4, 512)
     module.neck.running_mean += 1  # the feature is taken after the neck
     assert not torch.allclose(module(images), features)
 
 
+def test_a_neck_without_bias() -> None:
+    """The mean embedding becomes the feature 0, and the feature 0 the logits 0, for ever."""
+    module = network(neck=True, bias=False)
+    module(torch.randn(4, 3, 48, 32))[0][:, 0].sum().backward()
+    torch.optim.SGD(module.parameters(), lr=1.0).step()
+    mean = module.eval().neck.running_mean[None]
+    torch.testing.assert_close(module.neck(mean), torch.zeros(1, 512), rtol=0, atol=1e-4)
+    assert torch.equal(module.classifier(torch.zeros(1, 512)), torch.zeros(1, 5))
+    assert not {"neck.bias", "classifier.bias"} & set(module.state_dict())
+
+
 def test_save_and_load(tmp_path: Path) -> None:
-    module = network("stage2", options={"fusion": "sum"}, neck=True)
+    module = network("stage2", options={"fusion": "sum"}, neck=True, bias=False)
     module(torch.randn(4, 3, 32, 32))  # running statistics that are not the initial ones
     save(module, tmp_path)
     loaded = load(tmp_path)

@@ -107,6 +107,7 @@ def test_closure_of_what_is_really_imported() -> None:
         "ianet.backbones",
         "ianet.training",
         "ianet.images",
+        "ianet.losses",
     }
     assert set(sources.closure((*sources.ROOTS["train"], "ianet.blocks.ia"))) - set(base) == {
         "ianet.blocks.ia",

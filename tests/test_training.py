@@ -13,12 +13,22 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
+from ianet import images as packed
 from ianet.images import normalized
+from ianet.losses import batch_hard_triplet
 from ianet.network import Network, NetworkOptions
-from ianet.training import Recipe, batches, fit, labels_of
+from ianet.training import Recipe, batches, fit, identity_batches, labels_of
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(height=16, width=8, epochs=3, batch=6, lr=1e-2, weight_decay=5e-4)
+STRONG: dict[str, Any] = {
+    "warm_up": 2,
+    "padding": 2,
+    "erasing": 0.5,
+    "images_per_identity": 2,
+    "triplet_margin": 0.3,
+    "label_smoothing": 0.1,
+}
 
 
 class Small(nn.Module):
@@ -29,8 +39,9 @@ class Small(nn.Module):
         self.convolution = nn.Conv2d(3, 4, 3)
         self.classifier = nn.Linear(4, 5)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.convolution(images).relu().mean((2, 3)))
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        embeddings = self.convolution(images).relu().mean((2, 3))
+        return self.classifier(embeddings), embeddings
 
 
 def small(seed: int = 0) -> Small:
@@ -66,6 +77,61 @@ def test_every_image_once_an_epoch_in_even_batches(images: int, batch: int) -> N
     assert max(sizes) - min(sizes) <= 1
 
 
+def many(seed: int) -> np.ndarray:
+    """200 identities with 1 to 20 images, in no order, some numbers of identities unused."""
+    generator = np.random.default_rng(seed)
+    return generator.permutation(np.repeat(np.arange(200) * 3, generator.integers(1, 21, 200)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "batch", "images_per_identity"),
+    [
+        (many(0), 64, 4),
+        (many(1), 30, 6),
+        (np.arange(20) % 5, 6, 2),
+        (np.arange(20) % 5, 20, 4),  # every identity in every batch
+        (np.array([0] * 50 + [1, 2, 3]), 6, 2),  # one identity has nearly all images
+        (np.arange(3), 12, 4),  # an image an identity
+        (np.arange(20) % 5, 3, 1),
+    ],
+)
+def test_identity_batches(labels: np.ndarray, batch: int, images_per_identity: int) -> None:
+    found = identity_batches(labels, batch, images_per_identity, np.random.default_rng(1))
+    assert len(found) == math.ceil(len(labels) / batch)
+    available = dict(zip(*np.unique(labels, return_counts=True), strict=True))
+    for rows in found:
+        identities, counts = np.unique(labels[rows], return_counts=True)
+        assert len(identities) == batch // images_per_identity
+        assert set(counts) == {images_per_identity}
+        for identity in identities:
+            own = rows[labels[rows] == identity]
+            # As many different images as there are: repeated only where there are fewer than K.
+            assert len(set(own)) == min(images_per_identity, available[identity])
+
+
+def test_identity_batches_show_about_every_image() -> None:
+    labels = many(2)
+    seen = np.zeros(len(labels))
+    for epoch in range(20):
+        rows = np.concatenate(identity_batches(labels, 64, 4, np.random.default_rng([0, epoch])))
+        assert len(set(rows)) > 0.9 * len(labels)
+        # An image comes again only where its identity's images are not a multiple of K.
+        counts = np.bincount(rows, minlength=len(labels))
+        assert (counts[np.bincount(labels)[labels] >= 4] <= 2).all()
+        seen += counts
+    assert seen.mean() / 20 == pytest.approx(1, abs=64 / len(labels))
+    assert seen.min() > 0
+    # Each epoch is another one, and the same one again from the same seed.
+    again, other = (identity_batches(labels, 64, 4, np.random.default_rng([0, e])) for e in (19, 0))
+    assert np.array_equal(np.concatenate(again), rows)
+    assert not np.array_equal(np.concatenate(other), rows)
+
+
+def test_too_few_identities_for_a_batch() -> None:
+    with pytest.raises(ValueError, match="batch of 12 with 2 images an identity needs 6 identitie"):
+        list(fit(small(), *data(), recipe(batch=12, images_per_identity=2), seed=0, device=CPU))
+
+
 def test_fit_is_the_plain_loop() -> None:
     """Adam with L2 decay, cross entropy, steps at milestones, written out the slow way."""
     images, labels = data()
@@ -88,7 +154,7 @@ def test_fit_is_the_plain_loop() -> None:
                     for image, mirror in zip(images[rows], mirrored, strict=True)
                 ]
             )
-            logits = plain(inputs)
+            logits, _ = plain(inputs)
             loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
@@ -102,6 +168,63 @@ def test_fit_is_the_plain_loop() -> None:
     assert [report.lr for report in reports] == [5e-3, 5e-3]
 
 
+def test_fit_with_every_option_is_the_plain_loop() -> None:
+    """Batches of 3 identities with 2 images each, each image augmented by itself."""
+    images, labels = data()
+    fitted, plain = small(), small()
+    options = recipe(flip=0.5, **STRONG)
+    report = next(fit(fitted, images, labels, options, seed=3, device=CPU))
+
+    optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2, weight_decay=5e-4)
+    generator = np.random.default_rng([3, 1])
+    generator.integers(2**31)  # the seed of torch's own generator
+    order = identity_batches(labels.numpy(), 6, 2, generator)
+    losses, triplets = [], []
+    for step, rows in enumerate(order):
+        mirrored = generator.random(6) < 0.5
+        corners = generator.integers(5, size=(6, 2))
+        boxes = packed.random_boxes(6, (16, 8), 0.5, generator)
+        inputs = []
+        for row, mirror, (top, left), box in zip(rows, mirrored, corners, boxes, strict=True):
+            padded = np.pad(images[row].numpy(), [(2, 2), (2, 2), (0, 0)])
+            image = torch.from_numpy(padded[top : top + 16, left : left + 8].copy())
+            one = normalized(image.flip(1)[None] if mirror else image[None])[0]
+            one[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 0
+            inputs.append(one)
+        logits, embeddings = plain(torch.stack(inputs))
+        triplet = batch_hard_triplet(embeddings, labels[rows], 0.3).mean()
+        loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.1) + triplet
+        # From a tenth to the whole in two epochs of four steps.
+        optimizer.param_groups[0]["lr"] = 1e-2 * (0.1 + 0.9 * step / 8)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+        triplets.append(triplet.item())
+    assert len(order) == 4
+    torch.testing.assert_close(weights(fitted), weights(plain), rtol=1e-4, atol=1e-6)
+    assert report.loss == pytest.approx(np.mean(losses), rel=1e-4)
+    assert report.triplet == pytest.approx(np.mean(triplets), rel=1e-4)
+    assert report.triplet > 0
+
+
+def test_report_without_a_triplet_loss() -> None:
+    assert next(fit(small(), *data(), RECIPE, seed=0, device=CPU)).triplet == 0
+
+
+def test_warm_up_rises_to_what_the_schedule_says() -> None:
+    images, labels = data()
+
+    def rates(**changes: Any) -> list[float]:
+        options = recipe(epochs=6, **changes)
+        return [epoch.lr for epoch in fit(small(), images, labels, options, seed=0, device=CPU)]
+
+    rise = [0.1 + 0.9 / 4, 0.1 + 0.9 / 2, 0.1 + 0.9 * 3 / 4, 1, 1, 1]
+    for schedule in ({"schedule": "step", "milestones": (2, 5)}, {"schedule": "cosine"}):
+        expected = np.multiply(rates(**schedule), rise)
+        assert rates(**schedule, warm_up=4) == pytest.approx(expected, abs=1e-9)
+
+
 def test_cosine_falls_to_zero_by_its_formula() -> None:
     images, labels = data()
     options = recipe(schedule="cosine", epochs=4)
@@ -110,13 +233,14 @@ def test_cosine_falls_to_zero_by_its_formula() -> None:
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.parametrize("added", [{}, STRONG], ids=["paper", "strong"])
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_going_on_from_a_checkpoint_ends_with_the_same_weights(
-    schedule: str, tmp_path: Path
+    schedule: str, added: dict[str, Any], tmp_path: Path
 ) -> None:
     """A network with blocks and BatchNorm; the state passes through a file, safely loaded."""
     images, labels = data(12)
-    options = recipe(schedule=schedule, milestones=(2,) if schedule == "step" else ())
+    options = recipe(schedule=schedule, milestones=(2,) if schedule == "step" else (), **added)
 
     def network() -> Network:
         torch.manual_seed(5)
@@ -153,7 +277,7 @@ def test_seeds() -> None:
 
 def test_progress_within_an_epoch() -> None:
     images, labels = data()
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, float]] = []
     options = recipe(epochs=1)
     report = list(
         fit(
@@ -161,8 +285,16 @@ def test_progress_within_an_epoch() -> None:
             on_batch=lambda epoch, done: told.append((epoch, done)),
         )
     )  # fmt: skip
-    assert told == [(1, 5), (1, 10), (1, 15), (1, 20)]
+    assert told == [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0)]
     assert report[0].images_per_second == pytest.approx(20 / report[0].seconds)
+
+
+SHARED: dict[str, dict[str, Any]] = {
+    "paper": {},  # 22 images in batches of 5 and 6: shares differ by one image
+    "triplet": {"triplet_margin": 2.0},
+    "strong": STRONG,  # 3 identities with 2 images each: the shares cut through one
+    "strong-odd": {**STRONG, "batch": 9, "images_per_identity": 3},  # shares of 5 and 4
+}
 
 
 def train_shared(rank: int, workers: int, folder: Path) -> None:
@@ -171,31 +303,35 @@ def train_shared(rank: int, workers: int, folder: Path) -> None:
         distributed.init_process_group(
             "gloo", init_method=f"file://{folder}/meet{workers}", rank=rank, world_size=workers
         )
-    network = small(seed=0)
-    reports = list(fit(network, *data(22), RECIPE, seed=2, device=CPU))
+    results = {}
+    for name, changes in SHARED.items():
+        network = small(seed=0)
+        last = list(fit(network, *data(22), recipe(**changes), seed=2, device=CPU))[-1]
+        report = torch.tensor([last.loss, last.triplet, last.accuracy])
+        results[name] = {"weights": weights(network), "report": report}
     if rank == 0:
-        torch.save(
-            {"weights": weights(network), "loss": reports[-1].loss}, folder / f"{workers}.pt"
-        )
+        torch.save(results, folder / f"{workers}.pt")
     if workers > 1:
         distributed.destroy_process_group()
 
 
 def test_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
-    """22 images in batches of 5 and 6: shares differ by one image, and weigh as they should."""
+    """Shares weigh as they should; the hardest of the whole batch are found across them."""
     train_shared(0, 1, tmp_path)
     multiprocessing.spawn(train_shared, args=(2, tmp_path), nprocs=2)
     one, two = (torch.load(tmp_path / f"{workers}.pt") for workers in (1, 2))
-    torch.testing.assert_close(two["weights"], one["weights"], rtol=1e-5, atol=1e-6)
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    for name in SHARED:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6)
+        assert (two[name]["report"][1] > 0) == (name != "paper")
 
 
-def test_mixed_precision_learns_as_float32_does() -> None:
+@pytest.mark.parametrize("added", [{}, STRONG], ids=["paper", "strong"])
+def test_mixed_precision_learns_as_float32_does(added: dict[str, Any]) -> None:
     images, labels = data()
     losses = {}
     for precision in ("float32", "bfloat16"):
         network = copy.deepcopy(small())
-        options = recipe(precision=precision)
+        options = recipe(precision=precision, **added)
         losses[precision] = list(fit(network, images, labels, options, seed=0, device=CPU))[-1]
         assert next(network.parameters()).dtype == torch.float32
     assert losses["bfloat16"].loss == pytest.approx(losses["float32"].loss, rel=0.02)
@@ -208,6 +344,11 @@ def test_mixed_precision_learns_as_float32_does() -> None:
         ({"epochs": 0}, "epochs is 0: it must be above 0"),
         ({"flip": 1.5}, "flip is 1.5: it must lie in 0 to 1"),
         ({"milestones": (40, 20)}, r"milestones are \[40, 20\]: they must ascend"),
+        ({"warm_up": 4}, "warm_up is 4: it must lie in 0 to 3 epochs"),
+        ({"padding": -1}, "padding is -1: it must not be below 0"),
+        ({"erasing": 2.0}, r"erasing is 2\.0: it must lie in 0 to 1"),
+        ({"triplet_margin": -0.3}, r"triplet_margin is -0\.3: it must not be below 0"),
+        ({"images_per_identity": 4}, "batch is 6: it must be a multiple of images_per_identity, 4"),
     ],
 )
 def test_wrong_recipes(changes: dict[str, Any], message: str) -> None:
