@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.settings import EXPERIMENTS, Experiment, Settings, SettingsError, experiments, load
+from pipeline.settings import (
+    EXPERIMENTS,
+    Experiment,
+    Figure,
+    Settings,
+    SettingsError,
+    experiments,
+    load,
+)
 from pipeline.shell import stage, write_whole
 
 PIPELINE = Path("dvc.yaml")
@@ -51,28 +59,45 @@ class Run(NamedTuple):
         return Path("results/scores") / f"{self.key}.json"
 
 
-def runs_of(experiment: Experiment, settings: Settings) -> list[Run]:
-    """The runs that a table needs on the data sets at hand, in the order of its rows."""
+def runs_of(experiment: Experiment | Figure, settings: Settings) -> list[Run]:
+    """The runs that a table needs on the data sets at hand, in the order of its rows.
+
+    A figure shows synthetic people as one run sees them: the first seed of its network, or none
+    where the synthetic set is not at hand or does without that network.
+    """
+    at_hand = {name: settings.datasets[name] for name in settings.at_hand}
+    if isinstance(experiment, Figure):
+        return [
+            Run(name, experiment.network, dataset.recipe, dataset.seeds[0])
+            for name, dataset in at_hand.items()
+            if dataset.source == SYNTHETIC and dataset.runs(experiment.network)
+        ][:1]
     return list(
         dict.fromkeys(
-            Run(name, row.network, settings.datasets[name].recipe, seed)
-            for name in settings.at_hand
+            Run(name, row.network, dataset.recipe, seed)
+            for name, dataset in at_hand.items()
             for row in experiment.rows
-            for seed in settings.datasets[name].seeds
-            if settings.datasets[name].networks == "all"
-            or row.network in settings.datasets[name].networks
+            for seed in dataset.seeds
+            if dataset.runs(row.network)
         )
     )
 
 
-def plan(settings: Settings, tables: Mapping[str, Experiment]) -> list[Run]:
-    """Every run that a table names, each once."""
-    return list(dict.fromkeys(run for table in tables.values() for run in runs_of(table, settings)))
+def plan(settings: Settings, wanted: Mapping[str, Experiment | Figure]) -> list[Run]:
+    """Every run that a table or a figure names, each once."""
+    return list(dict.fromkeys(run for one in wanted.values() for run in runs_of(one, settings)))
 
 
-def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, Any]:
+def pipeline(settings: Settings, wanted: Mapping[str, Experiment | Figure]) -> dict[str, Any]:
     """The content of dvc.yaml."""
-    runs = plan(settings, tables)
+    runs = plan(settings, wanted)
+    tables = {name: one for name, one in wanted.items() if isinstance(one, Experiment)}
+    figures = {
+        name: (one, run)
+        for name, one in wanted.items()
+        if isinstance(one, Figure)
+        for run in runs_of(one, settings)
+    }
     sizes: dict[str, set[str]] = {}
     for run in runs:
         sizes.setdefault(run.dataset, set()).add(settings.recipes[run.recipe].size)
@@ -178,16 +203,31 @@ def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, 
                 }
                 for name, table in tables.items()
             },
+            **{
+                name: {
+                    "desc": f"{figure.title} of the paper",
+                    "cmd": f"python -m pipeline.figure {name}",
+                    "deps": [
+                        f"{EXPERIMENTS}/{name}.yaml",
+                        str(run.folder),
+                        f"build/sources/{run.network}/figure.json",
+                        "pipeline/figure.py",
+                    ],
+                    "params": ["synthetic.seed"],
+                    "outs": [{f"results/figures/{name}.svg": {"cache": False}}],
+                }
+                for name, (figure, run) in figures.items()
+            },
         }
     }
 
 
-def rendered(settings: Settings, tables: Mapping[str, Experiment]) -> str:
+def rendered(settings: Settings, wanted: Mapping[str, Experiment | Figure]) -> str:
     """dvc.yaml as text."""
     dumper = yaml.SafeDumper
     # DVC's `exp run -S` does not bear YAML anchors.
     dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
-    return HEADER + yaml.dump(pipeline(settings, tables), Dumper=dumper, sort_keys=False, width=100)
+    return HEADER + yaml.dump(pipeline(settings, wanted), Dumper=dumper, sort_keys=False, width=100)
 
 
 def main() -> None:
@@ -195,7 +235,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
     check = parser.parse_args().check
     settings = load()
-    tables = experiments(settings)
+    wanted = experiments(settings)
     for name in settings.at_hand:
         dataset = settings.datasets[name]
         if dataset.source != SYNTHETIC and not dataset.source.exists():
@@ -203,8 +243,8 @@ def main() -> None:
                 f"{dataset.source} does not exist: put the data set {name} there, or set "
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
-    text = rendered(settings, tables)
-    runs = plan(settings, tables)
+    text = rendered(settings, wanted)
+    runs = plan(settings, wanted)
     if check:
         if not PIPELINE.exists() or PIPELINE.read_text() != text:
             raise SettingsError(
@@ -214,7 +254,7 @@ def main() -> None:
         return
     if not PIPELINE.exists() or PIPELINE.read_text() != text:
         write_whole(PIPELINE, text)
-    print(f"{PIPELINE}: {len(runs)} runs for {len(tables)} tables on {', '.join(settings.at_hand)}")
+    print(f"{PIPELINE}: {len(runs)} runs for {', '.join(wanted)} on {', '.join(settings.at_hand)}")
 
 
 if __name__ == "__main__":

@@ -48,6 +48,10 @@ class Dataset(_Value):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     networks: Literal["all"] | tuple[Name, ...] = "all"
 
+    def runs(self, network: str) -> bool:
+        """Whether that network is to be run on it."""
+        return self.networks == "all" or network in self.networks
+
 
 class Synthetic(_Value):
     train_identities: int
@@ -122,6 +126,68 @@ class Experiment(_Value):
         return self
 
 
+class Portrait(_Value):
+    """The label of an image, and the person in it, see `ianet.datasets.synthetic.portrait`."""
+
+    label: str
+    person: int = Field(ge=0)
+    facing: float
+    stride: float
+    phase: float
+    stature: float = Field(gt=0)
+    camera: int
+
+
+class Photograph(_Value):
+    """An image of a data set: its label, its file's name, and points in it.
+
+    A point is given by name, as fractions of the image's height and width.
+    """
+
+    label: str
+    image: str
+    points: dict[str, tuple[float, float]]
+
+
+class Line(_Value):
+    """A line of maps, and whether their colours are logarithmic.
+
+    `options` are of `ianet.blocks.ia.SpatialIA`, in place of the trained block's own.
+    """
+
+    options: dict[str, Any] = {}
+    logarithmic: bool = False
+
+
+class Figure(_Value):
+    """People, and what a network sees in them.
+
+    Attributes:
+        drawing: the function of `ianet.drawing`.
+        network, stage: after which stage of which network the block stands.
+        size: height and width to which images are drawn, in pixels.
+        people: synthetic ones, a row each.
+        photographs: by data set, for a run on real people.
+        points: whose receptive fields are shown, by name.
+        maps: title to options of `SpatialIA`: a receptive field of each point.
+        lines: label to what distinguishes one line of these maps from the next.
+        channels: of CIA's output, counted from 1.
+    """
+
+    title: str
+    caption: str
+    drawing: Literal["portraits"]
+    network: Name
+    stage: str
+    size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=16)]]
+    people: tuple[Portrait, ...] = Field(min_length=1)
+    photographs: dict[Name, tuple[Photograph, ...]] = {}
+    points: tuple[str, ...] = Field(min_length=1)
+    maps: dict[str, dict[str, Any]] = Field(min_length=1)
+    lines: dict[str, Line] = Field(min_length=1)
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+
 def load() -> Settings:
     """params.yaml of the working directory.
 
@@ -131,20 +197,33 @@ def load() -> Settings:
     return _validated(Settings, PARAMS)
 
 
-def experiments(settings: Settings) -> dict[str, Experiment]:
-    """experiments/*.yaml by name, in the order of their names.
+def experiments(settings: Settings) -> dict[str, Experiment | Figure]:
+    """experiments/*.yaml by name: the tables in the order of their names, then the figures.
+
+    A file that is named figure* describes a figure, every other one a table.
 
     Raises:
         SettingsError: none there, one of them wrong, or a network that params.yaml lacks.
     """
-    paths = sorted(EXPERIMENTS.glob("*.yaml"))
+    paths = sorted(
+        EXPERIMENTS.glob("*.yaml"), key=lambda path: (path.stem.startswith("figure"), path)
+    )
     if not paths:
         raise SettingsError(f"{EXPERIMENTS}/ holds no *.yaml: run this in the project's root")
-    found = {path.stem: _validated(Experiment, path) for path in paths}
+    found: dict[str, Experiment | Figure] = {
+        path.stem: _validated(Figure, path)
+        if path.stem.startswith("figure")
+        else _validated(Experiment, path)
+        for path in paths
+    }
     for name, experiment in found.items():
-        for row in experiment.rows:
+        if isinstance(experiment, Figure):
+            named = {"network": experiment.network}
+        else:
+            named = {f"row {row.label!r}": row.network for row in experiment.rows}
+        for where, network in named.items():
             try:
-                _known(row.network, settings.networks, f"row {row.label!r}", "networks")
+                _known(network, settings.networks, where, "networks")
             except ValueError as error:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
     return found

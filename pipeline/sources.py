@@ -1,4 +1,4 @@
-"""The code that training and evaluation of each network really import.
+"""The code that training, evaluation and figures of each network really import.
 
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, the digests of the modules that are
@@ -20,6 +20,7 @@ TARGET = Path("build/sources")
 ROOTS = {
     "train": ("ianet.network", "ianet.training"),
     "evaluate": ("ianet.network", "ianet.features", "ianet.retrieval"),
+    "figure": ("ianet.network", "ianet.receptive", "ianet.drawing", "ianet.datasets.synthetic"),
 }
 
 

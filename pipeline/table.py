@@ -113,9 +113,13 @@ def main() -> None:
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
     settings = load()
-    tables = experiments(settings)
+    tables = {
+        name: table
+        for name, table in experiments(settings).items()
+        if isinstance(table, Experiment)
+    }
     if name not in tables:
-        raise SettingsError(f"experiments/{name}.yaml does not exist: choose {', '.join(tables)}")
+        raise SettingsError(f"{name!r} is no table: choose {', '.join(tables)}")
     table = tables[name]
     scores = {}
     for run in runs_of(table, settings):
