@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+Point = tuple[float, float]
+"""x and y, in fractions of an image's width and height."""
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, the same text whenever and however often it is drawn."""
+    stream = io.StringIO()
+    # Names of elements would be random, and the date today's. The dpi are those of maps.
+    with matplotlib.rc_context({"svg.hashsalt": "ianet"}):
+        figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None})
+    return stream.getvalue()
 
 
 def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
@@ -17,3 +37,185 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
     return figure
+
+
+def learning_curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+) -> Figure:
+    """By label: the training loss after each epoch, left, and the CMC, rank-1 first, right."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    loss, ranks = figure.subplots(1, 2)
+    for label, (losses, cmc) in lines.items():
+        loss.plot(range(1, len(losses) + 1), losses, label=label, marker=".")
+        ranks.plot(range(1, len(cmc) + 1), cmc)
+    loss.set(xlabel="epoch", ylabel="training loss")
+    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ranks.set(xlabel="rank", ylabel="queries matched", ylim=(None, 1.02))
+    ranks.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (loss, ranks):
+        axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return figure
+
+
+def sensitivity(
+    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
+    levels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    axis: str,
+    title: str,
+) -> Figure:
+    """Figure 7: scores over a number, a panel for each metric.
+
+    Args:
+        panels: metric to data set to numbers, mean scores in percent and their standard
+            deviations over the seeds, NaN for one seed.
+        levels: metric to data set to label and score of what does not depend on the number.
+        axis: what the number is.
+    """
+    figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
+    [row] = figure.subplots(1, len(panels), squeeze=False)
+    for axes, (metric, curves) in zip(row, panels.items(), strict=True):
+        for dataset, (numbers, scores, spreads) in curves.items():
+            [line] = axes.plot(numbers, scores, marker="o", label=dataset)
+            if not np.isnan(spreads).any():
+                axes.errorbar(numbers, scores, spreads, fmt="none", color=line.get_color())
+            for label, score in levels.get(metric, {}).get(dataset, {}).items():
+                axes.axhline(score, linestyle="--", color=line.get_color(), alpha=0.6)
+                place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
+                axes.annotate(label, (0.99, score), **place)
+        axes.set(xlabel=axis, ylabel=f"{metric} (%)")
+        axes.grid(alpha=0.3)
+        axes.margins(y=0.15)
+    row[0].legend()
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+@dataclass(frozen=True)
+class Map:
+    """A map over an image, with colours of its own.
+
+    Attributes:
+        values: (H, W).
+        title: what it shows.
+        point: whose receptive field it is, if it is one.
+        logarithmic: the colours go with the logarithm, and the lower half of the values share
+            the coldest, as single weights lie a hundred orders of magnitude apart.
+    """
+
+    values: NDArray[np.float64]
+    title: str
+    point: Point | None = None
+    logarithmic: bool = False
+
+
+@dataclass(frozen=True)
+class Portrayed:
+    """An image, and the maps over it.
+
+    Attributes:
+        label: printed under the image.
+        image: (height, width, 3) uint8.
+        points: marked in it.
+        lines: label to receptive fields, one line of them under the other.
+        channels: at the end, as tall as the image.
+    """
+
+    label: str
+    image: NDArray[np.uint8]
+    points: Sequence[Point]
+    lines: Mapping[str, Sequence[Map]]
+    channels: Sequence[Map]
+
+
+# Inches, as no layout of matplotlib's bears maps of two sizes; points for letters.
+_MAP = 0.8  # the width of a receptive field
+_GAP = 0.12  # between maps, left and right
+_FOOT = 0.34  # under a map, for its colours and their numbers
+_MARGIN = 0.2
+_HEAD = 0.6  # above the first maps, for titles
+_LETTER = 0.058  # width of a letter of the caption, and what a line of it takes
+_LINE = 0.135
+_SMALL = 6.0
+_NORMAL = 8.0
+
+
+def portraits(rows: Sequence[Portrayed], title: str, caption: str) -> Figure:
+    """Figures 4 and 8: images of people, one under the other, and maps over each.
+
+    Every map has its own scale and the numbers of its ends under it; weights that are uniform
+    to 1 %, as a softmax of products is, are told by how many millionths they are off uniform.
+
+    Args:
+        rows: have images of one size, and the same lines and channels.
+        title, caption: printed above and below.
+    """
+    lines, channels = rows[0].lines, len(rows[0].channels)
+    aspect = rows[0].image.shape[0] / rows[0].image.shape[1]
+    fields = len(next(iter(lines.values())))
+    tall = len(lines) * (_MAP * aspect + _FOOT)
+    wide = (tall - _FOOT) / aspect  # of the image and the channels
+    first = _MARGIN + wide + 3 * _GAP  # left edge of the fields, after the labels of their lines
+    last = first + fields * (_MAP + _GAP) + _GAP  # and of the channels
+    across = last + channels * (wide + _GAP) + _MARGIN
+    written = textwrap.wrap(caption, int((across - 2 * _MARGIN) / _LETTER))
+    down = _HEAD + len(rows) * tall + len(written) * _LINE + _MARGIN
+    figure = Figure(figsize=(across, down))
+
+    def place(left: float, top: float, width: float, height: float) -> Axes:
+        box = (left / across, 1 - (top + height) / down, width / across, height / down)
+        return figure.add_axes(box, xticks=[], yticks=[])
+
+    def draw(shown: Map, left: float, top: float, width: float) -> Axes:
+        axes = place(left, top, width, width * aspect)
+        bar = place(left, top + width * aspect + 0.06, width, 0.06)
+        _draw(shown, axes, bar)
+        if top == _HEAD:
+            axes.set_title(shown.title, fontsize=_NORMAL, pad=4)
+        return axes
+
+    for row, person in enumerate(rows):
+        top = _HEAD + row * tall
+        axes = place(_MARGIN, top, wide, wide * aspect)
+        axes.imshow(person.image, interpolation="none", extent=(0, 1, 1, 0), aspect="auto")
+        axes.set_xlabel(person.label, fontsize=_NORMAL)
+        _mark(axes, person.points)
+        for line, (label, maps) in enumerate(person.lines.items()):
+            below = top + line * (_MAP * aspect + _FOOT)
+            for column, shown in enumerate(maps):
+                axes = draw(shown, first + column * (_MAP + _GAP), below, _MAP)
+                if column == 0:
+                    axes.set_ylabel(label, fontsize=_NORMAL)
+        for column, shown in enumerate(person.channels):
+            draw(shown, last + column * (wide + _GAP), top, wide)
+    figure.text(0.5, 1 - _MARGIN / down, title, fontsize=11, ha="center", va="center")
+    below = (_HEAD + len(rows) * tall) / down
+    figure.text(_MARGIN / across, 1 - below, "\n".join(written), fontsize=_NORMAL, va="top")
+    return figure
+
+
+def _draw(shown: Map, axes: Axes, bar: Axes) -> None:
+    values = shown.values
+    low, high = float(values.min()), float(values.max())
+    norm = Normalize(low, high)
+    if shown.logarithmic:
+        values = values.clip(np.finfo(float).tiny)  # the logarithm of 0 has no colour
+        low = float(np.median(values))
+        norm = LogNorm(low, high)
+        ends = f"≤ {low:.0e}", f"{high:.2g}"
+    elif shown.point and high <= 1.01 * low:
+        ends = f"{1e6 * (low * values.size - 1):+.2g}", f"{1e6 * (high * values.size - 1):+.2g} ppm"
+    else:
+        ends = f"{low:.2g}", f"{high:.2g}"
+    axes.imshow(values, "turbo", norm, aspect="auto", interpolation="nearest", extent=(0, 1, 1, 0))
+    bar.imshow(np.linspace(0, 1, 64)[None], "turbo", aspect="auto")
+    for side, x, end in zip(("left", "right"), (0, 1), ends, strict=True):
+        bar.text(x, -0.5, end, fontsize=_SMALL, ha=side, va="top", transform=bar.transAxes)
+    if shown.point:
+        _mark(axes, [shown.point])
+
+
+def _mark(axes: Axes, points: Sequence[Point]) -> None:
+    for x, y in points:
+        for size, colour in ((7, "black"), (6, "white")):  # to be seen on any ground
+            axes.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=colour)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -106,16 +106,28 @@ class Network(nn.Module):
         self.classifier = nn.Linear(self.feature_size, identities, bias=options.bias)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        for _, features in self.intermediates(images):  # noqa: B007 - the last one is wanted
+            pass
+        embeddings = features.mean(dim=(2, 3))
+        necked = self.neck(embeddings)
+        return (self.classifier(necked), embeddings) if self.training else necked
+
+    def intermediates(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
+        """Every feature map on the way, (B, C, H, W), under the name of the module that gave it.
+
+        In their order: "stem", then "stages.stage1.0" for a residual block and, after it,
+        "blocks.stage1.0" for the block inserted there.
+        """
         features = self.stem(images)
+        yield "stem", features
         for stage, residual_blocks in self.stages.items():
             inserted = dict(self.blocks[stage].named_children()) if stage in self.blocks else {}
             for place, residual_block in residual_blocks.named_children():
                 features = residual_block(features)
+                yield f"stages.{stage}.{place}", features
                 if place in inserted:
                     features = inserted[place](features)
-        embeddings = features.mean(dim=(2, 3))
-        necked = self.neck(embeddings)
-        return (self.classifier(necked), embeddings) if self.training else necked
+                    yield f"blocks.{stage}.{place}", features
 
 
 def save(network: Network, folder: Path) -> None:

@@ -1,4 +1,6 @@
-"""What each network costs -> results/tables/cost.csv, .md, .tex and .html.
+"""What each network costs -> results/tables/<name>.csv, .md, .tex and .html.
+
+    python -m pipeline.cost cost
 
 Parameters and multiply-adds as the paper's recipe has them, beside the paper's numbers; and for
 each data set at hand what this machine does with them: images a second of training and of
@@ -7,23 +9,28 @@ inference, through the same functions that train and evaluate.
 
 from __future__ import annotations
 
+import argparse
 import time
 from typing import Any
 
 import pandas as pd
 import torch
+from rich.progress import track
 
 from ianet.cost import multiply_adds, parameters
 from ianet.features import extract
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit
 from pipeline import page
-from pipeline.settings import Costs, RecipeSettings, Settings, SettingsError, load, options, sheets
-from pipeline.shell import stage, write_whole
-from pipeline.table import DASH, TABLES
+from pipeline.experiments import Costs
+from pipeline.page import DASH
+from pipeline.plan import TABLES, load_plan
+from pipeline.settings import RecipeSettings, Settings, SettingsError, options
+from pipeline.shell import stage
 
-IDENTITIES = 751  # of Market-1501's training images; the classifier is not counted
-BATCHES = 4  # of an epoch that is timed; one epoch before it warms up
+IDENTITIES = 751  # of Market-1501, for a classifier as large as one really is
+BATCHES = 3  # of an epoch that is timed
+TIMED = {"epochs": 2, "milestones": ()}
 
 
 def built(network: dict[str, Any], recipe: RecipeSettings) -> Network:
@@ -47,70 +54,81 @@ def speed(network: Network, recipe: Recipe, device: torch.device) -> tuple[float
 
 
 def cells(costs: Costs, settings: Settings) -> pd.DataFrame:
-    """A row for each network: label; parameters in millions and giga multiply-adds of one image
-    under the paper's recipe, with what is more than the first row's; the paper's number; and
-    for each data set at hand the images a second of training and inference, here.
+    """A row for each network.
+
+    Returns:
+        label; parameters, in millions; multiply_adds of one image, in billions, how many are
+        more than the first row's, and paper, what the paper prints; and for each recipe in use
+        the images a second of training and of inference, on this machine.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    recipes = {
-        name: settings.recipes[settings.datasets[name].recipes["plain"]]
-        for name in settings.at_hand
-    }
-    paper = settings.recipes[costs.recipe]
-    rows = []
-    for row in track(costs.rows, "cost", console=Console(stderr=True)):
-        network = built(settings.networks[row.network], paper)
-        height, width = (paper.training[side] for side in ("height", "width"))
-        classifier = sum(weight.numel() for weight in network.classifier.parameters())
+    counted = settings.recipes[costs.recipe]
+    timed = dict.fromkeys(settings.datasets[name].recipes["plain"] for name in settings.at_hand)
+    rows: list[dict[str, Any]] = []
+    for row in track(costs.rows, costs.title):
+        network = built(settings.networks[row.network], counted)
+        height, width = (counted.training[side] for side in ("height", "width"))
         found = {
             "label": row.label,
-            "parameters": (parameters(network) - classifier) / 1e6,
-            "multiply-adds": multiply_adds(network, height, width) / 1e9,
-            "paper": row.paper,
+            "parameters": (parameters(network) - parameters(network.classifier)) / 1e6,
+            "multiply_adds": multiply_adds(network, height, width) / 1e9,
         }
-        for name, recipe in recipes.items():
-            training = options(Recipe, {**recipe.training, "epochs": 2}, f"recipes of {name}")
+        found["more"] = found["multiply_adds"] - (rows or [found])[0]["multiply_adds"]
+        found["paper"] = row.paper
+        for name in timed:
+            recipe = settings.recipes[name]
+            # The second of two epochs is timed, the first warms up.
+            training = options(Recipe, {**recipe.training, **TIMED}, f"recipes.{name}")
             network = built(settings.networks[row.network], recipe)
-            found[f"{name} training"], found[f"{name} inference"] = speed(network, training, device)
+            speeds = speed(network, training, device)
+            found |= {f"{name} training": speeds[0], f"{name} inference": speeds[1]}
         rows.append(found)
-    frame = pd.DataFrame(rows).astype({"paper": float})
-    more = frame["multiply-adds"] - frame["multiply-adds"].iloc[0]
-    frame.insert(3, "more", more)
-    return frame
+    return pd.DataFrame(rows).astype({"paper": float})
 
 
 def shown(frame: pd.DataFrame) -> page.Part:
     """As people read it."""
     forms = {
         "parameters": ("parameters, M", "{:.2f}"),
-        "multiply-adds": ("multiply-adds, G", "{:.3f}"),
-        "more": ("more than base, G", "{:+.3f}"),
+        "multiply_adds": ("multiply-adds, G", "{:.3f}"),
+        "more": ("more than base., G", "{:+.3f}"),
         "paper": ("paper's, G", "{:.2f}"),
     }
     columns = [name for name in frame.columns if name != "label"]
-    heads = [forms[name][0] if name in forms else f"{name}, images/s" for name in columns]
+    head = {name: forms.get(name, (f"{name}, images/s", "{:.0f}")) for name in columns}
     lines = [
         page.Line(
             "",
             row["label"],
             [
-                page.Cell(
-                    DASH if pd.isna(row[name]) else forms.get(name, ("", "{:.0f}"))[1].format(row[name])
-                )
+                page.Cell(DASH if pd.isna(row[name]) else head[name][1].format(row[name]))
                 for name in columns
             ],
         )
         for _, row in frame.iterrows()
     ]
-    return page.Part("", heads, lines)
+    return page.Part("", [title for title, _ in head.values()], lines)
+
+
+def section(name: str, costs: Costs, frame: pd.DataFrame) -> page.Section:
+    """The cells as a page shows them."""
+    note = (
+        f"Counted for the recipe {costs.recipe}; images a second of each recipe of a data set at "
+        f"hand, through the functions that train and evaluate. {DASH} is not in the paper."
+    )
+    return page.Section(name, costs.title, costs.caption, [shown(frame)], note)
 
 
 def main() -> None:
-    settings = load()
-    costs = sheets(settings)["cost"]
-    assert isinstance(costs, Costs)
-    frame = cells(costs, settings)
-    write_whole(TABLES / "cost.csv", frame.to_csv(index=False, float_format="%.4f"))
+    parser = argparse.ArgumentParser(prog="python -m pipeline.cost", description=__doc__)
+    parser.add_argument("name", help="of a file in experiments/")
+    name = parser.parse_args().name
+    plan = load_plan()
+    costs = plan.sheet(name)
+    if not isinstance(costs, Costs):
+        raise SettingsError(f"experiments/{name}.yaml describes no cost table")
+    frame = cells(costs, plan.settings)
+    page.write(section(name, costs, frame), TABLES, frame)
 
 
 if __name__ == "__main__":

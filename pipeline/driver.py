@@ -24,26 +24,27 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import Run, plan, runs_of
-from pipeline.settings import Settings, SettingsError, experiments, options
+from pipeline.plan import Plan, Run, runs_of
+from pipeline.settings import SettingsError, options
 from pipeline.worker import train_on_worker
 
 SCRATCH = Path("build/training")
 DIGITS = 12  # of a configuration's digest, in the name of its scratch folder
 
 
-def train(run: Run, settings: Settings, ready: Callable[[], None]) -> None:
+def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     """Train a run and write its folder.
 
     Args:
         run: which.
-        settings: of params.yaml.
+        plan: of params.yaml and experiments/.
         ready: waits until Ray is there.
 
     Raises:
         SettingsError: an option of its network or recipe is wrong, or another process trains it.
         ConnectionError: MLflow does not answer.
     """
+    settings = plan.settings
     recipe = settings.recipes[run.recipe]
     description = {**recipe.network, **settings.networks[run.network]}
     training = options(Recipe, recipe.training, f"recipes.{run.recipe}.training")
@@ -68,9 +69,7 @@ def train(run: Run, settings: Settings, ready: Callable[[], None]) -> None:
         config["batches"] = str((scratch / "batches.json").resolve())
         with (
             tracking.training(run, digest.hexdigest(), settings, config) as tracked,
-            Display(
-                run, runs_of(plan(settings, experiments(settings))), training.epochs
-            ) as display,
+            Display(run, runs_of(plan.evaluations()), training.epochs) as display,
         ):
 
             def log(report: dict[str, float]) -> None:

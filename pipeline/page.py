@@ -9,6 +9,9 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
+from pipeline.shell import write_whole
+
+DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
@@ -33,7 +36,7 @@ class Line(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The lines of one data set."""
+    """The lines of one data set, or, without a name, all there are."""
 
     dataset: str
     columns: list[str]
@@ -62,11 +65,19 @@ def as_frame(part: Part) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*([""] if part.grouped else []), "", *part.columns])
 
 
+def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
+    """<name>.csv of the frame, and .md, .tex and .html of the section."""
+    write_whole(folder / f"{section.name}.csv", frame.to_csv(index=False, float_format="%.4g"))
+    write_whole(folder / f"{section.name}.md", markdown(section))
+    write_whole(folder / f"{section.name}.tex", latex(section))
+    write_whole(folder / f"{section.name}.html", html(section.title, [section]))
+
+
 def markdown(section: Section) -> str:
     texts = [f"# {section.title}", section.caption]
     for part in section.parts:
         table = as_frame(part).to_markdown(index=False, disable_numparse=True)
-        texts += [f"## {part.dataset}", table]
+        texts += [f"## {part.dataset}", table] if part.dataset else [table]
     return "\n\n".join([*texts, section.note]) + "\n"
 
 
@@ -75,6 +86,7 @@ def latex(section: Section) -> str:
     texts = []
     for part in section.parts:
         frame = as_frame(part)
+        title = f"{section.title}, {part.dataset}" if part.dataset else section.title
         names = len(frame.columns) - len(part.columns)
         plain = frame.map(_escaped)
         plain.columns = pd.Index([_escaped(column) for column in frame.columns])
@@ -82,8 +94,8 @@ def latex(section: Section) -> str:
             plain.to_latex(
                 index=False,
                 column_format="l" * names + "r" * len(part.columns),
-                caption=_escaped(f"{section.title}, {part.dataset}. {section.caption}"),
-                label=f"tab:{section.name}-{part.dataset}",
+                caption=_escaped(f"{title}. {section.caption}"),
+                label=f"tab:{section.name}" + (f"-{part.dataset}" if part.dataset else ""),
             )
         )
     return "\n".join([*texts, f"% {section.note}\n"])

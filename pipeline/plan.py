@@ -15,21 +15,27 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.settings import (
+from pipeline.experiments import (
     EXPERIMENTS,
-    Experiment,
+    Costs,
+    Curve,
+    Portraits,
     Row,
-    Settings,
-    SettingsError,
+    Scored,
+    Sheet,
+    Table,
     experiments,
-    load,
 )
+from pipeline.settings import Settings, SettingsError, load
 from pipeline.shell import stage, write_whole
 
 PIPELINE = Path("dvc.yaml")
 SYNTHETIC = Path("data/synthetic.zip")
 PREPARED = Path("data/prepared")
-DESCRIPTION = "dataset.json"  # of a prepared data set
+DESCRIPTION = "dataset.json"  # beside the table and the images of a prepared data set
+TABLES = Path("results/tables")
+FIGURES = Path("results/figures")
+REPORT = Path("results/report.html")
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -78,35 +84,97 @@ class Evaluation(NamedTuple):
         return Path("results/queries") / f"{self.key}.parquet"
 
 
-def datasets_of(
-    experiment: Experiment, settings: Settings, tables: Mapping[str, Experiment]
-) -> list[str]:
-    """The data sets at hand that a table shows: those for which the paper prints numbers in it,
-    and those for which it prints none anywhere, such as the synthetic set or your own.
+class Plan:
+    """What the tables and figures need of the data sets at hand."""
+
+    def __init__(self, settings: Settings, sheets: Mapping[str, Sheet]) -> None:
+        self.settings = settings
+        self.sheets = sheets
+
+    def datasets(self, sheet: Scored) -> list[str]:
+        """The data sets at hand that a sheet shows: those for which the paper prints numbers in
+        it, and those for which it prints none anywhere, such as the synthetic set or your own.
+        """
+        scored = [one for one in self.sheets.values() if isinstance(one, Scored)]
+        elsewhere = {name for one in scored for name in one.printed}
+        return [
+            name
+            for name in self.settings.at_hand
+            if not sheet.printed or name in sheet.printed or name not in elsewhere
+        ]
+
+    def rows(self, sheet: Scored) -> list[tuple[Row, list[Evaluation]]]:
+        """What each row needs: for each data set that the sheet shows, one for each seed."""
+        return [
+            (row, [one for on in self.datasets(sheet) for one in self._evaluations(row, on)])
+            for row in sheet.rows
+        ]
+
+    def _evaluations(self, row: Row, on: str) -> list[Evaluation]:
+        name = row.trained_on or on
+        dataset = self.settings.datasets[name]
+        recipe = dataset.recipes.get(row.recipe)
+        if row.network is None or recipe is None or name not in self.settings.at_hand:
+            return []
+        if not dataset.runs(row.network):
+            return []
+        return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in dataset.seeds]
+
+    def portrayed(self, sheet: Portraits) -> Run | None:
+        """The run whose view of synthetic people a figure shows: the first seed of its network,
+        or none where the synthetic set is not at hand or does without that network.
+        """
+        for name in self.settings.at_hand:
+            dataset = self.settings.datasets[name]
+            if dataset.source == SYNTHETIC and dataset.runs(sheet.network):
+                return Run(name, sheet.network, dataset.recipes["plain"], dataset.seeds[0])
+        return None
+
+    def evaluations(self, names: Iterable[str] = ()) -> list[Evaluation]:
+        """What the named sheets need, each once; without a name, all of them.
+
+        Raises:
+            SettingsError: a name that no sheet has.
+        """
+        chosen = [self.sheet(name) for name in names] or list(self.sheets.values())
+        needed = [
+            one
+            for sheet in chosen
+            if isinstance(sheet, Scored)
+            for _, evaluations in self.rows(sheet)
+            for one in evaluations
+        ]
+        for sheet in chosen:
+            if isinstance(sheet, Portraits) and (run := self.portrayed(sheet)):
+                needed.append(Evaluation(run, run.dataset))
+        return list(dict.fromkeys(needed))
+
+    def sheet(self, name: str) -> Sheet:
+        """The table or figure of that name.
+
+        Raises:
+            SettingsError: there is none.
+        """
+        if name not in self.sheets:
+            raise SettingsError(
+                f"{EXPERIMENTS / name}.yaml does not exist: choose {', '.join(self.sheets)}"
+            )
+        return self.sheets[name]
+
+
+def load_plan() -> Plan:
+    """Of params.yaml and experiments/.
+
+    Raises:
+        SettingsError: a mistake in them.
     """
-    elsewhere = {name for table in tables.values() for name in table.printed}
-    return [
-        name
-        for name in settings.at_hand
-        if not experiment.printed or name in experiment.printed or name not in elsewhere
-    ]
+    settings = load()
+    return Plan(settings, experiments(settings))
 
 
-def evaluations_of(
-    experiment: Experiment, settings: Settings, tables: Mapping[str, Experiment]
-) -> list[tuple[Row, list[Evaluation]]]:
-    """What each row of a table needs: for each data set that it shows, one for each seed."""
-    return [
-        (
-            row,
-            [
-                evaluation
-                for on in datasets_of(experiment, settings, tables)
-                for evaluation in _evaluations(row.network, row, on, settings)
-            ],
-        )
-        for row in experiment.rows
-    ]
+def runs_of(evaluations: Iterable[Evaluation]) -> list[Run]:
+    """The trainings behind them, each once."""
+    return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
 
 
 def compared_with(row: Row, evaluation: Evaluation) -> Evaluation | None:
@@ -116,188 +184,233 @@ def compared_with(row: Row, evaluation: Evaluation) -> Evaluation | None:
     return evaluation._replace(run=evaluation.run._replace(network=row.against))
 
 
-def _evaluations(network: str | None, row: Row, on: str, settings: Settings) -> list[Evaluation]:
-    name = row.trained_on or on
-    dataset = settings.datasets[name]
-    recipe = dataset.recipes.get(row.recipe)
-    limited = dataset.networks != "all" and network not in dataset.networks
-    if network is None or recipe is None or limited or name not in settings.at_hand:
-        return []
-    return [Evaluation(Run(name, network, recipe, seed), on) for seed in dataset.seeds]
-
-
-def plan(settings: Settings, tables: Mapping[str, Experiment]) -> list[Evaluation]:
-    """Everything that a table names, each once."""
-    return list(
-        dict.fromkeys(
-            evaluation
-            for table in tables.values()
-            for _, evaluations in evaluations_of(table, settings, tables)
-            for evaluation in evaluations
-        )
-    )
-
-
-def runs_of(evaluations: Iterable[Evaluation]) -> list[Run]:
-    """The trainings behind them, each once."""
-    return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
-
-
-def pipeline(settings: Settings, tables: Mapping[str, Experiment]) -> dict[str, Any]:
+def pipeline(plan: Plan) -> dict[str, Any]:
     """The content of dvc.yaml."""
-    evaluations = plan(settings, tables)
+    settings, evaluations = plan.settings, plan.evaluations()
     runs = runs_of(evaluations)
-    sizes: dict[str, set[str]] = {}
-    for run, on in [*evaluations, *((run, run.dataset) for run in runs)]:
-        sizes.setdefault(on, set()).add(settings.recipes[run.recipe].size)
     size = {run: settings.recipes[run.recipe].size for run in runs}
+    sizes: dict[str, set[str]] = {}
+    for run, on in evaluations:
+        for name in (run.dataset, on):
+            sizes.setdefault(name, set()).add(size[run])
     arguments = "${item.dataset} ${item.network} ${item.recipe} ${item.seed}"
-    return {
-        "stages": {
-            "plan": {
-                "desc": "dvc.yaml is what params.yaml and experiments/ ask for",
-                "cmd": "python -m pipeline.plan --check",
-                "deps": [str(EXPERIMENTS)],
-                "params": ["at_hand", "datasets", "recipes", "networks"],
+    stages: dict[str, Any] = {
+        "plan": {
+            "desc": "dvc.yaml is what params.yaml and experiments/ ask for",
+            "cmd": "python -m pipeline.plan --check",
+            "deps": [str(EXPERIMENTS)],
+            "params": ["at_hand", "datasets", "recipes", "networks"],
+        },
+        "sources": {
+            "desc": "the code that each network and reader really import: only its edits count",
+            "cmd": "python -m pipeline.sources",
+            "deps": ["ianet", "pipeline/sources.py"],
+            "params": ["networks", "datasets"],
+            "outs": [{f"build/{name}": {"cache": False}} for name in ("sources", "readers")],
+        },
+        "synthesize": {
+            "desc": "draw the synthetic benchmark",
+            "cmd": "python -m pipeline.synthesize",
+            "deps": ["ianet/datasets/synthetic.py", "pipeline/synthesize.py"],
+            "params": ["synthetic"],
+            "outs": [str(SYNTHETIC)],
+        },
+        "prepare": {
+            "foreach": {
+                name: {
+                    "reader": settings.datasets[name].reader,
+                    "source": str(settings.datasets[name].source),
+                    "sizes": " ".join(sorted(own)),
+                }
+                for name, own in sizes.items()
             },
-            "sources": {
-                "desc": "the code that each network and reader really import: only its edits count",
-                "cmd": "python -m pipeline.sources",
-                "deps": ["ianet", "pipeline/sources.py"],
-                "params": ["networks", "datasets"],
-                "outs": [
-                    {"build/sources": {"cache": False}},
-                    {"build/readers": {"cache": False}},
+            "do": {
+                "desc": "a table of the images, and the images packed at the runs' sizes",
+                "cmd": "python -m pipeline.prepare ${key} ${item.sizes}",
+                "deps": [
+                    "${item.source}",
+                    "build/readers/${item.reader}.json",
+                    "pipeline/prepare.py",
+                    "pipeline/parts.py",
+                    "pipeline/readers.py",
                 ],
+                "params": [
+                    f"datasets.${{key}}.{name}"
+                    for name in ("reader", "source", "options", "published", "held_out")
+                ],
+                "outs": ["data/prepared/${key}"],
             },
-            "synthesize": {
-                "desc": "draw the synthetic benchmark",
-                "cmd": "python -m pipeline.synthesize",
-                "deps": ["ianet/datasets/synthetic.py", "pipeline/synthesize.py"],
-                "params": ["synthetic"],
-                "outs": [str(SYNTHETIC)],
+        },
+        "train": {
+            "foreach": {run.key: {**run._asdict(), "size": size[run]} for run in runs},
+            "do": {
+                "desc": "train a network under Ray Train",
+                "cmd": f"python -m pipeline.train {arguments}",
+                "deps": [
+                    "data/prepared/${item.dataset}/table.parquet",
+                    "data/prepared/${item.dataset}/${item.size}.npy",
+                    "build/sources/${item.network}/train.json",
+                    "pipeline/driver.py",
+                    "pipeline/worker.py",
+                    "pipeline/parts.py",
+                ],
+                "params": ["networks.${item.network}", "recipes.${item.recipe}"],
+                "outs": ["runs/${key}"],
             },
-            "prepare": {
-                "foreach": {
-                    name: {
-                        "reader": settings.datasets[name].reader,
-                        "source": str(settings.datasets[name].source),
-                        "sizes": " ".join(sorted(own)),
-                    }
-                    for name, own in sizes.items()
-                },
-                "do": {
-                    "desc": "a table of the images, and the images packed at the runs' sizes",
-                    "cmd": "python -m pipeline.prepare ${key} ${item.sizes}",
-                    "deps": [
-                        "${item.source}",
-                        "build/readers/${item.reader}.json",
-                        "pipeline/prepare.py",
-                        "pipeline/parts.py",
-                        "pipeline/readers.py",
-                    ],
-                    "params": [
-                        "datasets.${key}.reader",
-                        "datasets.${key}.source",
-                        "datasets.${key}.options",
-                        "datasets.${key}.published",
-                        "datasets.${key}.held_out",
-                    ],
-                    "outs": ["data/prepared/${key}"],
-                },
+        },
+        "evaluate": {
+            "foreach": {
+                one.key: {
+                    **one.run._asdict(),
+                    "on": one.on,
+                    "run": one.run.key,
+                    "size": size[one.run],
+                }
+                for one in evaluations
             },
-            "train": {
-                "foreach": {run.key: {**run._asdict(), "size": size[run]} for run in runs},
-                "do": {
-                    "desc": "train a network under Ray Train",
-                    "cmd": f"python -m pipeline.train {arguments}",
-                    "deps": [
-                        "data/prepared/${item.dataset}/table.parquet",
-                        "data/prepared/${item.dataset}/${item.size}.npy",
-                        "build/sources/${item.network}/train.json",
-                        "pipeline/driver.py",
-                        "pipeline/worker.py",
-                        "pipeline/parts.py",
-                    ],
-                    "params": ["networks.${item.network}", "recipes.${item.recipe}"],
-                    "outs": ["runs/${key}"],
-                },
+            "do": {
+                "desc": "CMC and mAP of a trained network",
+                "cmd": f"python -m pipeline.evaluate {arguments} ${{item.on}}",
+                "deps": [
+                    "data/prepared/${item.on}/table.parquet",
+                    "data/prepared/${item.on}/${item.size}.npy",
+                    f"data/prepared/${{item.on}}/{DESCRIPTION}",
+                    "runs/${item.run}",
+                    "build/sources/${item.network}/evaluate.json",
+                    "pipeline/evaluate.py",
+                    "pipeline/parts.py",
+                ],
+                "params": ["recipes.${item.recipe}"],
+                "metrics": [{"results/scores/${key}.json": {"cache": False}}],
+                "outs": ["results/queries/${key}.parquet"],
             },
-            "evaluate": {
-                "foreach": {
-                    one.key: {
-                        **one.run._asdict(),
-                        "on": one.on,
-                        "run": one.run.key,
-                        "size": size[one.run],
-                    }
-                    for one in evaluations
-                },
-                "do": {
-                    "desc": "CMC and mAP of a trained network",
-                    "cmd": f"python -m pipeline.evaluate {arguments} ${{item.on}}",
-                    "deps": [
-                        "data/prepared/${item.on}/table.parquet",
-                        "data/prepared/${item.on}/${item.size}.npy",
-                        f"data/prepared/${{item.on}}/{DESCRIPTION}",
-                        "runs/${item.run}",
-                        "build/sources/${item.network}/evaluate.json",
-                        "pipeline/evaluate.py",
-                        "pipeline/parts.py",
-                    ],
-                    "params": ["recipes.${item.recipe}"],
-                    "metrics": [{"results/scores/${key}.json": {"cache": False}}],
-                    "outs": ["results/queries/${key}.parquet"],
-                },
-            },
-            **{name: _table_stage(name, table, settings, tables) for name, table in tables.items()},
-        }
+        },
     }
+    for name, sheet in plan.sheets.items():
+        if isinstance(sheet, Table):
+            stages[name] = _table_stage(name, sheet, plan)
+        elif isinstance(sheet, Curve):
+            stages[name] = _curve_stage(name, sheet, plan)
+        elif isinstance(sheet, Costs):
+            stages[name] = _cost_stage(name, sheet, plan)
+        elif isinstance(sheet, Portraits) and (portrayed := plan.portrayed(sheet)):
+            stages[name] = _portraits_stage(name, sheet, portrayed)
+    stages["report"] = _report_stage(stages, evaluations)
+    return {"stages": stages}
 
 
-def _table_stage(
-    name: str, table: Experiment, settings: Settings, tables: Mapping[str, Experiment]
-) -> dict[str, Any]:
-    deps = [f"{EXPERIMENTS}/{name}.yaml", "pipeline/table.py"]
-    for row, evaluations in evaluations_of(table, settings, tables):
+def _written(*paths: Path | str) -> list[dict[str, Any]]:
+    """Outputs small enough for git."""
+    return [{str(path): {"cache": False}} for path in paths]
+
+
+def _table_stage(name: str, sheet: Table, plan: Plan) -> dict[str, Any]:
+    deps = [f"{EXPERIMENTS}/{name}.yaml", "pipeline/table.py", "pipeline/page.py"]
+    for row, evaluations in plan.rows(sheet):
         for one in evaluations:
             deps.append(str(one.scores))
             other = compared_with(row, one)
             if other is not None:
                 deps += [str(one.queries), str(other.queries)]
     return {
-        "desc": table.title,
+        "desc": sheet.title,
         "cmd": f"python -m pipeline.table {name}",
         "deps": list(dict.fromkeys(deps)),
-        "outs": [
-            {f"results/tables/{name}.{kind}": {"cache": False}}
-            for kind in ("csv", "md", "tex", "html")
-        ],
+        "outs": _written(*(TABLES / f"{name}.{kind}" for kind in ("csv", "md", "tex", "html"))),
     }
 
 
-def rendered(settings: Settings, tables: Mapping[str, Experiment]) -> str:
+def _curve_stage(name: str, sheet: Curve, plan: Plan) -> dict[str, Any]:
+    scores = [str(one.scores) for _, evaluations in plan.rows(sheet) for one in evaluations]
+    return {
+        "desc": sheet.title,
+        "cmd": f"python -m pipeline.curve {name}",
+        "deps": [f"{EXPERIMENTS}/{name}.yaml", "pipeline/curve.py", *dict.fromkeys(scores)],
+        "outs": _written(FIGURES / f"{name}.svg", TABLES / f"{name}.csv"),
+    }
+
+
+def _cost_stage(name: str, sheet: Costs, plan: Plan) -> dict[str, Any]:
+    networks = list(dict.fromkeys(row.network for row in sheet.rows))
+    recipes = [plan.settings.datasets[one].recipes["plain"] for one in plan.settings.at_hand]
+    return {
+        "desc": sheet.title,
+        "cmd": f"python -m pipeline.cost {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            "pipeline/cost.py",
+            *(f"build/sources/{network}/train.json" for network in networks),
+        ],
+        "params": [
+            *(f"networks.{network}" for network in networks),
+            *dict.fromkeys(f"recipes.{recipe}" for recipe in [sheet.recipe, *recipes]),
+        ],
+        "outs": _written(*(TABLES / f"{name}.{kind}" for kind in ("csv", "md", "tex", "html"))),
+    }
+
+
+def _portraits_stage(name: str, sheet: Portraits, run: Run) -> dict[str, Any]:
+    return {
+        "desc": sheet.title,
+        "cmd": f"python -m pipeline.figure {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            str(run.folder),
+            f"build/sources/{run.network}/figure.json",
+            "pipeline/figure.py",
+        ],
+        "params": ["synthetic.seed"],
+        "outs": _written(FIGURES / f"{name}.svg"),
+    }
+
+
+def _report_stage(stages: Mapping[str, Any], evaluations: Iterable[Evaluation]) -> dict[str, Any]:
+    """It shows what all others wrote."""
+    shown = [
+        path
+        for one in stages.values()
+        for out in one.get("outs", [])
+        if isinstance(out, dict)
+        for path in out
+        if path.startswith("results/")
+    ]
+    return {
+        "desc": "all tables, figures and curves on one page",
+        "cmd": "python -m pipeline.report",
+        "deps": [
+            "pipeline/report.py",
+            "pipeline/page.py",
+            "pipeline/page.html.jinja",
+            *shown,
+            *(str(one.scores) for one in evaluations),
+            *(str(run.folder) for run in runs_of(evaluations)),
+        ],
+        "outs": _written(REPORT),
+    }
+
+
+def rendered(plan: Plan) -> str:
     """dvc.yaml as text."""
     dumper = yaml.SafeDumper
     # DVC's `exp run -S` does not bear YAML anchors.
     dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
-    return HEADER + yaml.dump(pipeline(settings, tables), Dumper=dumper, sort_keys=False, width=100)
+    return HEADER + yaml.dump(pipeline(plan), Dumper=dumper, sort_keys=False, width=100)
 
 
-def write(settings: Settings, tables: Mapping[str, Experiment]) -> None:
+def write(plan: Plan) -> None:
     """dvc.yaml, where it is not what the settings ask for.
 
     Raises:
         SettingsError: a data set at hand does not lie where it should.
     """
-    for name in settings.at_hand:
-        dataset = settings.datasets[name]
-        if dataset.source != SYNTHETIC and not dataset.source.exists():
+    for name in plan.settings.at_hand:
+        source = plan.settings.datasets[name].source
+        if source != SYNTHETIC and not source.exists():
             raise SettingsError(
-                f"{dataset.source} does not exist: put the data set {name} there, or set "
+                f"{source} does not exist: put the data set {name} there, or set "
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
-    text = rendered(settings, tables)
+    text = rendered(plan)
     if not PIPELINE.exists() or PIPELINE.read_text() != text:
         write_whole(PIPELINE, text)
 
@@ -306,14 +419,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail if stale")
     check = parser.parse_args().check
-    settings = load()
-    tables = experiments(settings)
+    plan = load_plan()
     if not check:
-        write(settings, tables)
-        runs = len(runs_of(plan(settings, tables)))
-        at_hand = ", ".join(settings.at_hand)
-        print(f"{PIPELINE}: {runs} runs for {len(tables)} tables on {at_hand}")
-    elif not PIPELINE.exists() or PIPELINE.read_text() != rendered(settings, tables):
+        write(plan)
+        runs = len(runs_of(plan.evaluations()))
+        print(f"{PIPELINE}: {runs} runs for {len(plan.sheets)} tables and figures")
+    elif not PIPELINE.exists() or PIPELINE.read_text() != rendered(plan):
         raise SettingsError(
             f"{PIPELINE} is older than params.yaml or {EXPERIMENTS}/: run "
             "`python -m pipeline.plan`, then `dvc repro` again"

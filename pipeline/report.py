@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +16,23 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ianet import drawing
-from pipeline import page, table, tracking
-from pipeline.plan import PREPARED, Run, evaluations_of, plan, runs_of
-from pipeline.settings import Experiment, Settings, experiments, load
+from pipeline import cost, page, table, tracking
+from pipeline.experiments import Costs, Scored, Table
+from pipeline.plan import (
+    DESCRIPTION,
+    FIGURES,
+    PREPARED,
+    REPORT,
+    TABLES,
+    Plan,
+    Run,
+    load_plan,
+    runs_of,
+)
+from pipeline.settings import Settings
 from pipeline.shell import stage, write_whole
 
 RESULTS = Path("results")
-REPORT = RESULTS / "report.html"
 
 
 class Picture(NamedTuple):
@@ -33,23 +42,21 @@ class Picture(NamedTuple):
     svg: str
 
 
-def curves(
-    name: str, settings: Settings, tables: Mapping[str, Experiment]
-) -> list[Picture]:
-    """Training loss and CMC of a table's rows, a picture for each data set."""
-    found: dict[str, dict[str, tuple[pd.DataFrame, list[float]]]] = {}
-    for row, evaluations in evaluations_of(tables[name], settings, tables):
+def curves(name: str, sheet: Scored, plan: Plan) -> list[Picture]:
+    """Training loss and CMC of a sheet's rows, a picture for each data set."""
+    found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row, evaluations in plan.rows(sheet):
         for one in evaluations:
-            history = pd.read_csv(one.run.folder / "history.csv")
-            cmc = json.loads(one.scores.read_text())["cmc"]
             label = f"{row.group}: {row.label}" if row.group else row.label
-            # The first seed of a row stands for it: curves are to be told apart.
-            found.setdefault(one.on, {}).setdefault(label, (history, cmc))
+            lines = found.setdefault(one.on, {})
+            if label not in lines:  # the first seed stands for all: curves are to be told apart
+                loss = pd.read_csv(one.run.folder / "history.csv").loss.tolist()
+                lines[label] = (loss, json.loads(one.scores.read_text())["cmc"])
     return [
         Picture(
             f"{name}-{dataset}",
-            f"{tables[name].title}, {dataset}",
-            "Training loss (left) and queries matched by rank (right), of the first seed.",
+            f"{sheet.title}, {dataset}",
+            "Training loss and queries matched by rank, of the first seed.",
             drawing.svg(drawing.learning_curves(lines)),
         )
         for dataset, lines in found.items()
@@ -64,7 +71,9 @@ def overview(settings: Settings, runs: list[Run]) -> dict[str, str]:
     data = {
         f"Data set {name}": ", ".join(
             f"{number:,} {what}"
-            for what, number in json.loads((PREPARED / name / "counts.json").read_text()).items()
+            for what, number in json.loads((PREPARED / name / DESCRIPTION).read_text())[
+                "counts"
+            ].items()
         )
         for name in settings.at_hand
     }
@@ -102,23 +111,42 @@ def recorded(run: Run, url: str | None) -> dict[str, Any]:
     }
 
 
+def sections(plan: Plan) -> list[page.Section]:
+    """Every table."""
+    made = []
+    for name, sheet in plan.sheets.items():
+        if isinstance(sheet, Table):
+            made.append(table.section(name, sheet, plan)[1])
+        elif isinstance(sheet, Costs):
+            made.append(cost.section(name, sheet, pd.read_csv(TABLES / f"{name}.csv")))
+    return made
+
+
+def figures(plan: Plan) -> list[Picture]:
+    """Every figure that was drawn."""
+    return [
+        Picture(name, sheet.title, sheet.caption, (FIGURES / f"{name}.svg").read_text())
+        for name, sheet in plan.sheets.items()
+        if (FIGURES / f"{name}.svg").exists()
+    ]
+
+
 def main() -> None:
-    settings = load()
-    tables = experiments(settings)
-    runs = runs_of(plan(settings, tables))
-    rows: dict[Run, dict[str, str]] = {run: {} for run in runs}
-    for name, each in tables.items():
-        for row, evaluations in evaluations_of(each, settings, tables):
+    plan = load_plan()
+    runs = runs_of(plan.evaluations())
+    labels: dict[Run, dict[str, str]] = {run: {} for run in runs}
+    scored = {name: sheet for name, sheet in plan.sheets.items() if isinstance(sheet, Scored)}
+    for name, sheet in scored.items():
+        for row, evaluations in plan.rows(sheet):
             for one in evaluations:
-                rows[one.run][name] = row.label
-    links = tracking.reproduction(rows, RESULTS)
-    sections = [table.section(name, settings, tables)[1] for name in tables]
+                labels[one.run][name] = row.label
+    links = tracking.reproduction(labels, RESULTS)
     text = page.html(
         "IANet, reproduced",
-        sections,
-        overview=overview(settings, runs),
-        figures=[],
-        curves=[picture for name in tables for picture in curves(name, settings, tables)],
+        sections(plan),
+        overview=overview(plan.settings, runs),
+        figures=figures(plan),
+        curves=[picture for name, sheet in scored.items() for picture in curves(name, sheet, plan)],
         runs=[recorded(run, links.get(run)) for run in runs],
     )
     write_whole(REPORT, text)

@@ -20,7 +20,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -30,8 +30,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.plan import Evaluation, Run, evaluations_of, plan, runs_of, write
-from pipeline.settings import Experiment, Settings, SettingsError, experiments, load
+from pipeline.plan import Evaluation, Run, load_plan, runs_of, write
 from pipeline.shell import stage
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
@@ -258,39 +257,16 @@ def minutes(number: float) -> str:
     return "a minute" if number < 1.5 else f"{number:.0f} minutes"
 
 
-def needed(
-    targets: Sequence[str], settings: Settings, tables: Mapping[str, Experiment]
-) -> list[Evaluation]:
-    """What the asked tables need, each once; everything if none is named.
-
-    Raises:
-        SettingsError: a name that is no table.
-    """
-    if not targets:
-        return plan(settings, tables)
-    unknown = [name for name in targets if name not in tables]
-    if unknown:
-        raise SettingsError(f"no table is called {unknown[0]!r}: choose {', '.join(tables)}")
-    return list(
-        dict.fromkeys(
-            evaluation
-            for name in targets
-            for _, evaluations in evaluations_of(tables[name], settings, tables)
-            for evaluation in evaluations
-        )
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("targets", nargs="*", help="tables and figures; all if none is named")
     targets = parser.parse_args().targets
-    settings = load()
-    tables = experiments(settings)
-    evaluations = needed(targets, settings, tables)
-    write(settings, tables)
+    plan = load_plan()
+    settings = plan.settings
+    evaluations = plan.evaluations(targets)
+    write(plan)
     subprocess.run([*DVC, "repro", "--quiet", "plan", "sources", "prepare"], check=True)
 
     runs = runs_of(evaluations)

@@ -1,4 +1,4 @@
-"""The code that training and evaluation of each network, and each data set's reader, import.
+"""The code that training, evaluation, figures of each network, and each reader, import.
 
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, the digests of the modules that are
@@ -22,6 +22,7 @@ READERS = Path("build/readers")
 ROOTS = {
     "train": ("ianet.network", "ianet.training"),
     "evaluate": ("ianet.network", "ianet.features", "ianet.retrieval", "ianet.single_shot"),
+    "figure": ("ianet.network", "ianet.receptive", "ianet.drawing", "ianet.datasets.synthetic"),
 }
 
 

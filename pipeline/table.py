@@ -13,19 +13,18 @@ import argparse
 import json
 from collections.abc import Mapping
 from math import nan
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from ianet.comparison import paired_bootstrap
 from pipeline import page
-from pipeline.plan import Evaluation, compared_with, datasets_of, evaluations_of
-from pipeline.settings import Experiment, Settings, SettingsError, experiments, load
-from pipeline.shell import stage, write_whole
+from pipeline.experiments import Scored, Table
+from pipeline.page import DASH
+from pipeline.plan import TABLES, Evaluation, Plan, compared_with, load_plan
+from pipeline.settings import SettingsError
+from pipeline.shell import stage
 
-TABLES = Path("results/tables")
-DASH = "–"
 ENTROPY = "entropy"  # the one metric that queries do not contribute to
 
 
@@ -41,16 +40,13 @@ class Results(NamedTuple):
     queries: Mapping[Evaluation, pd.DataFrame]
 
 
-def cells(
-    table: Experiment, settings: Settings, tables: Mapping[str, Experiment], results: Results
-) -> pd.DataFrame:
+def cells(table: Scored, plan: Plan, results: Results) -> pd.DataFrame:
     """One row for each cell, in percent; NaN where there is no number.
 
     Args:
         table: what the experiment asks for.
-        settings: which data sets are at hand.
-        tables: all of them, which say together what each shows.
-        results: of the evaluations that this one needs.
+        plan: which data sets are at hand, and which of them it shows.
+        results: of the evaluations that it needs.
 
     Returns:
         group, label, dataset, metric; ours, the mean over the seeds, and spread, their standard
@@ -58,9 +54,9 @@ def cells(
         gain over that network with gain_low and gain_high, a 95 % interval (`paired_bootstrap`);
         seeds, their number; split; and runs, their names.
     """
-    datasets = list(dict.fromkeys([*datasets_of(table, settings, tables), *table.printed]))
+    datasets = list(dict.fromkeys([*plan.datasets(table), *table.printed]))
     rows = []
-    for row, evaluations in evaluations_of(table, settings, tables):
+    for row, evaluations in plan.rows(table):
         for dataset in datasets:
             own = [one for one in evaluations if one.on == dataset]
             scores = [results.scores[one] for one in own]
@@ -155,12 +151,12 @@ def _number(value: float) -> str:
     return DASH if pd.isna(value) else f"{value:.1f}"
 
 
-def notes(frame: pd.DataFrame, table: Experiment, settings: Settings) -> str:
+def notes(frame: pd.DataFrame, table: Scored, plan: Plan) -> str:
     """What was run, in a sentence."""
     run = frame[frame.seeds > 0]
     parts = []
     for (dataset, split), own in run.groupby(["dataset", "split"], sort=False):
-        at = settings.datasets[str(dataset)]
+        at = plan.settings.datasets[str(dataset)]
         recipes = dict.fromkeys(at.recipes.get(row.recipe) for row in table.rows)
         names = " and ".join(name for name in recipes if name)
         seeds = sorted(set(own.seeds))
@@ -181,9 +177,7 @@ def notes(frame: pd.DataFrame, table: Experiment, settings: Settings) -> str:
     )
 
 
-def read(
-    name: str, table: Experiment, settings: Settings, tables: Mapping[str, Experiment]
-) -> Results:
+def read(name: str, table: Scored, plan: Plan) -> Results:
     """What the evaluations of a table wrote.
 
     Raises:
@@ -191,10 +185,10 @@ def read(
     """
     scores: dict[Evaluation, dict[str, Any]] = {}
     queries: dict[Evaluation, pd.DataFrame] = {}
-    for row, evaluations in evaluations_of(table, settings, tables):
+    for row, evaluations in plan.rows(table):
         for one in evaluations:
             other = compared_with(row, one)
-            for path in [one.scores, *(([one.queries, other.queries]) if other else [])]:
+            for path in [one.scores, *([one.queries, other.queries] if other else [])]:
                 if not path.exists():
                     raise FileNotFoundError(
                         f"{path} does not exist: `dvc repro {name}` trains and evaluates what is "
@@ -206,33 +200,25 @@ def read(
     return Results(scores, queries)
 
 
-def section(
-    name: str, settings: Settings, tables: Mapping[str, Experiment]
-) -> tuple[pd.DataFrame, page.Section]:
+def section(name: str, table: Scored, plan: Plan) -> tuple[pd.DataFrame, page.Section]:
     """The cells of a table, and how a page shows them."""
-    table = tables[name]
-    frame = cells(table, settings, tables, read(name, table, settings, tables))
+    frame = cells(table, plan, read(name, table, plan))
     parts = [shown(frame, str(dataset)) for dataset in frame.dataset.unique()]
-    return frame, page.Section(
-        name, table.title, table.caption, parts, notes(frame, table, settings)
-    )
+    return frame, page.Section(name, table.title, table.caption, parts, notes(frame, table, plan))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.table", description=__doc__)
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
-    settings = load()
-    tables = experiments(settings)
-    if name not in tables:
-        raise SettingsError(f"experiments/{name}.yaml does not exist: choose {', '.join(tables)}")
-    frame, made = section(name, settings, tables)
-    write_whole(TABLES / f"{name}.csv", frame.to_csv(index=False, float_format="%.2f"))
-    write_whole(TABLES / f"{name}.md", page.markdown(made))
-    write_whole(TABLES / f"{name}.tex", page.latex(made))
-    write_whole(TABLES / f"{name}.html", page.html(made.title, [made]))
+    plan = load_plan()
+    table = plan.sheet(name)
+    if not isinstance(table, Table):
+        raise SettingsError(f"experiments/{name}.yaml describes no table of scores")
+    frame, made = section(name, table, plan)
+    page.write(made, TABLES, frame)
     for part in made.parts:
-        if part.dataset in settings.at_hand:
+        if part.dataset in plan.settings.at_hand:
             print(f"{made.title}, {part.dataset}\n{page.as_frame(part).to_markdown(index=False)}")
 
 

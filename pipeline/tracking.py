@@ -161,9 +161,7 @@ def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
         yield tracked
 
 
-def reproduction(
-    rows: Mapping[Run, Mapping[str, str]], results: Path
-) -> dict[Run, str]:
+def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
     """The one MLflow run of the whole reproduction, with all tables and figures as artifacts.
 
     Every training is tagged `table.<table>` with the label of its row there.
@@ -181,6 +179,7 @@ def reproduction(
     connect()
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None  # `connect` made it
     uri = mlflow.get_tracking_uri()
     pages = f"{uri if uri.startswith('http') else INTERFACE}/#/experiments/"
     pages += experiment.experiment_id

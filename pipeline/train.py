@@ -9,19 +9,18 @@ was killed goes on from the last of them when it is started again.
 from __future__ import annotations
 
 from pipeline import cluster
-from pipeline.plan import Run
-from pipeline.settings import load
+from pipeline.plan import Run, load_plan
 from pipeline.shell import run_parser, stage
 
 
 def main() -> None:
     run = Run(**vars(run_parser(__doc__).parse_args()))
-    settings = load()
+    plan = load_plan()
     with cluster.starting() as ready:
         # torch, torchvision and MLflow take as long to import as Ray takes to start.
         from pipeline import driver
 
-        driver.train(run, settings, ready)
+        driver.train(run, plan, ready)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,7 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
     assert set(runs) == {
         Run(dataset, row.network, current.datasets[dataset].recipe, seed)
         for experiment in twice.values()
+        if isinstance(experiment, Experiment)
         for row in experiment.rows
         for dataset in current.at_hand
         for seed in current.datasets[dataset].seeds

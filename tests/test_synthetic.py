@@ -168,7 +168,9 @@ def test_a_cue_alone_changes_the_picture(cue: str) -> None:
     drawn = []
     for wearer in (first, second):
         figure = synthetic._Figure(synthetic.CAMERAS[0], (64, 128), 1.8, 0.5, 0.95, 0.9)
-        layer = synthetic._draw_person(figure, wearer, np.random.default_rng(0))
+        layer = synthetic._draw_person(
+            figure, wearer, synthetic._Gait.drawn(np.random.default_rng(0))
+        )
         drawn.append(np.asarray(layer).astype(int))
     changed = np.abs(drawn[0] - drawn[1]).max(axis=2) > 40
     assert 0.002 < changed.mean() < 0.1
@@ -214,3 +216,53 @@ def test_bad_sizes_are_named(name: str, value: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{name} is {value}\b.* must be"):
         synthetic.write(tmp_path / "set.zip", **SIZES | {name: value})
     assert not list(tmp_path.iterdir())
+
+
+PORTRAIT = {"stride": 0.4, "phase": 1.57, "camera": 1, "height": 256, "width": 128, "seed": 0}
+PARTS = ["head", "torso", "belt or bag", "leg", "shoe"]
+
+
+@pytest.mark.parametrize("stature", [0.92, 0.6])
+@pytest.mark.parametrize("facing", [0.0, 0.5, 1.6, 2.6, 3.1, 4.7])
+@pytest.mark.parametrize("person", [6, 9, 22, 30])
+def test_points_of_a_portrait_lie_on_the_body(person: int, facing: float, stature: float) -> None:
+    _, points = synthetic.portrait(person, facing=facing, stature=stature, **PORTRAIT)
+    assert list(points) == PARTS
+    drawn = synthetic.families(person + 1, np.random.default_rng([0, synthetic._PEOPLE, 1]))[-1]
+    figure = synthetic._Figure(
+        synthetic.CAMERAS[0], (128, 256), facing, 0.5, 0.5 * (1 + stature), stature
+    )
+    body = synthetic._draw_person(figure, drawn, synthetic._Gait(0.4, 1.57, 0.35, 0.0))
+    opaque = np.asarray(body.getchannel("A"))
+    for name, (x, y) in points.items():
+        assert opaque[int(y), int(x)] == 255, name
+
+
+def test_points_of_a_portrait_show_what_they_name() -> None:
+    """Person 6 has brown skin, a dark logo on the shirt, a red hand bag and blue shoes."""
+    image, points = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    colours = {name: image[int(y), int(x)].astype(int) for name, (x, y) in points.items()}
+    red, green, blue = colours["belt or bag"]
+    assert red > 2 * green
+    assert red > 2 * blue
+    assert colours["shoe"][2] > 2 * colours["shoe"][0]
+    assert colours["torso"].max() < 70
+    for skin in ("head", "leg"):
+        assert colours[skin][0] > 1.2 * colours[skin][1] > 1.2 * colours[skin][2]
+
+
+def test_portraits_are_reproducible_and_as_asked() -> None:
+    first, points = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    again, _ = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    assert first.shape == (256, 128, 3)
+    assert np.array_equal(first, again)
+    _, smaller = synthetic.portrait(6, facing=0.5, stature=0.46, **PORTRAIT)
+    high, low = (spots["shoe"][1] - spots["head"][1] for spots in (points, smaller))
+    assert high == pytest.approx(2 * low)
+    turned, _ = synthetic.portrait(6, facing=2.4, stature=0.92, **PORTRAIT)
+    assert not np.array_equal(first, turned)
+
+
+def test_a_portrait_needs_a_camera_that_there_is() -> None:
+    with pytest.raises(ValueError, match="camera is 7: it must be 1 to 6"):
+        synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT | {"camera": 7})

@@ -36,7 +36,7 @@ Spot = tuple[float, float]  # x and y in pixels of the enlarged layer
 Paint = Colour | Image.Image  # one colour, or a cloth as large as the layer
 
 # A random stream starts with the seed and one of these, so that no two streams are the same.
-_PEOPLE, _TRACKS, _IMAGES, _SCENES = range(4)
+_PEOPLE, _TRACKS, _IMAGES, _SCENES, _PORTRAITS = range(5)
 _ENLARGED = 3  # Pillow draws jagged edges: draw this much larger, then average
 _JPEG_QUALITY = 90
 
@@ -259,6 +259,55 @@ def write(
         unfinished.replace(target)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def portrait(
+    person: int,
+    *,
+    facing: float,
+    stride: float,
+    phase: float,
+    stature: float,
+    camera: int,
+    height: int,
+    width: int,
+    seed: int,
+) -> tuple[NDArray[np.uint8], dict[str, Spot]]:
+    """Draws one person of a set as asked, nothing left to chance and nobody in the way.
+
+    Args:
+        person: number of a test person of the set with this `seed`, from 0.
+        facing: in radians; 0 is towards the camera, pi away from it.
+        stride: how far the legs swing, in radians; 0 stands.
+        phase: of the walk, in radians; the feet are farthest apart at pi / 2.
+        stature: of the person, in image heights; the body is in the middle.
+        camera: 1 to 6.
+        height, width: of the image, in pixels.
+        seed: of the set.
+
+    Returns:
+        The image, (height, width, 3) uint8, and where head, torso, belt or bag, leg and shoe
+        are: name to (x, y) in pixels, the leg and shoe those nearer to the camera. A bag that
+        the body hides gives way to the belt.
+
+    Raises:
+        ValueError: no such camera.
+    """
+    if not 1 <= camera <= len(CAMERAS):
+        raise ValueError(f"camera is {camera}: it must be 1 to {len(CAMERAS)}")
+    drawn = families(person + 1, np.random.default_rng([seed, _PEOPLE, 1]))[person]
+    gait, size = _Gait(stride, phase, elbow=0.35, lifted=0.0), (width, height)
+    figure = _Figure(CAMERAS[camera - 1], size, facing, 0.5, 0.5 * (1 + stature), stature)
+    scene = _scene(camera - 1, height, width, seed)
+    picture = scene.crop((width, height // 4, 2 * width, height // 4 + height))
+    for layer in (_shadow(figure, size), _draw_person(figure, drawn, gait)):
+        picture.paste(layer, mask=layer)
+    rng = np.random.default_rng([seed, _PORTRAITS, person, camera])
+    photograph = Image.open(io.BytesIO(_photograph(picture, CAMERAS[camera - 1], rng)))
+    spots = {name: figure.spot(joint) for name, joint in _parts(figure, drawn, gait).items()}
+    return np.asarray(photograph), {
+        name: (x / _ENLARGED, y / _ENLARGED) for name, (x, y) in spots.items()
+    }
 
 
 def _map(
@@ -493,10 +542,10 @@ class _Figure:
         return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def _draw_person(figure: _Figure, person: Person, rng: np.random.Generator) -> Image.Image:
+def _draw_person(figure: _Figure, person: Person, gait: _Gait) -> Image.Image:
     """Draws the parts from the farthest to the nearest."""
     upper, lower = figure.cloth(person.upper), figure.cloth(person.lower)
-    arms, legs = _pose(person, rng)
+    arms, legs = _pose(person, gait)
     hair, bag = (0.0, 0.1, -0.2), _bag_place(person, arms[0][-1])
     parts: list[tuple[float, Callable[[], None]]] = [
         (figure.depth(hair), partial(_draw_loose_hair, figure, person)),
@@ -515,25 +564,60 @@ def _draw_person(figure: _Figure, person: Person, rng: np.random.Generator) -> I
     return figure.finished()
 
 
-def _pose(person: Person, rng: np.random.Generator) -> tuple[list[Chain], list[Chain]]:
+@dataclass(frozen=True)
+class _Gait:
+    """How a person walks, in radians: how far the legs swing, when, and how the arms bend."""
+
+    stride: float
+    phase: float
+    elbow: float
+    lifted: float
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator) -> _Gait:
+        return cls(
+            stride=rng.choice([0.08, rng.uniform(0.25, 0.55)], p=[0.25, 0.75]),  # stands or walks
+            phase=rng.uniform(0, 2 * math.pi),
+            elbow=rng.uniform(0.1, 0.6),
+            lifted=rng.choice([0.0, 1.6], p=[0.85, 0.15]),  # to look at a telephone
+        )
+
+
+def _pose(person: Person, gait: _Gait) -> tuple[list[Chain], list[Chain]]:
     """Arms (shoulder, elbow, wrist) and legs (hip, knee, ankle, toe), the right ones first."""
-    stride = rng.choice([0.08, rng.uniform(0.25, 0.55)], p=[0.25, 0.75])  # stands or walks
-    phase, elbow_bend = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.6)
-    lifted = rng.choice([0.0, 1.6], p=[0.85, 0.15])  # to look at a telephone
     arms: list[Chain] = []
     legs: list[Chain] = []
     for side in (-1, 1):
-        thigh = side * stride * math.sin(phase)
-        shin = thigh - 0.6 * stride * (1 + side * math.cos(phase))
+        thigh = side * gait.stride * math.sin(gait.phase)
+        shin = thigh - 0.6 * gait.stride * (1 + side * math.cos(gait.phase))
         hip = (0.05 * side, 0.5, 0.0)
         knee = _swung(hip, 0.235, thigh)
         ankle = _swung(knee, 0.225, shin)
         legs.append((hip, knee, ankle, (1.3 * ankle[0], ankle[1] + 0.02, ankle[2] + 0.065)))
         shoulder = (side * (person.shoulders - 0.6 * person.limbs), 0.21, 0.0)
         elbow = _swung((1.15 * shoulder[0], 0.21, 0.0), 0.15, -0.8 * thigh)
-        bend = -0.8 * thigh + elbow_bend + (lifted if side > 0 else 0)
+        bend = -0.8 * thigh + gait.elbow + (gait.lifted if side > 0 else 0)
         arms.append((shoulder, elbow, _swung(elbow, 0.14, bend)))
     return arms, legs
+
+
+def _parts(figure: _Figure, person: Person, gait: _Gait) -> dict[str, Joint]:
+    """A point of each part of the body that Figure 8 of the paper marks."""
+    arms, legs = _pose(person, gait)
+    _, knee, ankle, toe = max(legs, key=lambda leg: figure.depth(leg[-1]))
+    bag = _bag_place(person, arms[0][-1])
+    middle = {"backpack": 0.13, "shoulder bag": 0.055, "hand bag": 0.05}
+    if person.bag.kind != "none" and figure.depth(bag) >= 0:
+        carried = bag[0], bag[1] + middle[person.bag.kind], bag[2]
+    else:
+        carried = 0.0, 0.448, 0.0
+    return {
+        "head": (0.0, 0.075, 0.0),
+        "torso": (0.0, 0.3, 0.0),
+        "belt or bag": carried,
+        "leg": _along(knee, ankle, 0.25),  # below the hem of a skirt
+        "shoe": _along(ankle, toe, 0.4),
+    }
 
 
 def _swung(joint: Joint, length: float, angle: float) -> Joint:
@@ -710,14 +794,14 @@ def _draw_shot(shot: Shot, height: int, width: int, seed: int) -> bytes:
         centre = rng.choice([0.0, 1.0]) + rng.normal(0, 0.1)
         feet = 0.45 + 0.55 * stature
         figure = _Figure(camera, size, rng.uniform(0, 2 * math.pi), centre, feet, stature)
-        return _draw_person(figure, families(1, rng)[0], rng)
+        return _draw_person(figure, families(1, rng)[0], _Gait.drawn(rng))
 
     if rng.random() < 0.12:
         add(passer_by(rng.uniform(0.6, 0.85)))
     if shot.person is not None:
         figure = _Figure(camera, size, shot.facing, *_framing(shot.identity < 0, rng))
         add(_shadow(figure, size))
-        add(_draw_person(figure, shot.person, rng))
+        add(_draw_person(figure, shot.person, _Gait.drawn(rng)))
     if shot.person is None or rng.random() < 0.12:
         add(_obstacle(size, rng))
     elif rng.random() < 0.07:

@@ -1,0 +1,90 @@
+"""What an IA block sees in images: the maps of Figures 4 and 8."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ianet.blocks.ia import IABlock, SpatialIA
+from ianet.images import normalized
+from ianet.network import Network
+
+
+@dataclass(frozen=True)
+class Inside:
+    """An IA block at work on B images.
+
+    Attributes:
+        sia: the block's SIA.
+        features: what SIA takes, (B, C, H, W) float64.
+        channels: what CIA gives (Eq. 8 and 9), (B, C, H, W) float64; None in a block without CIA.
+    """
+
+    sia: SpatialIA
+    features: Tensor
+    channels: Tensor | None
+
+    def relation(self, **changes: Any) -> Tensor:
+        """The relation map S by position: [b, y, x] is the receptive field of (y, x) in image b.
+
+        Args:
+            changes: options of `SpatialIA` that take the place of the block's own, such as
+                `relation="appearance", contexts=(5,)` for S_5^A (Eq. 1).
+
+        Returns:
+            (B, H, W, H, W) float64.
+
+        Raises:
+            ValueError: an unknown option, or a wrong value of one.
+        """
+        own = {
+            "contexts": self.sia.contexts,
+            "fusion": self.sia.fusion,
+            "relation": self.sia.relation_name,
+            "sigma": self.sia.sigma,
+            "scale": self.sia.scale,
+            "normalization": self.sia.normalization,
+        }
+        batch, channels, height, width = self.features.shape
+        try:
+            changed = SpatialIA(channels, **{**own, **changes})
+        except TypeError as error:
+            raise ValueError(f"an option of a relation is wrong: {error}") from error
+        return changed.relation(self.features).view(batch, height, width, height, width)
+
+
+@torch.no_grad()
+def inside(network: Network, stage: str, images: Tensor) -> Inside:
+    """The last IA block of a stage at work.
+
+    Args:
+        network: in evaluation mode.
+        stage: such as "stage2".
+        images: (B, height, width, 3) uint8, of any size, as the network is fully convolutional.
+
+    Raises:
+        ValueError: no IA block stands after the stage, or one without SIA.
+    """
+    # In float64, as a product of three weights falls below the least float32.
+    exact = deepcopy(network).double()
+    placed = list(exact.blocks[stage].named_children()) if stage in exact.blocks else []
+    place, block = placed[-1] if placed else ("", None)
+    if not isinstance(block, IABlock):
+        places = ", ".join(exact.blocks) or "no stage"
+        raise ValueError(
+            f"no IA block stands after {stage}: the blocks are {exact.options.block}, "
+            f"after {places}"
+        )
+    if block.sia is None:
+        raise ValueError(f"the block after {stage} is {block.arrangement!r}: it has no SIA")
+    maps = exact.intermediates(normalized(images).double())
+    entering = next(features for name, features in maps if name == f"stages.{stage}.{place}")
+    before_cia = block.sia(entering) if block.arrangement == "sia-cia" else entering
+    channels = block.cia(before_cia) if block.cia is not None else None
+    before_sia = channels if block.arrangement == "cia-sia" else entering
+    assert before_sia is not None
+    return Inside(block.sia, before_sia, channels)

@@ -1,0 +1,313 @@
+"""Figures 4 and 8: what is drawn is what the block computes, and the same bytes each time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ianet import drawing, receptive, relations
+from ianet.blocks.ia import ARRANGEMENTS, ChannelIA, SpatialIA
+from ianet.images import normalized
+from ianet.network import Network, NetworkOptions, save
+from pipeline import figure as figures
+from pipeline import plan, settings
+from pipeline.plan import Run
+from pipeline.settings import Figure, Settings, SettingsError
+
+ROOT = Path(__file__).parents[1]
+GOLDEN = np.load(Path(__file__).parent / "golden" / "relations.npz")
+RUN = Run("synthetic", "stage23", "quick", 0)
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+
+
+def trained(**options: Any) -> Network:
+    """Random, but with blocks that are not the identity, as after training."""
+    torch.manual_seed(0)
+    after = {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}}
+    network = Network(3, NetworkOptions(**{"backbone": "resnet18", "after": after, **options}))
+    for module in network.modules():
+        if isinstance(module, SpatialIA | ChannelIA):
+            torch.nn.init.uniform_(module.norm.weight)
+    return network.eval()
+
+
+def described(name: str, **changes: Any) -> Figure:
+    content = yaml.safe_load(Path(f"experiments/{name}.yaml").read_text())
+    return Figure.model_validate({**content, "size": (64, 32), **changes})
+
+
+def noise(number: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (number, 64, 32, 3), dtype=torch.uint8, generator=generator)
+
+
+def test_intermediates_are_those_of_the_forward_pass() -> None:
+    network, images = trained(), normalized(noise(2))
+    seen = dict(network.intermediates(images))
+    assert [name for name in seen if name.startswith("blocks")] == [
+        "blocks.stage2.1",
+        "blocks.stage3.1",
+    ]
+    for name, features in seen.items():
+        network.get_submodule(name)  # each is named after the module that gave it
+        assert features.shape[0] == 2
+    block = network.get_submodule("blocks.stage3.1")
+    torch.testing.assert_close(block(seen["stages.stage3.1"]), seen["blocks.stage3.1"])
+    torch.testing.assert_close(network(images), seen["stages.stage4.1"].mean(dim=(2, 3)))
+
+
+@pytest.mark.parametrize("arrangement", [name for name in ARRANGEMENTS if name != "cia"])
+def test_inside_is_what_sia_takes_and_cia_gives(arrangement: str) -> None:
+    network = trained(options={"arrangement": arrangement}).double()
+    taken, given = {}, {}
+    block = network.get_submodule("blocks.stage2.1")
+    block.sia.register_forward_pre_hook(lambda module, inputs: taken.update(sia=inputs[0]))
+    block.sia.norm.register_forward_pre_hook(lambda module, inputs: taken.update(sum=inputs[0]))
+    if block.cia is not None:
+        block.cia.register_forward_hook(lambda module, inputs, output: given.update(cia=output))
+    with torch.no_grad():
+        maps = dict(network.intermediates(normalized(noise(2)).double()))
+    expected_in = taken.get("sia", maps["stages.stage2.1"])  # parallel calls no forward
+    aggregated = taken["sum"].clone()
+    expected_out = given.get("cia")
+    inside = receptive.inside(network, "stage2", noise(2))
+    torch.testing.assert_close(inside.features, expected_in)
+    if expected_out is not None:
+        torch.testing.assert_close(inside.channels, expected_out)
+    elif arrangement == "sia":
+        assert inside.channels is None
+    else:
+        torch.testing.assert_close(inside.channels, block.cia(maps["stages.stage2.1"]))
+    # Row i of the relation map gathers position i: it is the one that the block really used.
+    relation = inside.relation()
+    gathered = torch.einsum("byxvu,bcvu->bcyx", relation, inside.features)
+    torch.testing.assert_close(gathered, aggregated)
+
+
+def test_receptive_fields_are_rows_of_the_golden_relations() -> None:
+    case = GOLDEN.files[0].split("/")[0]
+    features = torch.from_numpy(GOLDEN[f"{case}/features"])[None]
+    _, channels, height, width = features.shape
+    inside = receptive.Inside(SpatialIA(channels, sigma=(1, 2)), features, None)
+    for scale, name in ((1.0, "1"), ("rsqrt_channels", "rsqrtC")):
+        compared = {f"{case}/scale={name}/multi_context/prod": inside.relation(
+            relation="appearance", scale=scale
+        )}  # fmt: skip
+        for context in (1, 2, 3, 5):
+            key = f"{case}/scale={name}/appearance/K={context}"
+            if key in GOLDEN.files:
+                compared[key] = inside.relation(
+                    relation="appearance", contexts=(context,), scale=scale
+                )
+        assert len(compared) > 2
+        for key, relation in compared.items():
+            for y, x in np.ndindex(height, width):
+                row = GOLDEN[key][y * width + x].reshape(height, width)
+                np.testing.assert_allclose(relation[0, y, x], row, atol=1e-10)
+
+
+def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
+    figure = described("figure8", channels=[5, 128])
+    network = trained().double()
+    sitters = figures.synthetic_people(figure, seed=0)
+    rows = figures.portrayed(figure, network, sitters)
+    seen = torch.from_numpy(np.stack([sitter.image for sitter in sitters]))
+    maps = dict(network.intermediates(normalized(seen).double()))
+    entering = maps["stages.stage2.1"]
+    printed = network.get_submodule("blocks.stage2.1").sia.relation(entering)
+    appearance = relations.multi_context_relation(
+        entering, (1, 2, 3), scale="rsqrt_channels", normalization="renormalized"
+    )
+    location = relations.location_relation(8, 4, (10, 20))
+    renormalised = relations.semantic_relation(appearance, location, normalization="renormalized")
+    assert [row.label for row in rows] == ["(a)", "(b)", "(c)", "(d)"]
+    for number, row in enumerate(rows):
+        assert [len(line) for line in row.lines.values()] == [5, 5]
+        for label, relation in zip(row.lines, (printed, renormalised), strict=True):
+            for shown, (x, y) in zip(row.lines[label], row.points, strict=True):
+                position = int(8 * y) * 4 + int(4 * x)
+                expected = relation[number, position].detach().view(8, 4).numpy()
+                np.testing.assert_allclose(shown.values, expected, rtol=1e-9)
+                assert shown.point == (x, y)
+        for shown, channel in zip(row.channels, (5, 128), strict=True):
+            given = maps["blocks.stage2.1"][number, channel - 1].detach().numpy()
+            np.testing.assert_allclose(shown.values, given)  # CIA comes last
+
+
+@pytest.mark.parametrize("name", ["figure4", "figure8"])
+def test_same_bytes_each_time(name: str) -> None:
+    figure = described(name)
+    sitters = figures.synthetic_people(figure, seed=0)
+    first, second = (
+        drawing.svg(
+            drawing.portraits(figures.portrayed(figure, trained(), sitters), "Title", "Caption")
+        )
+        for _ in range(2)
+    )
+    assert first == second
+    assert "<dc:date>" not in first
+
+
+def test_numbers_under_the_maps() -> None:
+    flat = np.full((4, 2), 0.125)
+    flat[3, 1] *= 1 + 2e-6
+    near = drawing.Map(flat, "near", (0.9, 0.9))
+    steep = drawing.Map(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
+    channel = drawing.Map(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
+    image = np.zeros((4, 2, 3), np.uint8)
+    row = drawing.Portrayed("label", image, [(0.9, 0.9)], {"line": [near, steep]}, [channel])
+    drawn = drawing.portraits([row], "Title", "Caption")
+    numbers = [text.get_text() for axes in drawn.axes for text in axes.texts]
+    assert numbers == ["+0", "+2 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
+    norms = [axes.images[0].norm for axes in drawn.axes if axes.get_title()]
+    assert [(norm.vmin, norm.vmax) for norm in norms] == [  # a scale for each map
+        (0.125, flat.max()),
+        (1e-5, 1.0),
+        (-1.5, 2.25),
+    ]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, small figures, one trained run on each of two data sets."""
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    (tmp_path / "experiments").mkdir()
+    for name in ("figure4", "figure8"):
+        figure = described(name, channels=[5] if name == "figure8" else [])
+        content = yaml.safe_dump(figure.model_dump(mode="json"))
+        (tmp_path / f"experiments/{name}.yaml").write_text(content)
+    for run in (RUN, RUN._replace(dataset="market1501", recipe="short")):
+        (tmp_path / run.folder).mkdir(parents=True)
+        save(trained(), tmp_path / run.folder)
+    names = ["0060_c1s1_008501_00.jpg", "0060_c5s1_008151_00.jpg", "0112_c1s1_019001_00.jpg"]
+    paths = [f"Market-1501-v15.09.15/query/{name}" for name in names]
+    prepared = tmp_path / "data/prepared/market1501"
+    prepared.mkdir(parents=True)
+    pd.DataFrame({"path": paths}).to_parquet(prepared / "table.parquet")
+    np.save(prepared / "128x64.npy", np.random.default_rng(0).integers(
+        0, 256, (3, 128, 64, 3), dtype=np.uint8
+    ))  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["figure", *words])
+    figures.main()
+
+
+def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(monkeypatch, "figure4")
+    text = Path("results/figures/figure4.svg").read_text()
+    assert text.startswith("<?xml")
+    command(monkeypatch, "figure4")
+    assert Path("results/figures/figure4.svg").read_text() == text
+    other = ("--run", "market1501-stage23-short-0", "--to", "build/other.svg")
+    command(monkeypatch, "figure4", *other)
+    assert Path("build/other.svg").read_text() != text
+    assert [path.name for path in Path("results/figures").iterdir()] == ["figure4.svg"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["figure9"], "'figure9' is no figure: choose figure4, figure8"),
+        (["figure4", "--run", "synthetic-stage23-quick-0"], "--run and --to go together"),
+        (["figure4", "--to", "x.svg"], "--run and --to go together"),
+        (["figure4", "--run", "here-stage23-quick-0", "--to", "x.svg"], "is no run: give <data"),
+        (["figure4", "--run", "synthetic-base-quick-0", "--to", "x.svg"],
+         "runs/synthetic-base-quick-0 does not exist: `dvc repro train@synthetic-base-quick-0`"),
+        (["figure8", "--run", "market1501-stage23-short-0", "--to", "x.svg"],
+         "market1501 has 0 images 0112_c2s1_018451_00.jpg, not 1"),
+    ],
+)  # fmt: skip
+def test_mistakes_on_the_command_line(
+    words: list[str], message: str, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        command(monkeypatch, *words)
+    assert not Path("x.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"channels": [129]}, "channel 129 is out of range: stage2 has 128 channels"),
+        ({"points": ["nose"]}, r"\(a\): there is no point 'nose' in the image"),
+        ({"stage": "stage1"}, "no IA block stands after stage1: the blocks are ia, after stage2"),
+        ({"maps": {"S": {"sale": 1.0}}}, "an option of a relation is wrong: .*'sale'"),
+        ({"maps": {"S": {"relation": "near"}}}, "relation is 'near': choose one of appearance"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_figure(changes: dict[str, Any], message: str) -> None:
+    figure = described("figure8", **changes)
+    with pytest.raises(ValueError, match=message):
+        figures.portrayed(figure, trained(), figures.synthetic_people(figure, seed=0))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"after": {}}, "no IA block stands after stage2: .* after no stage"),
+        ({"options": {"arrangement": "cia"}}, "the block after stage2 is 'cia': it has no SIA"),
+        ({"options": {"arrangement": "sia"}}, "the block after stage2 has no CIA"),
+    ],
+)
+def test_networks_that_lack_what_a_figure_shows(options: dict[str, Any], message: str) -> None:
+    figure = described("figure8")
+    sitters = figures.synthetic_people(figure, seed=0)
+    with pytest.raises(ValueError, match=message):
+        figures.portrayed(figure, trained(**options), sitters)
+
+
+def test_a_point_outside_the_image_is_named() -> None:
+    people = [{"label": "near", "person": 0, "facing": 0, "stride": 0.1, "phase": 0, "camera": 1,
+               "stature": 1.6}]  # fmt: skip
+    figure = described("figure8", people=people, points=["torso", "shoe"])
+    with pytest.raises(SettingsError, match="near: there is no point 'shoe' in the image"):
+        figures.portrayed(figure, trained(), figures.synthetic_people(figure, seed=0))
+
+
+def changed(**sections: Any) -> Settings:
+    return Settings.model_validate({**yaml.safe_load(Path("params.yaml").read_text()), **sections})
+
+
+def test_a_figure_trains_what_it_needs_and_no_more() -> None:
+    current = settings.load()
+    alone = {"figure8": described("figure8", network="stage3")}
+    run = Run("synthetic", "stage3", current.datasets["synthetic"].recipe, 0)
+    assert plan.plan(current, alone) == [run]
+    stages = plan.pipeline(current, alone)["stages"]
+    assert list(stages["train"]["foreach"]) == [run.key]
+    assert stages["figure8"]["deps"] == [
+        "experiments/figure8.yaml",
+        str(run.folder),
+        "build/sources/stage3/figure.json",
+        "pipeline/figure.py",
+    ]
+    assert stages["figure8"]["outs"] == [{"results/figures/figure8.svg": {"cache": False}}]
+    assert plan.plan(changed(at_hand=["market1501"]), alone) == []
+
+
+def test_mistakes_in_a_figures_file_are_named(
+    project: Path, rewritten: Callable[[Path, str, str], None]
+) -> None:
+    path = Path("experiments/figure4.yaml")
+    rewritten(path, "network: stage23", "network: stage9")
+    with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
+        settings.experiments(settings.load())
+    rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
+    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: netwrok: "):
+        settings.experiments(settings.load())
