@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -88,3 +89,24 @@ def inside(network: Network, stage: str, images: Tensor) -> Inside:
     before_sia = channels if block.arrangement == "cia-sia" else entering
     assert before_sia is not None
     return Inside(block.sia, before_sia, channels)
+
+
+def relation_entropy(network: Network, images: Tensor) -> float | None:
+    """How far from uniform the rows of S (Eq. 5) are: their mean entropy over images, positions
+    and the SIA at the end of each stage, as a fraction of a uniform row's, log M.
+
+    Args:
+        network: in evaluation mode.
+        images: (B, height, width, 3) uint8.
+
+    Returns:
+        1 where every row is uniform, 0 where every row is one-hot; None in a network without SIA.
+    """
+    entropies = []
+    for stage, blocks in network.blocks.items():
+        *_, block = blocks.children()
+        if isinstance(block, IABlock) and block.sia is not None:
+            relation = inside(network, stage, images).relation().flatten(3)  # (B, H, W, M)
+            entropy = torch.special.entr(relation).sum(-1).mean() / math.log(relation.shape[-1])
+            entropies.append(entropy.item())
+    return sum(entropies) / len(entropies) if entropies else None

@@ -8,7 +8,7 @@ The last word is the data set that is scored: the run's own, or across domains a
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,6 +17,7 @@ import torch
 from ianet import drawing, images, retrieval, single_shot
 from ianet.features import extract
 from ianet.network import load as load_network
+from ianet.receptive import relation_entropy
 from pipeline import tracking
 from pipeline.parts import part_of
 from pipeline.plan import DESCRIPTION, PREPARED, Evaluation, Run
@@ -25,6 +26,7 @@ from pipeline.shell import run_parser, stage, write_whole
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
+ENTROPY_IMAGES = 16  # queries over which it is averaged: it hardly differs between images
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
@@ -46,10 +48,16 @@ SCORINGS = {"ranking": ranking, "single_shot": single_gallery_shot}
 """By the name that the reader gives, see `ianet.datasets.listing.Listing`."""
 
 
-def scored(evaluation: Evaluation, recipe: RecipeSettings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """CMC and further scores of each query of test, or, where the recipe holds out, of the
-    held-out identities; the index is the query's row in the prepared table.
-    """
+class Scored(NamedTuple):
+    """CMC and further scores of each query, by its row in the prepared table; entropy of S."""
+
+    cmc: pd.DataFrame
+    means: pd.DataFrame
+    entropy: float | None
+
+
+def scored(evaluation: Evaluation, recipe: RecipeSettings) -> Scored:
+    """Scores on test, or, where the recipe holds out, on the held-out identities."""
     prepared = PREPARED / evaluation.on
     table = pd.read_parquet(prepared / "table.parquet")
     part = part_of(table, evaluation.run.seed, hold_out=recipe.hold_out)
@@ -59,13 +67,15 @@ def scored(evaluation: Evaluation, recipe: RecipeSettings) -> tuple[pd.DataFrame
     for name in ("query", "gallery"):
         mask = (part == name).to_numpy(copy=True)
         packed = images.load(prepared / f"{recipe.size}.npy", mask)
+        if name == "query":
+            entropy = relation_entropy(network, packed[:ENTROPY_IMAGES])
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
     cmc, means = SCORINGS[description["scoring"]](**arguments)
     rows = table.index[part == "query"][cmc.index]
-    return cmc.set_index(rows), means.set_index(rows)
+    return Scored(cmc.set_index(rows), means.set_index(rows), entropy)
 
 
 def main() -> None:
@@ -75,7 +85,7 @@ def main() -> None:
     on = arguments.pop("on")
     evaluation = Evaluation(Run(**arguments), on)
     recipe = load().recipes[evaluation.run.recipe]
-    each, means = scored(evaluation, recipe)
+    each, means, entropy = scored(evaluation, recipe)
     # Under the names of their means, so that a table's column names its contributions too.
     contributions = pd.concat([each[list(TOP)].rename(columns="top-{}".format), means], axis=1)
     cmc = [round(float(fraction), 6) for fraction in each.mean()]
@@ -86,6 +96,8 @@ def main() -> None:
         **{f"top-{rank}": cmc[rank - 1] for rank in TOP},
         # Null where the protocol of the data set does not define it.
         **{name: round(float(means[name].mean()), 6) if name in means else None for name in MEANS},
+        # Of the rows of S, in parts of a uniform row's; null in a network without SIA.
+        "entropy": None if entropy is None else round(entropy, 6),
         "queries": len(each),
         "cmc": cmc,
     }

@@ -21,7 +21,13 @@ TARGET = Path("build/sources")
 READERS = Path("build/readers")
 ROOTS = {
     "train": ("ianet.network", "ianet.training"),
-    "evaluate": ("ianet.network", "ianet.features", "ianet.retrieval", "ianet.single_shot"),
+    "evaluate": (
+        "ianet.network",
+        "ianet.features",
+        "ianet.retrieval",
+        "ianet.single_shot",
+        "ianet.receptive",
+    ),
     "figure": ("ianet.network", "ianet.receptive", "ianet.drawing", "ianet.datasets.synthetic"),
 }
 

@@ -121,7 +121,8 @@ def shown(frame: pd.DataFrame, dataset: str) -> page.Part:
         texts: list[page.Cell] = []
         for _, cell in line.iterrows():
             spread = f" ± {cell.spread:.1f}" if pd.notna(cell.spread) else ""
-            texts.append(page.Cell(_number(cell.ours) + spread, "ours"))
+            digits = 3 if cell.metric == ENTROPY else 1
+            texts.append(page.Cell(_number(cell.ours, digits) + spread, "ours"))
             if compared and cell.metric != ENTROPY:
                 texts.append(_gain_cell(cell))
             if printed:
@@ -147,8 +148,8 @@ def _difference_cell(cell: Any) -> page.Cell:
     return page.Cell(f"{cell.difference:+.1f}", kind)
 
 
-def _number(value: float) -> str:
-    return DASH if pd.isna(value) else f"{value:.1f}"
+def _number(value: float, digits: int = 1) -> str:
+    return DASH if pd.isna(value) else f"{value:.{digits}f}"
 
 
 def notes(frame: pd.DataFrame, table: Scored, plan: Plan) -> str:

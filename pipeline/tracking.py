@@ -112,7 +112,7 @@ class Tracked:
         abroad = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
         metrics = {
             f"{abroad}{scores['split']}_{name.replace('-', '_')}": scores[name]
-            for name in ("mAP", "mINP", "top-1", "top-5", "top-10")
+            for name in ("mAP", "mINP", "top-1", "top-5", "top-10", "entropy")
             if scores[name] is not None  # not defined by the data set's protocol
         }
         self._try(lambda: mlflow.log_metrics(metrics))

@@ -19,8 +19,9 @@ from ianet.images import normalized
 from ianet.network import Network, NetworkOptions, save
 from pipeline import figure as figures
 from pipeline import plan, settings
-from pipeline.plan import Run
-from pipeline.settings import Figure, Settings, SettingsError
+from pipeline.experiments import Portraits, experiments
+from pipeline.plan import Plan, Run
+from pipeline.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = np.load(Path(__file__).parent / "golden" / "relations.npz")
@@ -43,9 +44,9 @@ def trained(**options: Any) -> Network:
     return network.eval()
 
 
-def described(name: str, **changes: Any) -> Figure:
+def described(name: str, **changes: Any) -> Portraits:
     content = yaml.safe_load(Path(f"experiments/{name}.yaml").read_text())
-    return Figure.model_validate({**content, "size": (64, 32), **changes})
+    return Portraits.model_validate({**content, "size": (64, 32), **changes})
 
 
 def noise(number: int) -> torch.Tensor:
@@ -223,7 +224,7 @@ def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["figure9"], "'figure9' is no figure: choose figure4, figure8"),
+        (["figure9"], r"experiments/figure9\.yaml does not exist: choose figure4, figure8"),
         (["figure4", "--run", "synthetic-stage23-quick-0"], "--run and --to go together"),
         (["figure4", "--to", "x.svg"], "--run and --to go together"),
         (["figure4", "--run", "here-stage23-quick-0", "--to", "x.svg"], "is no run: give <data"),
@@ -287,9 +288,9 @@ def changed(**sections: Any) -> Settings:
 def test_a_figure_trains_what_it_needs_and_no_more() -> None:
     current = settings.load()
     alone = {"figure8": described("figure8", network="stage3")}
-    run = Run("synthetic", "stage3", current.datasets["synthetic"].recipe, 0)
-    assert plan.plan(current, alone) == [run]
-    stages = plan.pipeline(current, alone)["stages"]
+    run = Run("synthetic", "stage3", current.datasets["synthetic"].recipes["plain"], 0)
+    assert plan.runs_of(Plan(current, alone).evaluations()) == [run]
+    stages = plan.pipeline(Plan(current, alone))["stages"]
     assert list(stages["train"]["foreach"]) == [run.key]
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
@@ -298,7 +299,7 @@ def test_a_figure_trains_what_it_needs_and_no_more() -> None:
         "pipeline/figure.py",
     ]
     assert stages["figure8"]["outs"] == [{"results/figures/figure8.svg": {"cache": False}}]
-    assert plan.plan(changed(at_hand=["market1501"]), alone) == []
+    assert Plan(changed(at_hand=["market1501"]), alone).evaluations() == []
 
 
 def test_mistakes_in_a_figures_file_are_named(
@@ -307,7 +308,7 @@ def test_mistakes_in_a_figures_file_are_named(
     path = Path("experiments/figure4.yaml")
     rewritten(path, "network: stage23", "network: stage9")
     with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
-        settings.experiments(settings.load())
+        experiments(settings.load())
     rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
-    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: netwrok: "):
-        settings.experiments(settings.load())
+    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: portraits\.netwrok: "):
+        experiments(settings.load())

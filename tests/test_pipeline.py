@@ -58,6 +58,7 @@ class Project:
         }
         params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
         params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
+        self._keep_few_experiments()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         # The copy's own code, in the stages and in Ray's workers.
         self.environment = {
@@ -67,6 +68,21 @@ class Project:
         }
         self.run("git", "init", "--quiet")
         self.run("python", "-m", "pipeline.plan")
+
+    def _keep_few_experiments(self) -> None:
+        """One of each kind, with the two networks that are run."""
+        experiments = self.folder / "experiments"
+        for path in experiments.glob("*.yaml"):
+            if path.stem not in ("table4f", "figure7", "figure8", "cost"):
+                path.unlink()
+        row = {"label": "stage 3", "network": "stage3"}
+        for name, changes in {
+            "figure7": {"at": [5], "rows": [row]},
+            "figure8": {"network": "stage3", "stage": "stage3"},
+            "cost": {"recipe": "quick", "rows": [row]},
+        }.items():
+            content = yaml.safe_load((experiments / f"{name}.yaml").read_text())
+            (experiments / f"{name}.yaml").write_text(yaml.safe_dump({**content, **changes}))
 
     def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -181,7 +197,8 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 
 def test_mlflow_holds_the_run(project: Project) -> None:
     runs = project.tracked().set_index("tags.run")
-    assert set(runs.index) == {"synthetic-base-quick-0", KEY}
+    assert set(runs.index) == {"synthetic-base-quick-0", KEY, "reproduction"}
+    assert runs.loc[KEY, "tags.table.table4f"] == "stage 3"
     run = runs.loc[KEY]
     assert run.status == "FINISHED"
     assert run["params.training.batch"] == "16"
@@ -211,7 +228,7 @@ def test_the_model_loads_from_mlflow(project: Project) -> None:
 
 def test_a_caption_rewrites_the_table_only(project: Project) -> None:
     project.edit("experiments/table4f.yaml", "Bottleneck vs. inside", "Bottleneck against inside")
-    assert project.repro() == ["plan", "table4f"]
+    assert project.repro() == ["plan", "table4f", "report"]
     assert "against inside" in (project.folder / "results/tables/table4f.md").read_text()
 
 
@@ -240,6 +257,48 @@ def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
     assert "dvc.yaml is older than params.yaml or experiments/: run `python -m" in output
     project.edit("params.yaml", "networks:\n    - base", "networks:\n    - base\n    - stage3")
     assert project.repro() == []
+
+
+def test_figures_cost_and_the_page_of_all(project: Project) -> None:
+    results = project.folder / "results"
+    for name in ("figure7", "figure8"):
+        assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    [cost] = pd.read_csv(results / "tables" / "cost.csv").to_dict("records")
+    assert cost["multiply_adds"] > 0
+    assert cost["quick training"] > 0
+    page = (results / "report.html").read_text()
+    for text in ("Table 4f", "Figure 7", "Figure 8", "Cost", KEY, "82.8"):
+        assert text in page
+    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
+    assert f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}" in page
+    reproduction = project.tracked().set_index("tags.run").loc["reproduction"].run_id
+    client = mlflow.MlflowClient()
+    logged = {entry.path for entry in client.list_artifacts(reproduction, "results")}
+    assert {"results/tables", "results/figures"} <= logged
+    assert client.get_registered_model("synthetic-stage3").latest_versions
+
+
+def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: Project) -> None:
+    """Nothing that was there is edited, but for data in params.yaml."""
+    block = (untrained.folder / "ianet/blocks/squeeze_excitation.py").read_text()
+    (untrained.folder / "ianet/blocks/mine.py").write_text(block)
+    reader = "from ianet.datasets.market1501 import read\n\n__all__ = ['read']\n"
+    (untrained.folder / "ianet/datasets/ours.py").write_text(reader)
+    shutil.copy(untrained.folder / "data/synthetic.zip", untrained.folder / "data/ours.zip")
+    params = yaml.safe_load((untrained.folder / "params.yaml").read_text())
+    params["at_hand"] = ["ours"]
+    changes = {"reader": "ours", "source": "data/ours.zip", "networks": ["mine"]}
+    params["datasets"]["ours"] = {**params["datasets"]["synthetic"], **changes}
+    params["networks"]["mine"] = {"block": "mine", "after": {"stage3": {}}}
+    (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    rows = [{"label": "our row", "network": "mine"}]
+    sheet = {"kind": "table", "title": "Ours", "caption": "", "metrics": ["mAP"], "rows": rows}
+    (untrained.folder / "experiments/table9.yaml").write_text(yaml.safe_dump(sheet))
+    untrained.run("python", "-m", "pipeline.repro", "table9")
+    cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
+    assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
+    assert 0 < cells.ours[0] <= 100
+    assert load_network(untrained.folder / "runs/ours-mine-quick-0").options.block == "mine"
 
 
 def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
@@ -289,6 +348,32 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
     assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
+    process = untrained.start("python", "-m", "pipeline.repro", "table4f")
+    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "2 runs, 2 of them to do" in output
+    assert "stopped; the same command goes on from here" in output
+    assert "Traceback" not in output
+    assert not (untrained.folder / "runs" / KEY).exists()
+
+    output = untrained.run("python", "-m", "pipeline.repro", "table4f")
+    assert "run 2 of 2: " in output
+    assert (untrained.folder / "results/tables/table4f.csv").exists()
+    assert untrained.repro("table4f") == []
+    assert "2 runs, 0 of them to do" in untrained.run("python", "-m", "pipeline.repro", "table4f")
+
+
+def test_a_failing_run_costs_itself_only_and_is_named(untrained: Project) -> None:
+    untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
+    output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
+    assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
+    assert "there is no file ianet/blocks/ib.py" in output
+    assert (untrained.folder / "results/scores/synthetic-base-quick-0.json").exists()
 
 
 def free_port() -> int:

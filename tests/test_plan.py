@@ -1,4 +1,4 @@
-"""Settings, the plan, dvc.yaml, the digests of code, tables, and who may import whom."""
+"""Settings, the plan, dvc.yaml, the digests of code, and who may import whom."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import yaml
 
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
-from pipeline import plan, settings, sources, table
-from pipeline.plan import Run
-from pipeline.settings import Experiment, Settings, SettingsError
+from pipeline import plan, settings, sources
+from pipeline.experiments import Portraits, Scored, Table, experiments
+from pipeline.plan import Evaluation, Plan
+from pipeline.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,13 +36,15 @@ def datasets(**changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_dvc_yaml_is_up_to_date() -> None:
-    current = settings.load()
-    assert Path("dvc.yaml").read_text() == plan.rendered(current, settings.experiments(current))
+    assert Path("dvc.yaml").read_text() == plan.rendered(plan.load_plan())
 
 
-@pytest.mark.parametrize("recipe", list(settings.load().recipes))
-@pytest.mark.parametrize("network", list(settings.load().networks))
-def test_every_network_of_params_yaml_can_be_built(network: str, recipe: str) -> None:
+@pytest.mark.parametrize(
+    ("network", "recipe"),
+    [(network, "quick") for network in settings.load().networks]
+    + [("base", recipe) for recipe in settings.load().recipes],
+)
+def test_every_network_and_recipe_of_params_yaml_can_be_built(network: str, recipe: str) -> None:
     current = settings.load()
     settings.options(Recipe, current.recipes[recipe].training, recipe)
     described = {**current.recipes[recipe].network, **current.networks[network], "weights": "none"}
@@ -55,33 +57,95 @@ def test_paper_recipe_is_the_papers() -> None:
     assert {name: training[name] for name in wanted} == wanted
 
 
+def sheets_of(current: Settings, *names: str) -> Plan:
+    """A plan of some tables only."""
+    found = experiments(current)
+    return Plan(current, {name: found[name] for name in names})
+
+
 def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
     current = changed(
-        at_hand=["synthetic", "market1501"], datasets=datasets(market1501={"seeds": [0, 1, 2]})
+        at_hand=["synthetic", "market1501", "msmt17"],
+        datasets=datasets(market1501={"seeds": [0, 1, 2]}),
     )
-    tables = settings.experiments(current)
-    twice = {**tables, "again": tables["table4f"]}
-    runs = plan.plan(current, twice)
-    assert len(runs) == len(set(runs)) == 5 * (1 + 3)
-    assert set(runs) == {
-        Run(dataset, row.network, current.datasets[dataset].recipe, seed)
-        for experiment in twice.values()
-        if isinstance(experiment, Experiment)
-        for row in experiment.rows
-        for dataset in current.at_hand
-        for seed in current.datasets[dataset].seeds
+    whole = Plan(current, experiments(current))
+    evaluations = whole.evaluations()
+    assert len(evaluations) == len(set(evaluations))
+    assert len({one.key for one in evaluations}) == len(evaluations)
+    described = {
+        (run.dataset, yaml.safe_dump(current.networks[run.network]), run.recipe, run.seed)
+        for run in plan.runs_of(evaluations)
     }
+    assert len(described) == len(plan.runs_of(evaluations)), "two runs train the same network"
+    scored = [sheet for sheet in whole.sheets.values() if isinstance(sheet, Scored)]
+    cells = {one for sheet in scored for _, own in whole.rows(sheet) for one in own}
+    portraits = [sheet for sheet in whole.sheets.values() if isinstance(sheet, Portraits)]
+    drawn = {Evaluation(run, run.dataset) for run in map(whole.portrayed, portraits) if run}
+    assert set(evaluations) == cells | drawn
+    for sheet in scored:
+        for row, own in whole.rows(sheet):
+            if row.network is None:
+                assert not own
+                continue
+            expected = {
+                (on, seed)
+                for on in whole.datasets(sheet)
+                for seed in current.datasets[on].seeds
+                if row.recipe in current.datasets[on].recipes
+            }
+            assert {(one.on, one.run.seed) for one in own} == expected
+            assert {one.run.network for one in own} <= {row.network}
+
+
+def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all() -> None:
+    current = changed(at_hand=["synthetic", "market1501", "msmt17"])
+    whole = Plan(current, experiments(current))
+
+    def shown(name: str) -> list[str]:
+        sheet = whole.sheets[name]
+        assert isinstance(sheet, Scored)
+        return whole.datasets(sheet)
+
+    assert shown("table1") == shown("table4a") == ["synthetic", "market1501"]
+    assert shown("table3") == ["synthetic", "msmt17"]
+    assert shown("neighbours") == ["synthetic", "market1501", "msmt17"]  # not in the paper
 
 
 def test_a_data_set_can_be_limited_to_some_networks() -> None:
     current = changed(datasets=datasets(synthetic={"networks": ["base", "stage23"]}))
-    runs = plan.plan(current, settings.experiments(current))
+    runs = plan.runs_of(sheets_of(current, "table4f").evaluations())
     assert [run.network for run in runs] == ["base", "stage23"]
 
 
+def test_a_table_needs_its_own_runs_only() -> None:
+    whole = plan.load_plan()
+    assert [one.run.network for one in whole.evaluations(["table4d"])] == [
+        "base", "cia", "parallel", "cia-sia", "stage3",
+    ]  # fmt: skip
+    with pytest.raises(SettingsError, match=r"experiments/table9\.yaml does not exist: choose"):
+        whole.evaluations(["table9"])
+
+
+def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_part() -> None:
+    current = changed(at_hand=["synthetic", "market1501"])
+    rows = [
+        {"label": "a", "network": "base", "trained_on": "market1501"},
+        {"label": "b", "network": "base", "recipe": "strong"},
+    ]
+    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
+    across = Plan(current, {"t": Table.model_validate(content)})
+    assert [one.key for one in across.evaluations()] == [
+        "market1501-base-paper-0-on-synthetic",
+        "market1501-base-paper-0",
+        "synthetic-base-quick-strong-0",
+        "market1501-base-strong-0",
+    ]
+    prepared = plan.pipeline(across)["stages"]["prepare"]["foreach"]
+    assert prepared["synthetic"]["sizes"] == "256x128 64x32"
+
+
 def test_stages_depend_on_their_own_parts_only() -> None:
-    current = settings.load()
-    stages = plan.pipeline(current, settings.experiments(current))["stages"]
+    stages = plan.pipeline(sheets_of(settings.load(), "table4f"))["stages"]
     assert stages["train"]["foreach"]["synthetic-stage2-quick-0"] == {
         "dataset": "synthetic",
         "network": "stage2",
@@ -95,10 +159,12 @@ def test_stages_depend_on_their_own_parts_only() -> None:
     ]
     for whole in ("ianet", "pipeline", "params.yaml", "build/sources"):
         assert whole not in stages["train"]["do"]["deps"]
-    assert [dep for dep in stages["table4f"]["deps"] if dep.startswith("results")] == [
-        f"results/scores/synthetic-{name}-quick-0.json"
-        for name in ("base", "stage2", "stage3", "stage23-c", "stage23")
-    ]
+    networks = ("base", "stage2", "stage3", "stage23-c", "stage23")
+    assert {dep for dep in stages["table4f"]["deps"] if dep.startswith("results")} == {
+        f"results/{kind.format(f'synthetic-{name}-quick-0')}"
+        for name in networks
+        for kind in ("scores/{}.json", "queries/{}.parquet")
+    }
 
 
 def test_closure_of_what_is_really_imported() -> None:
@@ -135,7 +201,10 @@ def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.Mon
     ("sections", "message"),
     [
         ({"at_hand": ["duke"]}, "at_hand names 'duke', but datasets has only synthetic"),
-        ({"datasets": datasets(synthetic={"recipe": "fast"})}, "names 'fast', but recipes has"),
+        (
+            {"datasets": datasets(synthetic={"recipes": {"plain": "fast"}})},
+            "names 'fast', but recipes has",
+        ),
         ({"datasets": datasets(synthetic={"networks": ["x"]})}, "names 'x', but networks has"),
         ({"datasets": datasets(synthetic={"sauce": "x"})}, "sauce"),
         ({"datasets": datasets(synthetic={"seeds": []})}, "at least 1 item"),
@@ -167,18 +236,26 @@ def test_mistakes_name_the_file_and_the_place(
         settings.load()
 
 
-def test_mistakes_in_a_table_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"label": "a", "network": "stage9"}], r"t\.yaml: row 'a' names 'stage9', but networks"),
+        ([{"label": "a", "network": "base", "recipe": "stong"}], "row 'a' names 'stong', but rec"),
+        ([{"label": "a", "trained_on": "duke"}], "row 'a' names 'duke', but datasets has only"),
+        ([{"label": "a", "paper": {"x": [1.0, 2.0]}}], "row 'a' has 2 numbers of the paper for x"),
+        ([{"label": "a", "against": "base"}], "row 'a' is compared with 'base', which no row of"),
+        ([{"label": "a"}, {"label": "a"}], "two rows are called 'a'"),
+    ],
+)
+def test_mistakes_in_a_table_are_named(
+    rows: list[dict[str, Any]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     current = settings.load()
-    rows = [{"label": "a", "network": "stage9", "paper": {}}]
-    described = {"title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
-    monkeypatch.setattr(settings, "EXPERIMENTS", tmp_path)
+    described = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
+    monkeypatch.setattr("pipeline.experiments.EXPERIMENTS", tmp_path)
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(SettingsError, match=r"t\.yaml: row 'a' names 'stage9'"):
-        settings.experiments(current)
-    rows[0]["paper"] = {"market1501": [1.0, 2.0]}
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(SettingsError, match="row 'a' has 2 numbers of the paper for market1501"):
-        settings.experiments(current)
+    with pytest.raises(SettingsError, match=message):
+        experiments(current)
 
 
 @pytest.mark.parametrize(
@@ -192,64 +269,6 @@ def test_mistakes_in_a_table_are_named(tmp_path: Path, monkeypatch: pytest.Monke
 def test_mistakes_in_options(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         settings.options(NetworkOptions, values, "networks.a")
-
-
-TABLE = Experiment.model_validate(
-    {
-        "title": "Table",
-        "caption": "of two networks",
-        "metrics": ["top-1", "mAP"],
-        "rows": [
-            {"label": "base.", "network": "base", "paper": {"market1501": [90.4, 76.2]}},
-            {"label": "lost", "network": "stage2", "paper": {"market1501": [None, 82.8]}},
-        ],
-    }
-)
-
-
-def score(top: float, mean: float) -> dict[str, Any]:
-    return {"top-1": top, "mAP": mean, "split": "test"}
-
-
-def test_table_by_hand() -> None:
-    current = changed(
-        at_hand=["market1501"],
-        datasets=datasets(market1501={"seeds": [0, 1, 2], "networks": ["base"]}),
-    )
-    # Mean 0.90 and standard deviation 0.02 of 88, 90, 92 percent.
-    scores = {
-        Run("market1501", "base", "paper", seed): score(top, 0.75)
-        for seed, top in enumerate((0.88, 0.90, 0.92))
-    }
-    cells = table.cells(TABLE, current, scores)
-    assert cells.round(6).iloc[0].to_dict() == {
-        "label": "base.",
-        "dataset": "market1501",
-        "metric": "top-1",
-        "ours": 90.0,
-        "spread": 2.0,
-        "paper": 90.4,
-        "difference": -0.4,
-        "seeds": 3,
-        "split": "test",
-    }
-    lost = cells[cells.label == "lost"]
-    assert lost.ours.isna().all()
-    assert lost.paper.isna().tolist() == [True, False]
-    shown = table.lines(cells, "market1501")
-    assert shown.loc["base."].tolist() == [
-        "90.0 ± 2.0", "90.4", "-0.4", "75.0 ± 0.0", "76.2", "-1.2", "3",
-    ]  # fmt: skip
-    assert shown.loc["lost"].tolist() == ["–", "–", "–", "–", "82.8", "–", "–"]
-    assert "recipe paper, 3 seeds, scored on test" in table.notes(cells, current)
-
-
-def test_a_single_seed_has_no_spread() -> None:
-    current = settings.load()
-    cells = table.cells(TABLE, current, {Run("synthetic", "base", "quick", 0): score(0.5, 0.25)})
-    assert table.lines(cells, "synthetic").loc["base."].tolist()[:3] == ["50.0", "–", "–"]
-    assert pd.isna(cells.spread).all()
-    assert "recipe quick, 1 seed, scored on test" in table.notes(cells, current)
 
 
 def imports(path: Path) -> set[str]:
