@@ -1,5 +1,6 @@
-# make repro    every table, from nothing      make test    all checks
-# make ui       the runs in MLflow's pages     make plan    dvc.yaml from params.yaml
+# make repro    every table and figure         make repro ONLY=table4f    one, and what it needs
+# make test     all checks                     make plan    dvc.yaml from params.yaml
+# make ui       the runs in MLflow's pages
 
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
@@ -9,9 +10,9 @@ export PATH := $(BIN):$(PATH)
 .PHONY: repro test plan ui lock
 .DELETE_ON_ERROR:
 
-repro: plan
-	@dvc repro
-	@echo "Tables: results/tables. Runs: make ui"
+repro: $(INSTALLED)
+	@python -m pipeline.repro $(ONLY)
+	@echo "All on one page: results/report.html. Runs: make ui"
 
 plan: $(INSTALLED)
 	@python -m pipeline.plan

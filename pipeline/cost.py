@@ -25,7 +25,7 @@ from pipeline import page
 from pipeline.experiments import Costs
 from pipeline.page import DASH
 from pipeline.plan import TABLES, load_plan
-from pipeline.settings import RecipeSettings, Settings, SettingsError, options
+from pipeline.settings import RecipeSettings, Settings, options
 from pipeline.shell import stage
 
 IDENTITIES = 751  # of Market-1501, for a classifier as large as one really is
@@ -124,9 +124,7 @@ def main() -> None:
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
     plan = load_plan()
-    costs = plan.sheet(name)
-    if not isinstance(costs, Costs):
-        raise SettingsError(f"experiments/{name}.yaml describes no cost table")
+    costs = plan.sheet(name, Costs)
     frame = cells(costs, plan.settings)
     page.write(section(name, costs, frame), TABLES, frame)
 

@@ -12,7 +12,6 @@ import pandas as pd
 from ianet import drawing
 from pipeline.experiments import Curve
 from pipeline.plan import FIGURES, TABLES, load_plan
-from pipeline.settings import SettingsError
 from pipeline.shell import stage, write_whole
 from pipeline.table import cells, read
 
@@ -43,9 +42,7 @@ def main() -> None:
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
     plan = load_plan()
-    curve = plan.sheet(name)
-    if not isinstance(curve, Curve):
-        raise SettingsError(f"experiments/{name}.yaml describes no curve")
+    curve = plan.sheet(name, Curve)
     frame = cells(curve, plan, read(name, curve, plan))
     write_whole(TABLES / f"{name}.csv", frame.to_csv(index=False, float_format="%.4g"))
     write_whole(FIGURES / f"{name}.svg", drawn(curve, frame))

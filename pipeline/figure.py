@@ -203,9 +203,7 @@ def main() -> None:
     if (arguments.run is None) != (arguments.to is None):
         raise SettingsError("--run and --to go together: results/figures has the default run only")
     plan = load_plan()
-    figure = plan.sheet(arguments.name)
-    if not isinstance(figure, Portraits):
-        raise SettingsError(f"experiments/{arguments.name}.yaml describes no portraits")
+    figure = plan.sheet(arguments.name, Portraits)
     if arguments.run is None:
         run, target = default_run(figure, plan), FIGURES / f"{arguments.name}.svg"
     else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import yaml
 
@@ -28,6 +28,8 @@ from pipeline.experiments import (
 )
 from pipeline.settings import Settings, SettingsError, load
 from pipeline.shell import stage, write_whole
+
+Kind = TypeVar("Kind", bound=Sheet)
 
 PIPELINE = Path("dvc.yaml")
 SYNTHETIC = Path("data/synthetic.zip")
@@ -136,7 +138,7 @@ class Plan:
         Raises:
             SettingsError: a name that no sheet has.
         """
-        chosen = [self.sheet(name) for name in names] or list(self.sheets.values())
+        chosen = [self.sheet(name, Sheet) for name in names] or list(self.sheets.values())
         needed = [
             one
             for sheet in chosen
@@ -149,17 +151,23 @@ class Plan:
                 needed.append(Evaluation(run, run.dataset))
         return list(dict.fromkeys(needed))
 
-    def sheet(self, name: str) -> Sheet:
+    def sheet(self, name: str, kind: type[Kind]) -> Kind:
         """The table or figure of that name.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: there is none, or it is of another kind.
         """
         if name not in self.sheets:
             raise SettingsError(
                 f"{EXPERIMENTS / name}.yaml does not exist: choose {', '.join(self.sheets)}"
             )
-        return self.sheets[name]
+        sheet = self.sheets[name]
+        if not isinstance(sheet, kind):
+            own = [each for each, one in self.sheets.items() if isinstance(one, kind)]
+            raise SettingsError(
+                f"{EXPERIMENTS / name}.yaml is of another kind: choose {', '.join(own)}"
+            )
+        return sheet
 
 
 def load_plan() -> Plan:
@@ -296,7 +304,12 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         elif isinstance(sheet, Portraits) and (portrayed := plan.portrayed(sheet)):
             stages[name] = _portraits_stage(name, sheet, portrayed)
     stages["report"] = _report_stage(stages, evaluations)
-    return {"stages": stages}
+    histories = [str(run.folder / "history.csv") for run in runs]
+    plots = [
+        {name: {"x": "epoch", "y": dict.fromkeys(histories, name), "title": title}}
+        for name, title in (("loss", "training loss"), ("accuracy", "training accuracy"))
+    ]
+    return {"stages": stages, "plots": plots}
 
 
 def _written(*paths: Path | str) -> list[dict[str, Any]]:

@@ -22,7 +22,6 @@ from pipeline import page
 from pipeline.experiments import Scored, Table
 from pipeline.page import DASH
 from pipeline.plan import TABLES, Evaluation, Plan, compared_with, load_plan
-from pipeline.settings import SettingsError
 from pipeline.shell import stage
 
 ENTROPY = "entropy"  # the one metric that queries do not contribute to
@@ -213,9 +212,7 @@ def main() -> None:
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
     plan = load_plan()
-    table = plan.sheet(name)
-    if not isinstance(table, Table):
-        raise SettingsError(f"experiments/{name}.yaml describes no table of scores")
+    table = plan.sheet(name, Table)
     frame, made = section(name, table, plan)
     page.write(made, TABLES, frame)
     for part in made.parts:
