@@ -31,7 +31,7 @@ class Recipe:
 
     Attributes:
         height, width: of the images, in pixels.
-        epochs: how often every image is seen.
+        epochs: how often every image is seen, with `identity_batches` on average.
         batch: images of one step, over all workers together.
         lr, weight_decay: of Adam, the decay as L2 in the gradient.
         schedule: "step" multiplies lr by `gamma` after each epoch of `milestones`; "cosine"

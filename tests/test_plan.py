@@ -57,6 +57,20 @@ def test_paper_recipe_is_the_papers() -> None:
     assert {name: training[name] for name in wanted} == wanted
 
 
+def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
+    """Luo et al. (CVPRW 2019), Sections 2 and 3."""
+    recipe = settings.load().recipes["strong"]
+    assert recipe.network == {
+        "backbone": "resnet50", "weights": "imagenet", "neck": True, "bias": False,
+    }  # fmt: skip
+    assert recipe.training == {
+        "height": 256, "width": 128, "epochs": 120, "batch": 16 * 4, "images_per_identity": 4,
+        "lr": 3.5e-4, "weight_decay": 5e-4, "schedule": "step", "milestones": [40, 70],
+        "warm_up": 10, "flip": 0.5, "padding": 10, "erasing": 0.5, "label_smoothing": 0.1,
+        "triplet_margin": 0.3,
+    }  # fmt: skip
+
+
 def sheets_of(current: Settings, *names: str) -> Plan:
     """A plan of some tables only."""
     found = experiments(current)
