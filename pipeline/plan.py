@@ -90,14 +90,25 @@ class Plan:
     """What the tables and figures need of the data sets at hand."""
 
     def __init__(self, settings: Settings, sheets: Mapping[str, Sheet]) -> None:
+        """`sheets` are experiments/; those that have nothing to show with the data sets at hand,
+        such as a table across domains with one data set, are left out of the plan.
+        """
         self.settings = settings
-        self.sheets = sheets
+        self._described = sheets
+        self.sheets = {name: sheet for name, sheet in sheets.items() if self._shows(sheet)}
+
+    def _shows(self, sheet: Sheet) -> bool:
+        if isinstance(sheet, Portraits):
+            return self.portrayed(sheet) is not None
+        if isinstance(sheet, Scored):
+            return bool(sheet.printed) or any(own for _, own in self.rows(sheet))
+        return True
 
     def datasets(self, sheet: Scored) -> list[str]:
         """The data sets at hand that a sheet shows: those for which the paper prints numbers in
         it, and those for which it prints none anywhere, such as the synthetic set or your own.
         """
-        scored = [one for one in self.sheets.values() if isinstance(one, Scored)]
+        scored = [one for one in self._described.values() if isinstance(one, Scored)]
         elsewhere = {name for one in scored for name in one.printed}
         return [
             name
@@ -158,8 +169,9 @@ class Plan:
             SettingsError: there is none, or it is of another kind.
         """
         if name not in self.sheets:
+            lacks = "shows no data set at hand" if name in self._described else "does not exist"
             raise SettingsError(
-                f"{EXPERIMENTS / name}.yaml does not exist: choose {', '.join(self.sheets)}"
+                f"{EXPERIMENTS / name}.yaml {lacks}: choose {', '.join(self.sheets)}"
             )
         sheet = self.sheets[name]
         if not isinstance(sheet, kind):
@@ -301,8 +313,8 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             stages[name] = _curve_stage(name, sheet, plan)
         elif isinstance(sheet, Costs):
             stages[name] = _cost_stage(name, sheet, plan)
-        elif isinstance(sheet, Portraits) and (portrayed := plan.portrayed(sheet)):
-            stages[name] = _portraits_stage(name, sheet, portrayed)
+        elif isinstance(sheet, Portraits):
+            stages[name] = _portraits_stage(name, sheet, plan)
     stages["report"] = _report_stage(stages, evaluations)
     histories = [str(run.folder / "history.csv") for run in runs]
     plots = [
@@ -362,7 +374,9 @@ def _cost_stage(name: str, sheet: Costs, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _portraits_stage(name: str, sheet: Portraits, run: Run) -> dict[str, Any]:
+def _portraits_stage(name: str, sheet: Portraits, plan: Plan) -> dict[str, Any]:
+    run = plan.portrayed(sheet)
+    assert run is not None  # else it would not be in the plan
     return {
         "desc": sheet.title,
         "cmd": f"python -m pipeline.figure {name}",

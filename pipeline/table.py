@@ -53,10 +53,12 @@ def cells(table: Scored, plan: Plan, results: Results) -> pd.DataFrame:
         gain over that network with gain_low and gain_high, a 95 % interval (`paired_bootstrap`);
         seeds, their number; split; and runs, their names.
     """
-    datasets = list(dict.fromkeys([*plan.datasets(table), *table.printed]))
+    needed = plan.rows(table)
+    scored = {one.on for _, evaluations in needed for one in evaluations}
+    datasets = [name for name in plan.datasets(table) if name in scored]
     rows = []
-    for row, evaluations in plan.rows(table):
-        for dataset in datasets:
+    for row, evaluations in needed:
+        for dataset in dict.fromkeys([*datasets, *table.printed]):
             own = [one for one in evaluations if one.on == dataset]
             scores = [results.scores[one] for one in own]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))

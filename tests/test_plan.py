@@ -104,8 +104,8 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
             expected = {
                 (on, seed)
                 for on in whole.datasets(sheet)
-                for seed in current.datasets[on].seeds
-                if row.recipe in current.datasets[on].recipes
+                for seed in current.datasets[row.trained_on or on].seeds
+                if (row.trained_on or on) in current.at_hand
             }
             assert {(one.on, one.run.seed) for one in own} == expected
             assert {one.run.network for one in own} <= {row.network}
@@ -156,6 +156,12 @@ def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_part() -> No
     ]
     prepared = plan.pipeline(across)["stages"]["prepare"]["foreach"]
     assert prepared["synthetic"]["sizes"] == "256x128 64x32"
+    # A table that has nothing to show is left out.
+    content["rows"] = rows[:1]
+    alone = Plan(settings.load(), {"t": Table.model_validate(content)})
+    assert list(plan.pipeline(alone)["stages"]["train"]["foreach"]) == []
+    with pytest.raises(SettingsError, match=r"t\.yaml shows no data set at hand: choose"):
+        alone.sheet("t", Table)
 
 
 def test_stages_depend_on_their_own_parts_only() -> None:
