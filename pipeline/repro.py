@@ -148,22 +148,23 @@ class Job:
                 os.sched_setaffinity(0, slot.cores)
 
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [*DVC, "repro", "--single-item", *self.stages],
-                env=slot.environment(),
-                preexec_fn=own_cores,
-                start_new_session=True,  # Ctrl-C reaches it through `stop`, once
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            assert self.process.stdout is not None
-            for line in self.process.stdout:
+        started = subprocess.Popen(
+            [*DVC, "repro", "--single-item", *self.stages],
+            env=slot.environment(),
+            preexec_fn=own_cores,
+            start_new_session=True,  # Ctrl-C reaches it through `stop`, once
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.process = started
+        with started, self.log.open("w") as log:
+            assert started.stdout is not None
+            for line in started.stdout:
                 log.write(line)
                 if line.startswith(("  epoch", self.run.key)) or "error" in line.lower():
                     self.last = line.strip()
-        return self.process.wait() == 0
+        return started.returncode == 0
 
     def stop(self) -> None:
         """As Ctrl-C in a terminal does, once: its stages clean up after themselves."""
@@ -267,7 +268,11 @@ def main() -> None:
     settings = plan.settings
     evaluations = plan.evaluations(targets)
     write(plan)
-    subprocess.run([*DVC, "repro", "--quiet", "plan", "sources", "prepare"], check=True)
+    datasets = dict.fromkeys(name for run, on in evaluations for name in (run.dataset, on))
+    first = ["plan", "sources", *(f"prepare@{name}" for name in datasets)]
+    prepared = subprocess.run([*DVC, "repro", "--quiet", *first])
+    if prepared.returncode:
+        sys.exit(prepared.returncode)  # the stage and DVC said why
 
     runs = runs_of(evaluations)
     todo = stale(evaluations)
