@@ -17,7 +17,7 @@ import pandas as pd
 
 from ianet import drawing
 from pipeline import cost, page, table, tracking
-from pipeline.experiments import Costs, Scored, Table
+from pipeline.experiments import Costs, Curve, Portraits, Scored, Table
 from pipeline.plan import (
     DESCRIPTION,
     FIGURES,
@@ -123,12 +123,14 @@ def sections(plan: Plan) -> list[page.Section]:
 
 
 def figures(plan: Plan) -> list[Picture]:
-    """Every figure that was drawn."""
-    return [
-        Picture(name, sheet.title, sheet.caption, (FIGURES / f"{name}.svg").read_text())
-        for name, sheet in plan.sheets.items()
-        if (FIGURES / f"{name}.svg").exists()
-    ]
+    """Every figure; portraits have their caption in the picture."""
+    made = []
+    for name, sheet in plan.sheets.items():
+        if isinstance(sheet, Curve | Portraits):
+            caption = sheet.caption if isinstance(sheet, Curve) else ""
+            svg = (FIGURES / f"{name}.svg").read_text()
+            made.append(Picture(name, sheet.title, caption, svg))
+    return made
 
 
 def main() -> None:
