@@ -42,6 +42,11 @@ class Picture(NamedTuple):
     svg: str
 
 
+def inlined(svg: str) -> str:
+    """A picture's element alone, without what only a file of its own may begin with."""
+    return svg[svg.index("<svg") :]
+
+
 def curves(name: str, sheet: Scored, plan: Plan) -> list[Picture]:
     """Training loss and CMC of a sheet's rows, a picture for each data set."""
     found: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
@@ -57,7 +62,7 @@ def curves(name: str, sheet: Scored, plan: Plan) -> list[Picture]:
             f"{name}-{dataset}",
             f"{sheet.title}, {dataset}",
             "Training loss and queries matched by rank, of the first seed.",
-            drawing.svg(drawing.learning_curves(lines)),
+            inlined(drawing.svg(drawing.learning_curves(lines))),
         )
         for dataset, lines in found.items()
     ]
@@ -129,7 +134,7 @@ def figures(plan: Plan) -> list[Picture]:
         if isinstance(sheet, Curve | Portraits):
             caption = sheet.caption if isinstance(sheet, Curve) else ""
             svg = (FIGURES / f"{name}.svg").read_text()
-            made.append(Picture(name, sheet.title, caption, svg))
+            made.append(Picture(name, sheet.title, caption, inlined(svg)))
     return made
 
 
