@@ -222,11 +222,11 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             "params": ["at_hand", "datasets", "recipes", "networks"],
         },
         "sources": {
-            "desc": "the code that each network and reader really import: only its edits count",
+            "desc": "what each network, recipe and data set is made of: options and code",
             "cmd": "python -m pipeline.sources",
             "deps": ["ianet", "pipeline/sources.py"],
-            "params": ["networks", "datasets"],
-            "outs": [{f"build/{name}": {"cache": False}} for name in ("sources", "readers")],
+            "params": ["networks", "recipes", "datasets"],
+            "outs": _written("build/sources"),
         },
         "synthesize": {
             "desc": "draw the synthetic benchmark",
@@ -238,7 +238,6 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         "prepare": {
             "foreach": {
                 name: {
-                    "reader": settings.datasets[name].reader,
                     "source": str(settings.datasets[name].source),
                     "sizes": " ".join(sorted(own)),
                 }
@@ -249,14 +248,10 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                 "cmd": "python -m pipeline.prepare ${key} ${item.sizes}",
                 "deps": [
                     "${item.source}",
-                    "build/readers/${item.reader}.json",
+                    "build/sources/datasets/${key}.json",
                     "pipeline/prepare.py",
                     "pipeline/parts.py",
                     "pipeline/readers.py",
-                ],
-                "params": [
-                    f"datasets.${{key}}.{name}"
-                    for name in ("reader", "source", "options", "published", "held_out")
                 ],
                 "outs": ["data/prepared/${key}"],
             },
@@ -269,12 +264,12 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                 "deps": [
                     "data/prepared/${item.dataset}/table.parquet",
                     "data/prepared/${item.dataset}/${item.size}.npy",
-                    "build/sources/${item.network}/train.json",
+                    "build/sources/networks/${item.network}/train.json",
+                    "build/sources/recipes/${item.recipe}.json",
                     "pipeline/driver.py",
                     "pipeline/worker.py",
                     "pipeline/parts.py",
                 ],
-                "params": ["networks.${item.network}", "recipes.${item.recipe}"],
                 "outs": ["runs/${key}"],
             },
         },
@@ -296,11 +291,11 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                     "data/prepared/${item.on}/${item.size}.npy",
                     f"data/prepared/${{item.on}}/{DESCRIPTION}",
                     "runs/${item.run}",
-                    "build/sources/${item.network}/evaluate.json",
+                    "build/sources/networks/${item.network}/evaluate.json",
+                    "build/sources/recipes/${item.recipe}.json",
                     "pipeline/evaluate.py",
                     "pipeline/parts.py",
                 ],
-                "params": ["recipes.${item.recipe}"],
                 "metrics": [{"results/scores/${key}.json": {"cache": False}}],
                 "outs": ["results/queries/${key}.parquet"],
             },
@@ -364,11 +359,10 @@ def _cost_stage(name: str, sheet: Costs, plan: Plan) -> dict[str, Any]:
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             "pipeline/cost.py",
-            *(f"build/sources/{network}/train.json" for network in networks),
-        ],
-        "params": [
-            *(f"networks.{network}" for network in networks),
-            *dict.fromkeys(f"recipes.{recipe}" for recipe in [sheet.recipe, *recipes]),
+            *(f"build/sources/networks/{network}/train.json" for network in networks),
+            *dict.fromkeys(
+                f"build/sources/recipes/{name}.json" for name in [sheet.recipe, *recipes]
+            ),
         ],
         "outs": _written(*(TABLES / f"{name}.{kind}" for kind in ("csv", "md", "tex", "html"))),
     }
@@ -383,7 +377,7 @@ def _portraits_stage(name: str, sheet: Portraits, plan: Plan) -> dict[str, Any]:
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             str(run.folder),
-            f"build/sources/{run.network}/figure.json",
+            f"build/sources/networks/{run.network}/figure.json",
             "pipeline/figure.py",
         ],
         "params": ["synthetic.seed"],

@@ -102,15 +102,20 @@ def stale(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """
     stages = {f"train@{one.run.key}" for one in evaluations}
     stages |= {f"evaluate@{one.key}" for one in evaluations}
-    asked = subprocess.run([*DVC, "status", "--json", *sorted(stages)], capture_output=True)
-    if asked.returncode:
-        raise RuntimeError(asked.stderr.decode())
-    changed = json.loads(asked.stdout)
+    changed = json.loads(_asked("status", "--json", *sorted(stages)))
     return [
         one
         for one in evaluations
         if f"train@{one.run.key}" in changed or f"evaluate@{one.key}" in changed
     ]
+
+
+def _asked(*words: str) -> str:
+    """What DVC says; RuntimeError if it cannot."""
+    asked = subprocess.run([*DVC, *words], capture_output=True, text=True)
+    if asked.returncode:
+        raise RuntimeError(asked.stderr)
+    return asked.stdout
 
 
 class Job:
@@ -268,6 +273,9 @@ def main() -> None:
     settings = plan.settings
     evaluations = plan.evaluations(targets)
     write(plan)
+    if not targets and not _asked("status", "--json").strip("{}\n "):
+        print(f"nothing to do: {len(runs_of(evaluations))} runs and all results are up to date")
+        return
     datasets = dict.fromkeys(name for run, on in evaluations for name in (run.dataset, on))
     first = ["plan", "sources", *(f"prepare@{name}" for name in datasets)]
     prepared = subprocess.run([*DVC, "repro", "--quiet", *first])

@@ -295,7 +295,7 @@ def test_a_figure_trains_what_it_needs_and_no_more() -> None:
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
         str(run.folder),
-        "build/sources/stage3/figure.json",
+        "build/sources/networks/stage3/figure.json",
         "pipeline/figure.py",
     ]
     assert stages["figure8"]["outs"] == [{"results/figures/figure8.svg": {"cache": False}}]
