@@ -189,7 +189,7 @@ Experiment = Annotated[Table | Curve | Costs | Portraits, Field(discriminator="k
 
 
 def experiments(settings: Settings) -> dict[str, Sheet]:
-    """experiments/*.yaml by name: tables in the order of their names, then figures.
+    """experiments/*.yaml by name: the paper's tables, then others, then figures.
 
     Raises:
         SettingsError: none there, one of them wrong, or a name that params.yaml lacks.
@@ -204,7 +204,12 @@ def experiments(settings: Settings) -> dict[str, Sheet]:
         except ValueError as error:
             raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
     order = (Table, Costs, Curve, Portraits)
-    return dict(sorted(found.items(), key=lambda item: order.index(type(item[1]))))
+
+    def place(item: tuple[str, Sheet]) -> tuple[int, bool]:
+        _, sheet = item
+        return order.index(type(sheet)), isinstance(sheet, Scored) and not sheet.printed
+
+    return dict(sorted(found.items(), key=place))
 
 
 def _check_names(sheet: Sheet, settings: Settings) -> None:

@@ -141,7 +141,8 @@ def test_a_network_finds_the_block_and_refuses_a_misspelt_option(file: str) -> N
     options: dict[str, Any] = {"backbone": "resnet18", "block": file}
     after = {"stage2": {}, "stage3": {}}
     network = Network(5, NetworkOptions(**options, after=after))
-    assert network(torch.randn(2, 3, 48, 32)).shape == (2, 5)
+    logits, _ = network(torch.randn(2, 3, 48, 32))
+    assert logits.shape == (2, 5)
     with pytest.raises(ValueError, match=f"an option of block {file} is wrong: .*colour"):
         Network(5, NetworkOptions(**options, after={"stage2": {"colour": 1}}))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import sys
 import tarfile
 import zipfile
@@ -20,6 +19,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import noise, packed
 from numpy.typing import NDArray
 from scipy.io import savemat
 
@@ -28,9 +28,8 @@ from ianet.datasets import cuhk03, dukemtmc, folders, listed, msmt17
 from ianet.datasets.source import Files, open_source
 from ianet.network import Network, NetworkOptions
 from pipeline import evaluate, prepare, readers, settings
-from pipeline.plan import Run
+from pipeline.plan import Evaluation, Run
 from pipeline.settings import SettingsError
-from tests.conftest import noise, packed
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CUHK03 = SHARED / "cuhk03-detected-64x128.zip"
@@ -595,7 +594,7 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A project with the small CUHK03 prepared by `pipeline.prepare`, and an untrained run."""
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["datasets"]["cuhk03-labeled"] |= {
-        "source": str(mat), "published": False, "held_out": 2, "recipe": "quick",
+        "source": str(mat), "published": False, "held_out": 2, "recipes": {"plain": "quick"},
     }  # fmt: skip
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(params))
@@ -622,10 +621,11 @@ def test_the_classic_protocol_through_the_pipeline(
         assert out.person.nunique() == 2
         assert (out[f"split_{number}"] == "train").all()
     # Seed 4 has split 4 modulo 3; its queries are four of person (1, 3) and (3, 1).
-    scores = evaluate.score(classic, hold_out=False, size="64x32")
-    assert scores.queries == (table.split_1 == "query").sum() == 2
-    assert math.isnan(scores.mAP)
-    assert scores.cmc[1] == 1  # of two identities
+    scores = evaluate.scored(Evaluation(classic, classic.dataset), settings.load().recipes["quick"])
+    assert scores.cmc.index.tolist() == np.flatnonzero(table.split_1 == "query").tolist()
+    assert len(scores.cmc) == 2
+    assert scores.means.empty
+    assert (scores.cmc[2] == 1).all()  # of two identities
 
     logged = []
 
@@ -638,9 +638,9 @@ def test_the_classic_protocol_through_the_pipeline(
         yield Tracked()
 
     monkeypatch.setattr(evaluate.tracking, "evaluation", evaluation)
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, classic)])
+    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, classic), classic.dataset])
     evaluate.main()
-    saved = json.loads(classic.scores.read_text())
+    saved = json.loads(Evaluation(classic, classic.dataset).scores.read_text())
     assert saved == logged[0]
     assert saved["mAP"] is None
     assert saved["mINP"] is None

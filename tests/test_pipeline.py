@@ -226,6 +226,25 @@ def test_the_model_loads_from_mlflow(project: Project) -> None:
     np.testing.assert_allclose(served, expected, rtol=1e-5, atol=1e-6)
 
 
+def test_figures_cost_and_the_page_of_all(project: Project) -> None:
+    results = project.folder / "results"
+    for name in ("figure7", "figure8"):
+        assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
+    [cost] = pd.read_csv(results / "tables" / "cost.csv").to_dict("records")
+    assert cost["multiply_adds"] > 0
+    assert cost["quick training"] > 0
+    page = (results / "report.html").read_text()
+    for text in ("Table 4f", "Figure 7", "Figure 8", "Cost", KEY, "82.8"):
+        assert text in page
+    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
+    assert f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}" in page
+    reproduction = project.tracked().set_index("tags.run").loc["reproduction"].run_id
+    client = mlflow.MlflowClient()
+    logged = {entry.path for entry in client.list_artifacts(reproduction, "results")}
+    assert {"results/tables", "results/figures"} <= logged
+    assert client.get_registered_model("synthetic-stage3").latest_versions
+
+
 def test_a_caption_rewrites_the_table_only(project: Project) -> None:
     project.edit("experiments/table4f.yaml", "Bottleneck vs. inside", "Bottleneck against inside")
     assert project.repro() == ["plan", "table4f", "report"]
@@ -257,25 +276,6 @@ def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
     assert "dvc.yaml is older than params.yaml or experiments/: run `python -m" in output
     project.edit("params.yaml", "networks:\n    - base", "networks:\n    - base\n    - stage3")
     assert project.repro() == []
-
-
-def test_figures_cost_and_the_page_of_all(project: Project) -> None:
-    results = project.folder / "results"
-    for name in ("figure7", "figure8"):
-        assert (results / "figures" / f"{name}.svg").read_text().startswith("<?xml")
-    [cost] = pd.read_csv(results / "tables" / "cost.csv").to_dict("records")
-    assert cost["multiply_adds"] > 0
-    assert cost["quick training"] > 0
-    page = (results / "report.html").read_text()
-    for text in ("Table 4f", "Figure 7", "Figure 8", "Cost", KEY, "82.8"):
-        assert text in page
-    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
-    assert f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}" in page
-    reproduction = project.tracked().set_index("tags.run").loc["reproduction"].run_id
-    client = mlflow.MlflowClient()
-    logged = {entry.path for entry in client.list_artifacts(reproduction, "results")}
-    assert {"results/tables", "results/figures"} <= logged
-    assert client.get_registered_model("synthetic-stage3").latest_versions
 
 
 def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: Project) -> None:

@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from conftest import noise
 
 from pipeline import validate
 from pipeline.readers import guessed
 from pipeline.settings import SettingsError
 from pipeline.shell import stage
 from pipeline.validate import wrong_in_table
-from tests.conftest import noise
 
 RIGHT = [
     ("anna", "hall", "train"),
