@@ -167,7 +167,7 @@ class Job:
             assert started.stdout is not None
             for line in started.stdout:
                 log.write(line)
-                if line.startswith(("  epoch", self.run.key)) or "error" in line.lower():
+                if line.startswith(("  epoch", self.run.key, "error: ")):
                     self.last = line.strip()
         return started.returncode == 0
 
