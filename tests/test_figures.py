@@ -119,6 +119,19 @@ def test_receptive_fields_are_rows_of_the_golden_relations() -> None:
                 np.testing.assert_allclose(relation[0, y, x], row, atol=1e-10)
 
 
+def test_entropy_of_the_rows_of_s() -> None:
+    """1 for the uniform control, None without SIA, else the definition, position by position."""
+    images = noise(2)
+    assert receptive.relation_entropy(trained(after={}), images) is None
+    uniform = trained(options={"relation": "uniform"})
+    assert receptive.relation_entropy(uniform, images) == pytest.approx(1)
+    network = trained(options={"relation": "location"}, after={"stage3": {"sigma": (0.5, 1.0)}})
+    rows = receptive.inside(network, "stage3", images).relation().numpy().reshape(16, 8)
+    slow = np.mean([-sum(p * np.log(p) for p in row) / np.log(8) for row in rows])
+    assert receptive.relation_entropy(network, images) == pytest.approx(slow)
+    assert slow < 0.95
+
+
 def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
     figure = described("figure8", channels=[5, 128])
     network = trained().double()
