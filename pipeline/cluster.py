@@ -38,9 +38,13 @@ if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
 
+ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads it
+
+
 @contextmanager
 def starting() -> Iterator[Callable[[], None]]:
-    """Ray, started on this machine while the caller imports, checks and connects.
+    """Ray, while the caller imports, checks and connects: the shared one that RAY_ADDRESS names,
+    or one of its own, started on this machine.
 
     Yields:
         What waits until Ray is there; it raises what its start raised.
@@ -54,22 +58,58 @@ def starting() -> Iterator[Callable[[], None]]:
             ray.shutdown()
 
 
+@contextmanager
+def shared() -> Iterator[None]:
+    """Ray for the trainings that this process starts, which find it by RAY_ADDRESS: the one that
+    this names already, or one on this machine, which ends with this process.
+    """
+    _start()
+    own = ADDRESS not in os.environ
+    try:
+        if own:
+            os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+        yield
+    finally:
+        if own:
+            os.environ.pop(ADDRESS, None)
+        ray.shutdown()
+
+
 def _start() -> None:
+    # Not all cores of the machine, where this process is bound to some of them.
+    bound = hasattr(os, "sched_getaffinity") and ADDRESS not in os.environ
     ray.init(
-        # Not all cores of the machine, where this process is bound to some of them.
-        num_cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
-        include_dashboard=False,
+        num_cpus=len(os.sched_getaffinity(0)) if bound else None,
+        # Of a Ray of its own; a shared one has it or not.
+        include_dashboard=None if ADDRESS in os.environ else False,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
-def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
-    """Resources of one training: all GPUs, or all cores, shared among its workers.
+def _held() -> tuple[int, int]:
+    """The GPUs and CPU cores that Ray holds."""
+    resources = ray.cluster_resources()
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+
+
+def trainings(workers: int | str) -> int:
+    """How many trainings of so many workers a shared Ray holds at a time, one at least.
 
     Args:
-        workers: a number, or "auto" for one for each GPU, or one where there is none.
+        workers: as in params.yaml; "auto" is one.
+    """
+    gpus, cores = _held()
+    return max((gpus or cores) // (1 if workers == "auto" else int(workers)), 1)
+
+
+def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
+    """Resources of one training. A worker has a GPU where there are any. A shared Ray gives it
+    its part of the CPU cores, and to a training alone they all go.
+
+    Args:
+        workers: a number, or "auto": one for each GPU, one where there is none or Ray is shared.
 
     Returns:
         For Ray Train, and the CPU cores of a worker.
@@ -79,15 +119,15 @@ def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
     """
     from ray.train import ScalingConfig  # a second that other users of this file need not spend
 
-    resources = ray.cluster_resources()
-    gpus, cores = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
-    number = max(gpus, 1) if workers == "auto" else int(workers)
+    gpus, cores = _held()
     most = gpus or cores
+    alone = ADDRESS not in os.environ
+    number = (max(gpus, 1) if alone else 1) if workers == "auto" else int(workers)
     if number > most:
         raise ValueError(
             f"workers is {number}, but Ray holds {gpus} GPUs and {cores} CPU cores: set workers "
             f"in params.yaml to {most} at most, or to auto"
         )
-    each = {"CPU": max(cores // number, 1), **({"GPU": 1} if gpus else {})}
+    each = {"CPU": max(cores // (number if alone else most), 1), **({"GPU": 1} if gpus else {})}
     config = ScalingConfig(num_workers=number, use_gpu=gpus > 0, resources_per_worker=each)
     return config, each["CPU"]

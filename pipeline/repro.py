@@ -4,8 +4,8 @@
     python -m pipeline.repro table4f      one table or figure, and only the runs that it needs
 
 Every stage is run by DVC (`dvc repro --single-item`), so what DVC knows afterwards is what a
-plain `dvc repro` would have left, which does the same one run after another. Most of a small
-run is start-up on one core: two at a time on two cores take little longer than one.
+plain `dvc repro` would have left, which does the same one run after another. They share one Ray:
+that of RAY_ADDRESS, or one on this machine. It gives each training its cores or GPUs.
 
 `Ctrl-C` stops all; the same command goes on from the last epoch of each training.
 """
@@ -24,74 +24,25 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
-from typing import NamedTuple
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
 from pipeline.plan import Evaluation, Run, load_plan, runs_of, write
+from pipeline.settings import Settings
 from pipeline.shell import stage
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
+AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
 TRIES = 5  # at a lock of DVC's that another process holds
 BUSY = ("Unable to acquire lock", "is busy")
 
 
-class Slot(NamedTuple):
-    """What one training at a time has to itself: CPU cores, and GPUs if the machine has any."""
-
-    cores: tuple[int, ...]
-    gpus: tuple[str, ...]
-
-    def environment(self) -> dict[str, str]:
-        own = {"CUDA_VISIBLE_DEVICES": ",".join(self.gpus)} if self.gpus else {}
-        # A process of one core must not think that it has them all.
-        return {**os.environ, **own, "OMP_NUM_THREADS": str(len(self.cores))}
-
-
-def slots(workers: int | str, cores: Sequence[int], gpus: Sequence[str]) -> list[Slot]:
-    """The machine shared among trainings of so many workers.
-
-    Args:
-        workers: of one training, as in params.yaml; "auto" counts as one.
-        cores, gpus: of the machine; a worker has a GPU where there are any, else a core.
-    """
-    each = 1 if workers == "auto" else int(workers)
-    number = max(1, len(gpus or cores) // each)
-    share = len(cores) // number
-    return [
-        Slot(
-            tuple(cores[place * share : (place + 1) * share]) or tuple(cores),
-            tuple(gpus[place * each : (place + 1) * each]),
-        )
-        for place in range(number)
-    ]
-
-
-def cores() -> list[int]:
-    """The CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name for name in visible.split(",") if name]
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return []
-    return listed.stdout.split()
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stale(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -121,8 +72,9 @@ def _asked(*words: str) -> str:
 class Job:
     """One run: its training and its evaluations, as a process of DVC's."""
 
-    def __init__(self, run: Run, evaluations: Sequence[Evaluation]) -> None:
-        self.run = run
+    def __init__(self, run: Run, evaluations: Sequence[Evaluation], threads: int) -> None:
+        """`threads` are for what it does beside Ray: the evaluations."""
+        self.run, self.threads = run, threads
         self.stages = [f"train@{run.key}", *(f"evaluate@{one.key}" for one in evaluations)]
         self.log = LOGS / f"{run.key}.log"
         self.last = "starting"
@@ -130,11 +82,11 @@ class Job:
         self.process: subprocess.Popen[str] | None = None
         self.told_to_stop = False
 
-    def work(self, slot: Slot, stopped: Event) -> bool:
+    def work(self, stopped: Event) -> bool:
         """Whether all its stages came out; its output goes to a file, the last line is kept."""
         started = time.monotonic()
         try:
-            return any(self._try(slot) for _ in self._tries(stopped))
+            return any(self._try() for _ in self._tries(stopped))
         finally:
             self.seconds = time.monotonic() - started
 
@@ -147,16 +99,11 @@ class Job:
                 time.sleep(number)
             yield number
 
-    def _try(self, slot: Slot) -> bool:
-        def own_cores() -> None:
-            if hasattr(os, "sched_setaffinity"):
-                os.sched_setaffinity(0, slot.cores)
-
+    def _try(self) -> bool:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         started = subprocess.Popen(
             [*DVC, "repro", "--single-item", *self.stages],
-            env=slot.environment(),
-            preexec_fn=own_cores,
+            env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
             start_new_session=True,  # Ctrl-C reaches it through `stop`, once
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -179,8 +126,8 @@ class Job:
                 os.killpg(self.process.pid, signal.SIGINT)
 
 
-def work_off(jobs: Sequence[Job], slots: Sequence[Slot], tell: Callable[[Job], None]) -> list[Job]:
-    """Run jobs, one a slot at a time; returns those that failed.
+def work_off(jobs: Sequence[Job], at_a_time: int, tell: Callable[[Job], None]) -> list[Job]:
+    """Run jobs, so many at a time; returns those that failed.
 
     Args:
         tell: called when a job has ended.
@@ -191,13 +138,13 @@ def work_off(jobs: Sequence[Job], slots: Sequence[Slot], tell: Callable[[Job], N
     stopped = Event()
     ended: SimpleQueue[tuple[Job, bool]] = SimpleQueue()
 
-    def serve(slot: Slot) -> None:
+    def serve() -> None:
         with contextlib.suppress(Empty):
             while not stopped.is_set():
                 job = waiting.get_nowait()
-                ended.put((job, job.work(slot, stopped)))
+                ended.put((job, job.work(stopped)))
 
-    threads = [Thread(target=serve, args=(slot,)) for slot in slots[: len(jobs)]]
+    threads = [Thread(target=serve) for _ in range(min(at_a_time, len(jobs)))]
     for thread in threads:
         thread.start()
     failed = []
@@ -216,10 +163,10 @@ def work_off(jobs: Sequence[Job], slots: Sequence[Slot], tell: Callable[[Job], N
 
 
 class View:
-    """All runs in one view: what each slot does, how many are done, the time left."""
+    """All runs in one view: what each does, how many are done, the time left."""
 
-    def __init__(self, jobs: Sequence[Job], slots: int) -> None:
-        self.jobs, self.slots = jobs, slots
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self.jobs = jobs
         self.started = time.monotonic()
         self.done: list[Job] = []
         self.console = Console()
@@ -263,6 +210,24 @@ def minutes(number: float) -> str:
     return "a minute" if number < 1.5 else f"{number:.0f} minutes"
 
 
+def _worked_off(todo: Sequence[Evaluation], settings: Settings) -> list[Job]:
+    """All that is to do, on a shared Ray; returns what failed."""
+    from pipeline import cluster  # not where there is nothing to do: Ray takes a second
+
+    with cluster.shared():
+        held = cluster.trainings(settings.workers)
+        threads = max(cores() // held, 1)
+        jobs = [Job(run, [one for one in todo if one.run == run], threads) for run in runs_of(todo)]
+        print(f", {min(held, len(jobs))} at a time", end="")
+        known = [settings.recipes[job.run.recipe].minutes for job in jobs]
+        if all(known):
+            estimate = sum(number or 0 for number in known) / held
+            print(f": about {minutes(estimate)} where a core is as fast as ours", end="")
+        print(flush=True)
+        with View(jobs) as view:
+            return work_off(jobs, held + AHEAD, view.tell)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -284,21 +249,11 @@ def main() -> None:
 
     runs = runs_of(evaluations)
     todo = stale(evaluations)
-    jobs = [Job(run, [one for one in todo if one.run == run]) for run in runs_of(todo)]
-    places = slots(settings.workers, cores(), gpus())
-    print(f"{len(runs)} runs, {len(jobs)} of them to do", end="")
-    if jobs:
-        print(f", {min(len(places), len(jobs))} at a time", end="")
-        known = [settings.recipes[job.run.recipe].minutes for job in jobs]
-        if all(known):
-            estimate = sum(number or 0 for number in known) / len(places)
-            print(f": about {minutes(estimate)} where a core is as fast as ours", end="")
-    print(flush=True)
-    with View(jobs, len(places)) as view:
-        failed = work_off(jobs, places, view.tell)
+    print(f"{len(runs)} runs, {len(runs_of(todo))} of them to do", end="" if todo else "\n")
+    failed = _worked_off(todo, settings) if todo else []
     if failed:
         lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
-        sys.exit(f"error: {len(failed)} of {len(jobs)} runs failed:\n{lines}")
+        sys.exit(f"error: {len(failed)} of {len(runs_of(todo))} runs failed:\n{lines}")
     # What is left: the tables and figures.
     finished = subprocess.run([*DVC, "repro", "--quiet", *targets])
     sys.exit(finished.returncode)

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # A call to a server that went away must fail in seconds: the defaults block for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -25,12 +25,14 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 import pandas as pd
-from matplotlib.figure import Figure
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
 
 from pipeline.plan import Run
 from pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # half a second that a training need not spend
 
 EXPERIMENT = "ianet"
 REPRODUCTION = "reproduction"

@@ -1,4 +1,4 @@
-"""How a machine is shared among trainings, and how they are worked off, with a stand-in for DVC.
+"""How trainings are worked off, with a stand-in for DVC.
 
 What the stages really do: tests/test_pipeline.py.
 """
@@ -12,33 +12,7 @@ import pytest
 
 from pipeline import repro
 from pipeline.plan import Evaluation, Run
-from pipeline.repro import Job, Slot
-
-
-@pytest.mark.parametrize(
-    ("workers", "cores", "gpus", "expected"),
-    [
-        ("auto", [0, 1], [], [Slot((0,), ()), Slot((1,), ())]),
-        (2, [0, 1, 2, 3, 4], [], [Slot((0, 1), ()), Slot((2, 3), ())]),
-        (4, [0, 1], [], [Slot((0, 1), ())]),  # the training says that it has too few
-        ("auto", [0, 1, 2, 3], ["0", "3"], [Slot((0, 1), ("0",)), Slot((2, 3), ("3",))]),
-        (2, [7], ["0", "1"], [Slot((7,), ("0", "1"))]),
-        ("auto", [7], ["0", "1"], [Slot((7,), ("0",)), Slot((7,), ("1",))]),
-    ],
-)
-def test_slots(workers: int | str, cores: list[int], gpus: list[str], expected: list[Slot]) -> None:
-    assert repro.slots(workers, cores, gpus) == expected
-
-
-def test_a_slot_shows_its_gpus_only() -> None:
-    assert Slot((0,), ("3",)).environment()["CUDA_VISIBLE_DEVICES"] == "3"
-    assert Slot((0, 1), ()).environment()["OMP_NUM_THREADS"] == "2"
-
-
-@pytest.mark.parametrize(("visible", "expected"), [("2,5", ["2", "5"]), ("", [])])
-def test_visible_gpus(visible: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert repro.gpus() == expected
+from pipeline.repro import Job
 
 
 def jobs(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str, *networks: str) -> list[Job]:
@@ -46,7 +20,7 @@ def jobs(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str, *networks:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(repro, "DVC", (sys.executable, "-c", program))
     runs = [Run("d", network, "r", 0) for network in networks]
-    return [Job(run, [Evaluation(run, "d")]) for run in runs]
+    return [Job(run, [Evaluation(run, "d")], threads=1) for run in runs]
 
 
 def test_a_busy_path_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +31,7 @@ def test_a_busy_path_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     [job] = jobs(monkeypatch, tmp_path, program, "a")
     told: list[str] = []
-    failed = repro.work_off([job], [Slot((0,), ())], lambda job: told.append(job.last))
+    failed = repro.work_off([job], 1, lambda job: told.append(job.last))
     assert failed == []
     assert told == ["d-a-r-0: top-1 50.0%"]
     assert Path("tried").read_text() == "xx"
@@ -72,7 +46,7 @@ def test_a_failure_is_not_tried_again_and_costs_itself_only(
         " ''); open('runs.txt', 'a').write(sys.argv[3] + '\\n'); sys.exit(bad)"
     )
     three = jobs(monkeypatch, tmp_path, program, "a", "b", "c")
-    failed = repro.work_off(three, [Slot((0,), ()), Slot((0,), ())], lambda job: None)
+    failed = repro.work_off(three, 2, lambda job: None)
     assert [job.run.network for job in failed] == ["b"]
     assert failed[0].last == "error: no such thing"
     assert sorted(Path("runs.txt").read_text().split()) == [
@@ -98,7 +72,7 @@ def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(repro, "SimpleQueue", Stopped)
     with pytest.raises(KeyboardInterrupt):
-        repro.work_off(three, [Slot((0,), ()), Slot((0,), ())], lambda job: None)
+        repro.work_off(three, 2, lambda job: None)
     assert sorted(path.name for path in tmp_path.glob("train@*")) == [
         "train@d-a-r-0",
         "train@d-b-r-0",
