@@ -49,6 +49,7 @@ def starting() -> Iterator[Callable[[], None]]:
     Yields:
         What waits until Ray is there; it raises what its start raised.
     """
+    # In a thread Ray leaves the signal handlers of this process as they are.
     with ThreadPoolExecutor(max_workers=1) as background:
         started = background.submit(_start)
         try:
@@ -63,16 +64,16 @@ def shared() -> Iterator[None]:
     """Ray for the trainings that this process starts, which find it by RAY_ADDRESS: the one that
     this names already, or one on this machine, which ends with this process.
     """
-    _start()
     own = ADDRESS not in os.environ
-    try:
-        if own:
-            os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
-        yield
-    finally:
-        if own:
-            os.environ.pop(ADDRESS, None)
-        ray.shutdown()
+    with starting() as ready:
+        ready()
+        try:
+            if own:
+                os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+            yield
+        finally:
+            if own:
+                os.environ.pop(ADDRESS, None)
 
 
 def _start() -> None:
