@@ -35,6 +35,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ianet.reranking import KReciprocal, Reranked
+
 DISTANCES = ("cosine", "euclidean")
 AVERAGE_PRECISIONS = ("step", "trapezoid")
 JUNK = -1
@@ -71,6 +73,7 @@ def evaluate(
     *,
     distance: str = "cosine",
     average_precision: str = "step",
+    reranking: KReciprocal | None = None,
     max_rank: int = 50,
 ) -> Scores:
     """The means of `per_query`, which says what the arguments are, and the CMC curve.
@@ -92,6 +95,7 @@ def evaluate(
         gallery_cameras,
         distance=distance,
         average_precision=average_precision,
+        reranking=reranking,
     )
     first_ranks = table["first_rank"].to_numpy()
     found_at = np.bincount(first_ranks[first_ranks <= max_rank], minlength=max_rank + 1)
@@ -114,6 +118,7 @@ def per_query(
     *,
     distance: str = "cosine",
     average_precision: str = "step",
+    reranking: KReciprocal | None = None,
 ) -> pd.DataFrame:
     """Scores of each query by itself, for instance to compare two networks query by query.
 
@@ -128,6 +133,7 @@ def per_query(
         distance: "cosine" (a zero vector is at the same distance from everything) or
             "euclidean".
         average_precision: "step" or "trapezoid".
+        reranking: to rank by k-reciprocal neighbours, see `ianet.reranking`.
 
     Returns:
         A row for each query that has a match, its index the query's position among the Q:
@@ -152,6 +158,10 @@ def per_query(
         distance=distance,
     )
     device = left.device
+    reranked = None
+    if reranking is not None:
+        query = -F.normalize(left) if distance == "cosine" else -left
+        reranked = Reranked(query, right, reranking)
 
     # The gallery images of query q's identity are by_id[start[q] : start[q] + count[q]], in the
     # order of the gallery. Tables of columns are padded with column `size`, an image infinitely
@@ -170,7 +180,10 @@ def per_query(
     for first in range(0, len(left), chunk):
         rows = slice(first, first + chunk)
         costs = buffer[: len(left[rows])]
-        torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
+        if reranked is None:
+            torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
+        else:
+            costs[:, :size] = reranked.rows(rows)
         own = by_id[(start[rows, None] + place).clamp(max=size)]
         own = torch.where(place < count[rows, None], own, size)
         other_camera = gallery_camera[own] != query_camera[rows, None]
