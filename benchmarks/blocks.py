@@ -1,0 +1,136 @@
+"""Forward and backward of the blocks, against what they replace.
+
+    python benchmarks/blocks.py [--batch 32]
+
+At the places of the paper's network, after stages 2 and 3 of a ResNet-50 at 256x128: SIA with
+contexts 1, 2, 3 from one Gram matrix (ours), from patches that are extracted and multiplied, by
+torch.compile of ours where there is a compiler, and with context 1 alone; CIA; and the whole IA
+block. In float32 and in bfloat16 autocast, in which relations stay in float32.
+
+Seconds are the median of five after one to warm up, all forms in turn within each; a GPU's peak
+memory beside them. Prints a table and writes benchmarks/blocks.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pandas as pd
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ianet import relations
+from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
+
+PLACES = {"stage 2": (512, 32, 16), "stage 3": (1024, 16, 8)}
+REPEATS = 5
+RESULTS = Path("benchmarks/blocks.json")
+
+
+class SpatialIAByPatches(SpatialIA):
+    """The same block with every patch extracted, as Eq. 1 reads."""
+
+    def _appearance(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            maps = []
+            for context in self.contexts:
+                before = (context - 1) // 2
+                after = context - 1 - before
+                padded = F.pad(features.float(), (before, after, before, after))
+                patches = F.unfold(padded, context)  # (B, C K K, M)
+                maps.append(torch.softmax(patches.transpose(1, 2) @ patches, dim=-1))
+            return relations.normalize(relations.fuse(maps, self.fusion), self.normalization)
+
+
+def forms(channels: int) -> dict[str, nn.Module]:
+    """Each way, by name; the first is what the others are compared with."""
+    found: dict[str, nn.Module] = {
+        "SIA": SpatialIA(channels),
+        "SIA by patches": SpatialIAByPatches(channels),
+        "SIA, context 1": SpatialIA(channels, contexts=[1]),
+        "CIA": ChannelIA(channels),
+        "IA": IABlock(channels),
+    }
+    if torch.cuda.is_available() or shutil.which("g++"):
+        found["SIA compiled"] = torch.compile(SpatialIA(channels))  # type: ignore[assignment]
+    return found
+
+
+def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], None]:
+    def run() -> None:
+        with torch.autocast(features.device.type, torch.bfloat16, enabled=autocast):
+            found = block(features)
+        found.sum().backward()
+        if features.is_cuda:
+            torch.cuda.synchronize()
+
+    return run
+
+
+def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
+    channels, height, width = PLACES[place]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if autocast else torch.float32
+    shape = (batch, channels, height, width)
+    features = torch.randn(shape, device=device, dtype=dtype).requires_grad_()
+    # A fresh block ends in a BatchNorm of weight 0, through which no gradient passes.
+    steps = {}
+    for name, block in forms(channels).items():
+        for module in block.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)
+        steps[name] = step(block.to(device), features, autocast)
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    memory = dict.fromkeys(steps, 0)
+    for repeat in range(REPEATS + 1):
+        for name, run in steps.items():
+            if features.is_cuda:
+                torch.cuda.reset_peak_memory_stats()
+            started = time.perf_counter()
+            run()
+            if repeat:
+                seconds[name].append(time.perf_counter() - started)
+            if features.is_cuda:
+                memory[name] = torch.cuda.max_memory_allocated()
+    first = median(seconds["SIA"])
+    return [
+        {
+            "place": place,
+            "batch": batch,
+            "precision": "bfloat16" if autocast else "float32",
+            "form": name,
+            "ms": round(1000 * median(times), 1),
+            "times SIA": round(median(times) / first, 2),
+            **({"GB": round(memory[name] / 1e9, 2)} if features.is_cuda else {}),
+        }
+        for name, times in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    batch = parser.parse_args().batch
+    torch.manual_seed(0)
+    cases = [(place, autocast) for place in PLACES for autocast in (False, True)]
+    rows = [row for case in track(cases, "blocks") for row in measured(case[0], batch, case[1])]
+    print(pd.DataFrame(rows).to_markdown(index=False))
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    machine = f"{device}, {torch.get_num_threads()} threads"
+    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

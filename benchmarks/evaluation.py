@@ -1,0 +1,202 @@
+"""Speed and memory of scoring, at the sizes of Market-1501 and MSMT17.
+
+    python benchmarks/evaluation.py [market1501] [msmt17]
+
+Three ways to score the same features: the bare matrix product of queries and gallery, by the same
+chunks and with nothing done to it; `ianet.retrieval.evaluate`; and the plain way, which sorts each
+row of the distances (`by_sorting`, as torchreid's Python ranking does). Then, at Market-1501's size
+only, re-ranking, and the plain way of that with whole N x N matrices (`by_matrices`, as its
+authors' code does; at MSMT17's size each of them would take 35 GB).
+
+Every case runs in a process of its own: seconds are the median of three (one where it is long),
+memory the peak above the features. Prints a table and writes benchmarks/evaluation.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import platform
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from rich.progress import track
+
+from ianet.reranking import KReciprocal
+from ianet.retrieval import CHUNK_BYTES, PAIR_BYTES, evaluate
+
+SIZES = {"market1501": (3_368, 15_913, 750), "msmt17": (11_659, 82_161, 3_060)}
+NUMBERS = 2_048  # of a feature
+CAMERAS = 6
+SPREAD = 4  # of an identity's images, in parts of that of the identities
+RESULTS = Path("benchmarks/evaluation.json")
+
+
+class Case(NamedTuple):
+    size: str
+    features: str  # "trained": identities are clusters that overlap; "random": there are none
+    way: str
+
+
+def made(case: Case) -> list[torch.Tensor]:
+    """The first six arguments of `evaluate`."""
+    queries, gallery, people = SIZES[case.size]
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(people, NUMBERS, generator=generator)
+    found: list[torch.Tensor] = []
+    for number in (queries, gallery):
+        ids = torch.randint(people, (number,), generator=generator)
+        features = torch.randn(number, NUMBERS, generator=generator)
+        if case.features == "trained":
+            for part, own in zip(features.split(4096), ids.split(4096), strict=True):
+                part.mul_(SPREAD).add_(centres[own])  # by parts: the peak is to be the scoring's
+        found += [features, ids, torch.randint(CAMERAS, (number,), generator=generator)]
+    return [found[place] for place in (0, 3, 1, 4, 2, 5)]
+
+
+def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> float:
+    step = CHUNK_BYTES // (PAIR_BYTES * len(gallery))
+    buffer = query.new_empty(step, len(gallery))
+    for rows in query.split(step):
+        torch.mm(rows, gallery.T, out=buffer[: len(rows)])
+    return math.nan
+
+
+def ours(*arguments: torch.Tensor) -> float:
+    return evaluate(*arguments).mAP
+
+
+def reranked(*arguments: torch.Tensor) -> float:
+    return evaluate(*arguments, reranking=KReciprocal()).mAP
+
+
+def by_sorting(*arguments: torch.Tensor) -> float:
+    query, gallery, *labels = (each.numpy() for each in arguments)
+    query, gallery = (
+        each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)
+    )
+    return _sorted(1 - query @ gallery.T, *labels)
+
+
+def by_matrices(*arguments: torch.Tensor) -> float:
+    query, gallery, *labels = (each.numpy() for each in arguments)
+    images = np.concatenate([query, gallery])
+    images /= np.linalg.norm(images, axis=1, keepdims=True)
+    return _sorted(_reranked_by_matrices(images, len(query), KReciprocal()), *labels)
+
+
+def _sorted(distances: NDArray[Any], *labels: NDArray[np.int64]) -> float:
+    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    order = distances.argsort(1)
+    precisions = []
+    for row in range(len(distances)):
+        ranked = order[row]
+        same = gallery_ids[ranked] == query_ids[row]
+        kept = ~(same & (gallery_cameras[ranked] == query_cameras[row]))
+        matches = same[kept]
+        if matches.any():
+            ranks = np.flatnonzero(matches) + 1
+            precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
+    return float(np.mean(precisions))
+
+
+def _reranked_by_matrices(
+    images: NDArray[np.float32], queries: int, options: KReciprocal
+) -> NDArray[np.float32]:
+    size, k1 = len(images), options.k1
+    distance = np.maximum(2 - 2 * images @ images.T, 0)
+    distance /= distance.max(1, keepdims=True)
+    order = distance.argsort(1)
+
+    def reciprocal(image: int, k: int) -> NDArray[np.int64]:
+        near = order[image, : k + 1]
+        return near[(order[near, : k + 1] == image).any(1)]
+
+    described = np.zeros_like(distance)
+    for image in range(size):
+        own = reciprocal(image, k1)
+        expanded = [own]
+        for other in own:
+            theirs = reciprocal(other, round(k1 / 2))
+            if len(np.intersect1d(theirs, own)) > 2 / 3 * len(theirs):
+                expanded.append(theirs)
+        members = np.unique(np.concatenate(expanded))
+        weights = np.exp(-distance[image, members])
+        described[image, members] = weights / weights.sum()
+    described = np.stack([described[order[row, : options.k2]].mean(0) for row in range(size)])
+    columns = [np.flatnonzero(described[:, image]) for image in range(size)]
+    found = np.empty((queries, size), np.float32)
+    for row in range(queries):
+        shared = np.zeros(size, np.float32)
+        for column in np.flatnonzero(described[row]):
+            others = columns[column]
+            shared[others] += np.minimum(described[row, column], described[others, column])
+        found[row] = 1 - shared / (2 - shared)
+    final = (1 - options.weight) * found + options.weight * distance[:queries]
+    return final[:, queries:]
+
+
+WAYS: dict[str, tuple[Callable[..., float], int]] = {
+    "matrix product": (product, 3),
+    "evaluate": (ours, 3),
+    "sorting": (by_sorting, 1),
+    "evaluate, re-ranked": (reranked, 1),
+    "re-ranked by matrices": (by_matrices, 1),
+}
+
+
+def peak() -> int:
+    """Bytes that this process has held at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measured(case: Case) -> dict[str, Any]:
+    arguments = made(case)
+    score, times = WAYS[case.way]
+    before, seconds, found = peak(), [], 0.0
+    for _ in range(times):
+        started = time.perf_counter()
+        found = score(*arguments)
+        seconds.append(time.perf_counter() - started)
+    return {
+        **case._asdict(),
+        "seconds": round(median(seconds), 2),
+        "GB": round((peak() - before) / 1e9, 2),
+        "mAP": None if math.isnan(found) else round(found, 5),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], default=list(SIZES))
+    cases = [
+        Case(size, features, way)
+        for size in parser.parse_args().sizes or SIZES
+        for features in ("trained", "random")
+        for way in WAYS
+        if size == "market1501" or "re-ranked" not in way
+    ]
+    rows = []
+    for case in track(cases, "scoring"):
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            rows.append(alone.apply(measured, (case,)))
+    table = pd.DataFrame(rows)
+    print(table.to_markdown(index=False))
+    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
