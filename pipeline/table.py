@@ -40,7 +40,8 @@ class Results(NamedTuple):
 
 
 def cells(table: Scored, plan: Plan, results: Results) -> pd.DataFrame:
-    """One row for each cell, in percent; NaN where there is no number.
+    """One row for each cell, in percent; NaN where there is no number. A rival has cells for the
+    data sets of which the paper quotes it.
 
     Args:
         table: what the experiment asks for.
@@ -59,6 +60,8 @@ def cells(table: Scored, plan: Plan, results: Results) -> pd.DataFrame:
     rows = []
     for row, evaluations in needed:
         for dataset in dict.fromkeys([*datasets, *table.printed]):
+            if row.network is None and dataset not in row.paper:
+                continue  # a rival of which nothing is known here
             own = [one for one in evaluations if one.on == dataset]
             scores = [results.scores[one] for one in own]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))
