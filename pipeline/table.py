@@ -208,7 +208,9 @@ def read(name: str, table: Scored, plan: Plan) -> Results:
 def section(name: str, table: Scored, plan: Plan) -> tuple[pd.DataFrame, page.Section]:
     """The cells of a table, and how a page shows them."""
     frame = cells(table, plan, read(name, table, plan))
-    parts = [shown(frame, str(dataset)) for dataset in frame.dataset.unique()]
+    at_hand = plan.settings.at_hand
+    datasets = sorted(frame.dataset.unique(), key=lambda dataset: dataset not in at_hand)
+    parts = [shown(frame, str(dataset)) for dataset in datasets]
     return frame, page.Section(name, table.title, table.caption, parts, notes(frame, table, plan))
 
 
