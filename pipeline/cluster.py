@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -77,6 +78,8 @@ def shared() -> Iterator[None]:
 
 
 def _start() -> None:
+    if ADDRESS in os.environ:
+        _reach(os.environ[ADDRESS])
     # Not all cores of the machine, where this process is bound to some of them.
     bound = hasattr(os, "sched_getaffinity") and ADDRESS not in os.environ
     ray.init(
@@ -87,6 +90,24 @@ def _start() -> None:
         logging_level=logging.ERROR,
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def _reach(address: str) -> None:
+    """Refuse an address at which nothing answers: Ray would try it for ever.
+
+    Raises:
+        ConnectionError: with what to do.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto" and "local" are for Ray to find
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray answers at {address} ({error.strerror or error}): start it (`ray start "
+            f"--head`), or unset {ADDRESS} for one on this machine"
+        ) from error
 
 
 def _held() -> tuple[int, int]:

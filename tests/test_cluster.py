@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from pipeline import cluster
@@ -60,3 +62,15 @@ def test_more_workers_than_ray_holds_are_told(monkeypatch: pytest.MonkeyPatch) -
     holding(monkeypatch, 0, 2, shared=False)
     with pytest.raises(ValueError, match="workers is 3, but Ray holds 0 GPUs and 2 CPU cores"):
         cluster.scaling(3)
+
+
+def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv(cluster.ADDRESS, address)
+    with (
+        pytest.raises(ConnectionError, match=f"no Ray answers at {address} .*unset RAY_ADDRESS"),
+        cluster.starting() as ready,
+    ):
+        ready()
