@@ -20,8 +20,8 @@ from ianet.network import load as load_network
 from ianet.receptive import relation_entropy
 from pipeline import tracking
 from pipeline.parts import part_of
-from pipeline.plan import DESCRIPTION, PREPARED, Evaluation, Run
-from pipeline.settings import RecipeSettings, load
+from pipeline.plan import DESCRIPTION, PREPARED, Evaluation, Run, checked
+from pipeline.settings import RecipeSettings, check_known, load
 from pipeline.shell import run_parser, stage, write_whole
 
 RANKS = np.arange(1, 51)
@@ -83,8 +83,10 @@ def main() -> None:
     parser.add_argument("on", help="data set that is scored")
     arguments = vars(parser.parse_args())
     on = arguments.pop("on")
-    evaluation = Evaluation(Run(**arguments), on)
-    recipe = load().recipes[evaluation.run.recipe]
+    settings = load()
+    check_known(on, settings.datasets, "the command", "datasets of params.yaml")
+    evaluation = Evaluation(checked(Run(**arguments), settings), on)
+    recipe = settings.recipes[evaluation.run.recipe]
     each, means, entropy = scored(evaluation, recipe)
     # Under the names of their means, so that a table's column names its contributions too.
     contributions = pd.concat([each[list(TOP)].rename(columns="top-{}".format), means], axis=1)

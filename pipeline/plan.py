@@ -26,7 +26,7 @@ from pipeline.experiments import (
     Table,
     experiments,
 )
-from pipeline.settings import Settings, SettingsError, load
+from pipeline.settings import Settings, SettingsError, check_known, load
 from pipeline.shell import stage, write_whole
 
 Kind = TypeVar("Kind", bound=Sheet)
@@ -180,6 +180,18 @@ class Plan:
                 f"{EXPERIMENTS / name}.yaml is of another kind: choose {', '.join(own)}"
             )
         return sheet
+
+
+def checked(run: Run, settings: Settings) -> Run:
+    """A run that a command names.
+
+    Raises:
+        ValueError: params.yaml lacks its data set, network or recipe.
+    """
+    check_known(run.dataset, settings.datasets, "the command", "datasets of params.yaml")
+    check_known(run.network, settings.networks, "the command", "networks of params.yaml")
+    check_known(run.recipe, settings.recipes, "the command", "recipes of params.yaml")
+    return run
 
 
 def load_plan() -> Plan:

@@ -19,7 +19,7 @@ from ianet.datasets.listing import split_columns
 from pipeline.parts import held_out_of
 from pipeline.plan import DESCRIPTION, PREPARED
 from pipeline.readers import read
-from pipeline.settings import PARAMS, load
+from pipeline.settings import PARAMS, check_known, load
 from pipeline.shell import stage
 
 
@@ -54,7 +54,10 @@ def main() -> None:
     parser.add_argument("dataset", help="name in params.yaml")
     parser.add_argument("sizes", nargs="+", metavar="HEIGHTxWIDTH", help="in pixels")
     arguments = parser.parse_args()
-    settings = load().datasets[arguments.dataset]
+    sizes = {text: size_of(text) for text in arguments.sizes}
+    datasets = load().datasets
+    check_known(arguments.dataset, datasets, "the command", f"datasets of {PARAMS}")
+    settings = datasets[arguments.dataset]
     listing = read(
         settings.reader,
         settings.source,
@@ -75,7 +78,7 @@ def main() -> None:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
-        targets = {size_of(size): part / f"{size}.npy" for size in arguments.sizes}
+        targets = {size: part / f"{text}.npy" for text, size in sizes.items()}
         packing = images.pack(listing.open, table.path.tolist(), targets)
         for _ in track(packing, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
             pass
@@ -97,6 +100,8 @@ def numbered(labels: pd.Series) -> pd.Series:
 
 def size_of(text: str) -> images.Size:
     height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise ValueError(f"size is {text!r}: give HEIGHTxWIDTH, such as 256x128")
     return int(height), int(width)
 
 

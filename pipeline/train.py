@@ -9,13 +9,14 @@ was killed goes on from the last of them when it is started again.
 from __future__ import annotations
 
 from pipeline import cluster
-from pipeline.plan import Run, load_plan
+from pipeline.plan import Run, checked, load_plan
 from pipeline.shell import run_parser, stage
 
 
 def main() -> None:
-    run = Run(**vars(run_parser(__doc__).parse_args()))
+    arguments = vars(run_parser(__doc__).parse_args())
     plan = load_plan()
+    run = checked(Run(**arguments), plan.settings)
     with cluster.starting() as ready:
         # torch, torchvision and MLflow take as long to import as Ray takes to start.
         from pipeline import driver

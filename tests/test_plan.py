@@ -14,7 +14,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import plan, settings, sources
 from pipeline.experiments import Portraits, Scored, Table, experiments
-from pipeline.plan import Evaluation, Plan
+from pipeline.plan import Evaluation, Plan, Run
 from pipeline.settings import Settings, SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +33,19 @@ def datasets(**changes: dict[str, Any]) -> dict[str, Any]:
     """The section of params.yaml with some options changed."""
     section = yaml.safe_load(Path("params.yaml").read_text())["datasets"]
     return {name: {**options, **changes.get(name, {})} for name, options in section.items()}
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (Run("synthetc", "base", "quick", 0), "names 'synthetc', but datasets of params.yaml has"),
+        (Run("synthetic", "bas", "quick", 0), "names 'bas', but networks of params.yaml has"),
+        (Run("synthetic", "base", "quik", 0), "names 'quik', but recipes of params.yaml has"),
+    ],
+)
+def test_a_command_with_a_name_that_is_not_there(run: Run, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plan.checked(run, settings.load())
 
 
 def test_dvc_yaml_is_up_to_date() -> None:
