@@ -193,6 +193,8 @@ class View:
         )
 
     def _left(self) -> str:
+        if len(self.done) == len(self.jobs):
+            return "all done"
         passed = time.monotonic() - self.started
         left = passed / max(len(self.done), 1) * (len(self.jobs) - len(self.done))
         return f"about {minutes(left / 60)} left"
