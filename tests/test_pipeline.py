@@ -345,6 +345,9 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
     assert "Traceback" not in output
     assert not (untrained.folder / "runs" / KEY).exists()
     assert epochs_done(untrained) >= 1
+    assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
+    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
 
 def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
