@@ -180,10 +180,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("sizes", nargs="*", choices=[*SIZES, []], default=list(SIZES))
+    parser.add_argument("sizes", nargs="*", help=f"of {', '.join(SIZES)}; all if none is named")
+    sizes = parser.parse_args().sizes or list(SIZES)
+    if unknown := set(sizes) - set(SIZES):
+        parser.error(f"{', '.join(unknown)}: choose of {', '.join(SIZES)}")
     cases = [
         Case(size, features, way)
-        for size in parser.parse_args().sizes or SIZES
+        for size in sizes
         for features in ("trained", "random")
         for way in WAYS
         if size == "market1501" or "re-ranked" not in way
