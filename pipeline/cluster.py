@@ -80,16 +80,20 @@ def shared() -> Iterator[None]:
 def _start() -> None:
     if ADDRESS in os.environ:
         _reach(os.environ[ADDRESS])
-    # Not all cores of the machine, where this process is bound to some of them.
-    bound = hasattr(os, "sched_getaffinity") and ADDRESS not in os.environ
+    own = ADDRESS not in os.environ
     ray.init(
-        num_cpus=len(os.sched_getaffinity(0)) if bound else None,
-        # Of a Ray of its own; a shared one has it or not.
-        include_dashboard=None if ADDRESS in os.environ else False,
+        # A Ray that is there already has its cores, and its dashboard or none.
+        num_cpus=cores() if own else None,
+        include_dashboard=False if own else None,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def cores() -> int:
+    """The CPU cores of this machine, or those of them that this process is bound to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _reach(address: str) -> None:

@@ -40,11 +40,6 @@ TRIES = 5  # at a lock of DVC's that another process holds
 BUSY = ("Unable to acquire lock", "is busy")
 
 
-def cores() -> int:
-    """How many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def stale(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """Those whose training or evaluation DVC would run.
 
@@ -218,7 +213,7 @@ def _worked_off(todo: Sequence[Evaluation], settings: Settings) -> list[Job]:
 
     with cluster.shared():
         held = cluster.trainings(settings.workers)
-        threads = max(cores() // held, 1)
+        threads = max(cluster.cores() // held, 1)
         jobs = [Job(run, [one for one in todo if one.run == run], threads) for run in runs_of(todo)]
         print(f", {min(held, len(jobs))} at a time", end="")
         known = [settings.recipes[job.run.recipe].minutes for job in jobs]
