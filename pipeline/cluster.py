@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,13 +49,19 @@ def starting() -> Iterator[Callable[[], None]]:
     or one of its own, started on this machine.
 
     Yields:
-        What waits until Ray is there; it raises what its start raised.
+        What waits until Ray is there, to be called in the main thread; it raises what Ray's start
+        raised.
     """
-    # In a thread Ray leaves the signal handlers of this process as they are.
     with ThreadPoolExecutor(max_workers=1) as background:
         started = background.submit(_start)
+
+        def ready() -> None:
+            started.result()
+            # Ray's own handler, beneath Python's, would abort and leave its processes behind.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
         try:
-            yield started.result
+            yield ready
         finally:
             started.exception()  # half started, it could not be shut down
             ray.shutdown()

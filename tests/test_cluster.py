@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
+import sys
 
+import psutil
 import pytest
 
 from pipeline import cluster
@@ -74,3 +78,26 @@ def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyP
         cluster.starting() as ready,
     ):
         ready()
+
+
+def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
+    program = (
+        "import time\nfrom pipeline import cluster\nfrom pipeline.shell import stage\n"
+        "with stage(), cluster.shared():\n    print('up', flush=True)\n    time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    started = psutil.Process(process.pid).children(recursive=True)
+    assert started
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == "stopped; the same command goes on from here\n"
+    _, left = psutil.wait_procs(started, timeout=20)
+    assert left == []
