@@ -18,7 +18,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit, labels_of
 from pipeline.parts import part_of
 
-REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second")
+REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
 
 
 def train_on_worker(config: dict[str, Any]) -> None:

@@ -329,13 +329,23 @@ def test_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
 def test_mixed_precision_learns_as_float32_does(added: dict[str, Any]) -> None:
     images, labels = data()
     losses = {}
-    for precision in ("float32", "bfloat16"):
+    for precision, bits in (("float32", 32), ("bfloat16", 16)):
         network = copy.deepcopy(small())
         options = recipe(precision=precision, **added)
         losses[precision] = list(fit(network, images, labels, options, seed=0, device=CPU))[-1]
+        assert losses[precision].bits == bits
         assert next(network.parameters()).dtype == torch.float32
     assert losses["bfloat16"].loss == pytest.approx(losses["float32"].loss, rel=0.02)
     assert losses["bfloat16"].loss != losses["float32"].loss
+
+
+@pytest.mark.parametrize(("able", "bits"), [({"avx512_bf16": True}, 16), ({"avx2": True}, 32)])
+def test_precision_by_what_the_device_can(
+    able: dict[str, bool], bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    epochs = fit(small(), *data(), recipe(precision="auto"), seed=0, device=CPU)
+    assert next(epochs).bits == bits
 
 
 @pytest.mark.parametrize(
