@@ -1,4 +1,5 @@
 # make repro    every table and figure         make repro ONLY=table4f    one, and what it needs
+# make search ONLY=sigma    a search of experiments/search_*.yaml
 # make test     all checks                     make plan    dvc.yaml from params.yaml
 # make ui       the runs in MLflow's pages
 
@@ -7,12 +8,16 @@ BIN := $(CURDIR)/.venv/bin
 INSTALLED := .venv/installed
 export PATH := $(BIN):$(PATH)
 
-.PHONY: repro test plan ui lock
+.PHONY: repro search test plan ui lock
 .DELETE_ON_ERROR:
 
 repro: $(INSTALLED)
 	@python -m pipeline.repro $(ONLY)
 	@echo "All on one page: results/report.html. Runs: make ui"
+
+search: $(INSTALLED)
+	@test -n "$(ONLY)" || { echo "error: name a search: make search ONLY=sigma"; exit 1; }
+	@dvc repro searches/dvc.yaml:search@$(ONLY)
 
 plan: $(INSTALLED)
 	@python -m pipeline.plan

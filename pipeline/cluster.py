@@ -13,7 +13,8 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 for _name, _value in {
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -35,25 +36,31 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
 
+CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
 ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads it
 
 
 @contextmanager
-def starting() -> Iterator[Callable[[], None]]:
+def starting(*, dashboard: bool = False) -> Iterator[Callable[[], None]]:
     """Ray, while the caller imports, checks and connects: the shared one that RAY_ADDRESS names,
     or one of its own, started on this machine.
+
+    Args:
+        dashboard: whether its own Ray has one. Without its API, Ray Train cannot free what a
+            trial held that Ray Tune stopped early.
 
     Yields:
         What waits until Ray is there, to be called in the main thread; it raises what Ray's start
         raised.
     """
     with ThreadPoolExecutor(max_workers=1) as background:
-        started = background.submit(_start)
+        started = background.submit(_start, dashboard)
 
         def ready() -> None:
             started.result()
@@ -72,7 +79,7 @@ def shared() -> Iterator[None]:
     """Ray for the trainings that this process starts, which find it by RAY_ADDRESS: the one that
     this names already, or one on this machine, which ends with this process.
     """
-    own = ADDRESS not in os.environ
+    own = alone()
     with starting() as ready:
         ready()
         try:
@@ -84,18 +91,64 @@ def shared() -> Iterator[None]:
                 os.environ.pop(ADDRESS, None)
 
 
-def _start() -> None:
+def _start(dashboard: bool) -> None:
     if ADDRESS in os.environ:
         _reach(os.environ[ADDRESS])
-    own = ADDRESS not in os.environ
-    ray.init(
+    own = alone()
+    options: dict[str, Any] = {
         # A Ray that is there already has its cores, and its dashboard or none.
-        num_cpus=cores() if own else None,
-        include_dashboard=False if own else None,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
+        "num_cpus": cores() if own else None,
+        "include_dashboard": dashboard if own else None,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+    }
+    ray.init(**options)
+    if len(_nodes()) > 1:
+        # Other machines have Ray and what it needs, but not this code.
+        ray.shutdown()
+        ray.init(**options, runtime_env={"py_modules": [str(one) for one in CODE]})
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_seen(*paths: Path) -> None:
+    """Refuse paths that a node of the cluster does not see as this process does.
+
+    Raises:
+        ValueError: names the node and the first such path.
+    """
+    nodes = _nodes()
+    if len(nodes) == 1:
+        return
+    remote = ray.remote(num_cpus=0)(_inodes)
+    wanted = _inodes(*paths)
+    asked = [
+        remote.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(*paths)
+        for node in nodes
+    ]
+    for node, inodes in zip(nodes, ray.get(asked), strict=True):
+        for path, own, there in zip(paths, wanted, inodes, strict=True):
+            if own != there:
+                raise ValueError(
+                    f"node {node['NodeManagerAddress']} of the Ray cluster does not see {path}: "
+                    "put the project on a file system that all nodes share (NFS), under the same "
+                    f"path, or unset {ADDRESS} to train on this machine alone"
+                )
+
+
+def _inodes(*paths: Path) -> list[int | None]:
+    """By which a shared file system knows each file or folder; another of that name has another."""
+    return [path.stat().st_ino if path.exists() else None for path in paths]
+
+
+def alone() -> bool:
+    """Whether no Ray is named that others may use, too."""
+    return ADDRESS not in os.environ
 
 
 def cores() -> int:
@@ -137,12 +190,13 @@ def trainings(workers: int | str) -> int:
     return max((gpus or cores) // (1 if workers == "auto" else int(workers)), 1)
 
 
-def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
-    """Resources of one training. A worker has a GPU where there are any. A shared Ray gives it
-    its part of the CPU cores, and to a training alone they all go.
+def scaling(workers: int | str, *, alone: bool) -> tuple[ScalingConfig, int]:
+    """Resources of one training. A worker has a GPU where there are any. One of several trainings
+    has its part of the CPU cores, and to a training alone they all go.
 
     Args:
-        workers: a number, or "auto": one for each GPU, one where there is none or Ray is shared.
+        workers: a number, or "auto": one for each GPU, one where there is none or it is not alone.
+        alone: whether it is the only training on this Ray.
 
     Returns:
         For Ray Train, and the CPU cores of a worker.
@@ -154,7 +208,6 @@ def scaling(workers: int | str) -> tuple[ScalingConfig, int]:
 
     gpus, cores = _held()
     most = gpus or cores
-    alone = ADDRESS not in os.environ
     number = (max(gpus, 1) if alone else 1) if workers == "auto" else int(workers)
     if number > most:
         raise ValueError(

@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,13 @@ from typing import Any
 
 import pandas as pd
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig
+from ray.train import (
+    CheckpointConfig,
+    FailureConfig,
+    Result,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.torch import TorchTrainer
 
 from ianet import network as networks
@@ -25,10 +31,11 @@ from ianet.training import Recipe
 from pipeline import cluster, tracking
 from pipeline.display import Display
 from pipeline.plan import Plan, Run, runs_of
-from pipeline.settings import SettingsError, options
+from pipeline.settings import RecipeSettings, SettingsError, options
 from pipeline.worker import train_on_worker
 
 SCRATCH = Path("build/training")
+PROGRESS, BATCHES = "progress.jsonl", "batches.json"  # what the first worker tells, in there
 DIGITS = 12  # of a configuration's digest, in the name of its scratch folder
 
 
@@ -46,30 +53,15 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     """
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
-    description = {**recipe.network, **settings.networks[run.network]}
-    training = options(Recipe, recipe.training, f"recipes.{run.recipe}.training")
-    network = options(NetworkOptions, description, f"networks.{run.network}")
-    Network(2, network)  # a mistake in it is told now, in a second
-    config: dict[str, Any] = {
-        "table": str((run.prepared / "table.parquet").resolve()),
-        "images": str((run.prepared / f"{recipe.size}.npy").resolve()),
-        "hold_out": recipe.hold_out,
-        "seed": run.seed,
-        "network": asdict(network),
-        "training": asdict(training),
-    }
+    network, config = configured(run, settings.networks[run.network], recipe)
     digest = hashlib.sha256(Path(config["table"]).read_bytes())
     digest.update(json.dumps(config, sort_keys=True).encode())
     # A changed configuration never goes on from the weights of an older one.
     name = f"{run.key}-{digest.hexdigest()[:DIGITS]}"
-    with _alone(run.key):
-        scratch = SCRATCH / name
-        scratch.mkdir(parents=True, exist_ok=True)
-        config["progress"] = str((scratch / "progress.jsonl").resolve())
-        config["batches"] = str((scratch / "batches.json").resolve())
+    with alone(run.key):
         with (
             tracking.training(run, digest.hexdigest(), settings, config) as tracked,
-            Display(run, runs_of(plan.evaluations()), training.epochs) as display,
+            Display(run, runs_of(plan.evaluations()), config["training"]["epochs"]) as display,
         ):
 
             def log(report: dict[str, float]) -> None:
@@ -77,15 +69,81 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
                 tracked.epoch(report)
 
             ready()
-            last = _run_workers(config, name, settings.workers, log, display.part)
-            _write(run, network, last, digest.hexdigest())
+            last = run_workers(config, name, settings.workers, log, display.part)
+            _write(run, restored(network, last), last, digest.hexdigest())
             tracked.model(run)
         # Also what an earlier configuration of this run left behind when it was stopped.
         for scratch in SCRATCH.glob(f"{run.key}-{'[0-9a-f]' * DIGITS}"):
             shutil.rmtree(scratch)
 
 
-def _run_workers(
+def configured(
+    run: Run, network: Mapping[str, Any], recipe: RecipeSettings
+) -> tuple[NetworkOptions, dict[str, Any]]:
+    """The network's options, and the plain data that a worker trains by.
+
+    Args:
+        run: what it is called.
+        network, recipe: what these names stand for.
+
+    Raises:
+        SettingsError: an option is wrong.
+        ValueError: the options contradict each other.
+    """
+    training = options(Recipe, recipe.training, f"recipes.{run.recipe}.training")
+    described = options(NetworkOptions, {**recipe.network, **network}, f"networks.{run.network}")
+    Network(2, described)  # a mistake in it is told now, in a second
+    return described, {
+        "table": str((run.prepared / "table.parquet").resolve()),
+        "images": str((run.prepared / f"{recipe.size}.npy").resolve()),
+        "hold_out": recipe.hold_out,
+        "seed": run.seed,
+        "network": asdict(described),
+        "training": asdict(training),
+    }
+
+
+def trainer(
+    config: dict[str, Any],
+    name: str,
+    scaling: ScalingConfig,
+    *,
+    storage: Path,
+    score: bool = False,
+    callbacks: Sequence[Any] = (),
+) -> TorchTrainer:
+    """The training of that name, which goes on from its last checkpoint.
+
+    Args:
+        config: of `configured`, and "threads", the CPU cores of a worker.
+        name: of its folder in `storage`.
+        scaling: of `cluster.scaling`.
+        storage: an absolute path.
+        score: whether each epoch is scored too, on what the worker does not train on.
+        callbacks: of Ray Train's controller.
+    """
+    scratch = storage / name
+    scratch.mkdir(parents=True, exist_ok=True)
+    return TorchTrainer(
+        train_on_worker,
+        train_loop_config={
+            **config,
+            "score": score,
+            "progress": str(scratch / PROGRESS),
+            "batches": str(scratch / BATCHES),
+        },
+        scaling_config=scaling,
+        run_config=RunConfig(
+            name=name,
+            storage_path=str(storage),
+            failure_config=FailureConfig(max_failures=3),
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def run_workers(
     config: dict[str, Any],
     name: str,
     workers: int | str,
@@ -104,26 +162,22 @@ def _run_workers(
     Returns:
         The last checkpoint: "state" of `fit`, and the "history", one report an epoch.
     """
-    scaling, config["threads"] = cluster.scaling(workers)
-    trainer = TorchTrainer(
-        train_on_worker,
-        train_loop_config=config,
-        scaling_config=scaling,
-        run_config=RunConfig(
-            name=name,
-            storage_path=str(SCRATCH.resolve()),
-            failure_config=FailureConfig(max_failures=3),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-        ),
-    )
+    cluster.check_seen(Path(config["table"]), Path(config["images"]), SCRATCH.resolve())
+    scaling, threads = cluster.scaling(workers, alone=cluster.alone())
+    training = trainer({**config, "threads": threads}, name, scaling, storage=SCRATCH.resolve())
     done = threading.Event()
-    follower = threading.Thread(target=_follow, args=(config, done, on_epoch, on_part))
+    follower = threading.Thread(target=_follow, args=(SCRATCH / name, done, on_epoch, on_part))
     follower.start()
     try:
-        result = trainer.fit()
+        result = training.fit()
     finally:
         done.set()
         follower.join()
+    return last_of(result)
+
+
+def last_of(result: Result) -> dict[str, Any]:
+    """The last checkpoint of a training, see `run_workers`."""
     assert result.checkpoint is not None  # there is at least one epoch
     with result.checkpoint.as_directory() as folder:
         last: dict[str, Any] = torch.load(Path(folder) / "state.pt", weights_only=True)
@@ -131,13 +185,13 @@ def _run_workers(
 
 
 def _follow(
-    config: dict[str, Any],
+    scratch: Path,
     done: threading.Event,
     on_epoch: Callable[[dict[str, float]], None],
     on_part: Callable[[dict[str, float]], None],
 ) -> None:
     """Hand on what the first worker writes; an epoch that was repeated after a kill, once."""
-    progress, batches = Path(config["progress"]), Path(config["batches"])
+    progress, batches = scratch / PROGRESS, scratch / BATCHES
     seen = 0
     while True:
         last = done.wait(0.5)
@@ -155,8 +209,8 @@ def _follow(
 
 
 @contextmanager
-def _alone(key: str) -> Iterator[None]:
-    """Refuse to train a run that another process is training: DVC killed leaves it running."""
+def alone(key: str) -> Iterator[None]:
+    """Refuse what another process is at already: DVC killed leaves a training running."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with (SCRATCH / f"{key}.lock").open("w") as lock:
         try:
@@ -169,11 +223,16 @@ def _alone(key: str) -> Iterator[None]:
         yield
 
 
-def _write(run: Run, options: NetworkOptions, last: dict[str, Any], digest: str) -> None:
-    """runs/<run>, whole or not at all; the digest finds its MLflow run again."""
+def restored(options: NetworkOptions, last: dict[str, Any]) -> Network:
+    """The network of a last checkpoint."""
     weights = last["state"]["network"]
     network = Network(weights["classifier.weight"].shape[0], options)
     network.load_state_dict(weights)
+    return network
+
+
+def _write(run: Run, network: Network, last: dict[str, Any], digest: str) -> None:
+    """runs/<run>, whole or not at all; the digest finds its MLflow run again."""
     part = run.folder.with_name(f".{run.key}.{os.getpid()}")
     part.mkdir(parents=True)
     networks.save(network, part)

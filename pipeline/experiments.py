@@ -1,4 +1,4 @@
-"""experiments/*.yaml: one file a table or figure, as validated, frozen values."""
+"""experiments/*.yaml: one file a table, figure or search, as validated, frozen values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Metric = Literal["top-1", "top-5", "top-10", "mAP", "mINP", "entropy"]
 
 
 class Sheet(Value):
-    """What every table and figure has."""
+    """What every table, figure and search has."""
 
     title: str
     caption: str
@@ -185,11 +185,94 @@ class Portraits(Sheet):
     channels: tuple[Annotated[int, Field(ge=1)], ...] = ()
 
 
-Experiment = Annotated[Table | Curve | Costs | Portraits, Field(discriminator="kind")]
+class Values(Value):
+    """One of these."""
+
+    values: tuple[Any, ...] = Field(min_length=1)
+
+
+class Subsets(Value):
+    """One of the subsets of these but for the empty one."""
+
+    subsets: tuple[Any, ...] = Field(min_length=1)
+
+
+class Integers(Value):
+    """A whole number from the first to the last."""
+
+    integers: tuple[int, int]
+
+
+class Uniform(Value):
+    """A number between two, each as likely."""
+
+    uniform: tuple[float, float]
+
+
+class LogUniform(Value):
+    """A number between two above 0, its logarithm as likely everywhere."""
+
+    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Twice(Value):
+    """Twice the value of another option that is searched."""
+
+    twice: str
+
+
+Choices = Values | Subsets | Integers | Uniform | LogUniform | Twice
+COUNTABLE = (Values, Subsets)
+
+
+class Search(Sheet):
+    """A search for the best values of options, scored on held-out identities.
+
+    Attributes:
+        dataset, network, recipe, seed: the run whose options are searched.
+        space: what each option may be. An option is named by its place in a network's or a
+            recipe's entry of params.yaml, `network.after.stage3.sigma.0` or `training.lr`.
+        algorithm: "grid" tries every combination, "random" draws them, "optuna" draws them by
+            what the earlier ones gave (tree-structured Parzen estimator).
+        trials: how many, for all but "grid".
+        scheduler: "asha" stops trials early that fall behind the others, "none" stops none.
+        maximise: the score.
+    """
+
+    kind: Literal["search"]
+    dataset: Name
+    network: Name
+    recipe: Name
+    seed: int = Field(0, ge=0)
+    space: dict[str, Choices] = Field(min_length=1)
+    algorithm: Literal["grid", "random", "optuna"]
+    trials: int | None = Field(None, ge=1)
+    scheduler: Literal["none", "asha"] = "none"
+    maximise: Literal["mAP", "top-1"] = "mAP"
+
+    @model_validator(mode="after")
+    def _is_a_space(self) -> Search:
+        for name, choices in self.space.items():
+            if not name.startswith(("network.", "training.")):
+                raise ValueError(f"space: {name!r} must start with network. or training.")
+            if name in ("training.height", "training.width"):
+                raise ValueError(f"space: images are prepared at one size, so {name} is given")
+            if isinstance(choices, Twice) and isinstance(
+                self.space.get(choices.twice, choices), Twice
+            ):
+                raise ValueError(f"space: {name} is twice {choices.twice!r}, which is not searched")
+            if self.algorithm == "grid" and not isinstance(choices, (*COUNTABLE, Twice)):
+                raise ValueError(f"space: a grid cannot count {name}: give its values")
+        if (self.algorithm == "grid") == (self.trials is not None):
+            raise ValueError("trials must be given, but not with a grid, which tries all")
+        return self
+
+
+Experiment = Annotated[Table | Curve | Costs | Portraits | Search, Field(discriminator="kind")]
 
 
 def experiments(settings: Settings) -> dict[str, Sheet]:
-    """experiments/*.yaml by name: the paper's tables, then others, then figures.
+    """experiments/*.yaml by name: the paper's tables, then others, figures, searches.
 
     Raises:
         SettingsError: none there, one of them wrong, or a name that params.yaml lacks.
@@ -203,7 +286,7 @@ def experiments(settings: Settings) -> dict[str, Sheet]:
             _check_names(sheet, settings)
         except ValueError as error:
             raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
-    order = (Table, Costs, Curve, Portraits)
+    order = (Table, Costs, Curve, Portraits, Search)
 
     def place(item: tuple[str, Sheet]) -> tuple[int, bool]:
         _, sheet = item
@@ -213,7 +296,11 @@ def experiments(settings: Settings) -> dict[str, Sheet]:
 
 
 def _check_names(sheet: Sheet, settings: Settings) -> None:
-    if isinstance(sheet, Portraits):
+    if isinstance(sheet, Search):
+        check_known(sheet.dataset, settings.datasets, "dataset", "datasets")
+        check_known(sheet.network, settings.networks, "network", "networks")
+        check_known(sheet.recipe, settings.recipes, "recipe", "recipes")
+    elif isinstance(sheet, Portraits):
         check_known(sheet.network, settings.networks, "network", "networks")
     elif isinstance(sheet, Costs):
         check_known(sheet.recipe, settings.recipes, "recipe", "recipes")

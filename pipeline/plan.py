@@ -22,6 +22,7 @@ from pipeline.experiments import (
     Portraits,
     Row,
     Scored,
+    Search,
     Sheet,
     Table,
     experiments,
@@ -32,12 +33,14 @@ from pipeline.shell import stage, write_whole
 Kind = TypeVar("Kind", bound=Sheet)
 
 PIPELINE = Path("dvc.yaml")
+SEARCHES = Path("searches/dvc.yaml")  # `dvc repro` makes the tables, not these
 SYNTHETIC = Path("data/synthetic.zip")
 PREPARED = Path("data/prepared")
 DESCRIPTION = "dataset.json"  # beside the table and the images of a prepared data set
 TABLES = Path("results/tables")
 FIGURES = Path("results/figures")
 REPORT = Path("results/report.html")
+TRAINING = ("pipeline/driver.py", "pipeline/worker.py", "pipeline/parts.py")
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -96,13 +99,18 @@ class Plan:
         self.settings = settings
         self._described = sheets
         self.sheets = {name: sheet for name, sheet in sheets.items() if self._shows(sheet)}
+        self.searches = {
+            name.removeprefix("search_"): sheet
+            for name, sheet in sheets.items()
+            if isinstance(sheet, Search) and sheet.dataset in settings.at_hand
+        }
 
     def _shows(self, sheet: Sheet) -> bool:
         if isinstance(sheet, Portraits):
             return self.portrayed(sheet) is not None
         if isinstance(sheet, Scored):
             return bool(sheet.printed) or any(own for _, own in self.rows(sheet))
-        return True
+        return not isinstance(sheet, Search)
 
     def datasets(self, sheet: Scored) -> list[str]:
         """The data sets at hand that a sheet shows: those for which the paper prints numbers in
@@ -225,6 +233,8 @@ def pipeline(plan: Plan) -> dict[str, Any]:
     for run, on in evaluations:
         for name in (run.dataset, on):
             sizes.setdefault(name, set()).add(size[run])
+    for search in plan.searches.values():
+        sizes.setdefault(search.dataset, set()).add(settings.recipes[search.recipe].size)
     arguments = "${item.dataset} ${item.network} ${item.recipe} ${item.seed}"
     stages: dict[str, Any] = {
         "plan": {
@@ -278,9 +288,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                     "data/prepared/${item.dataset}/${item.size}.npy",
                     "build/sources/networks/${item.network}/train.json",
                     "build/sources/recipes/${item.recipe}.json",
-                    "pipeline/driver.py",
-                    "pipeline/worker.py",
-                    "pipeline/parts.py",
+                    *TRAINING,
                 ],
                 "outs": ["runs/${key}"],
             },
@@ -306,6 +314,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                     "build/sources/networks/${item.network}/evaluate.json",
                     "build/sources/recipes/${item.recipe}.json",
                     "pipeline/evaluate.py",
+                    "pipeline/scoring.py",
                     "pipeline/parts.py",
                 ],
                 "metrics": [{"results/scores/${key}.json": {"cache": False}}],
@@ -422,16 +431,58 @@ def _report_stage(stages: Mapping[str, Any], evaluations: Iterable[Evaluation]) 
     }
 
 
-def rendered(plan: Plan) -> str:
-    """dvc.yaml as text."""
+def searching(plan: Plan) -> dict[str, Any]:
+    """The content of searches/dvc.yaml, whose commands and paths are the root's."""
+    stages = {
+        "search": {
+            "foreach": {
+                name: {
+                    "dataset": search.dataset,
+                    "network": search.network,
+                    "recipe": search.recipe,
+                    "size": plan.settings.recipes[search.recipe].size,
+                }
+                for name, search in plan.searches.items()
+            },
+            "do": {
+                "wdir": "..",
+                "desc": "search options by trials, each a training, on held-out identities",
+                "cmd": "python -m pipeline.search ${key}",
+                "deps": [
+                    f"{EXPERIMENTS}/search_${{key}}.yaml",
+                    "data/prepared/${item.dataset}/table.parquet",
+                    "data/prepared/${item.dataset}/${item.size}.npy",
+                    f"data/prepared/${{item.dataset}}/{DESCRIPTION}",
+                    "build/sources/networks/${item.network}/train.json",
+                    "build/sources/networks/${item.network}/evaluate.json",
+                    "build/sources/recipes/${item.recipe}.json",
+                    *TRAINING,
+                    "pipeline/scoring.py",
+                    "pipeline/search.py",
+                    "pipeline/space.py",
+                    "pipeline/trial.py",
+                ],
+                "outs": _written("results/searches/${key}"),
+            },
+        }
+    }
+    return {"stages": stages if plan.searches else {}}
+
+
+def rendered(plan: Plan) -> dict[Path, str]:
+    """dvc.yaml, and that of the searches, as text."""
+    return {PIPELINE: _dumped(pipeline(plan)), SEARCHES: _dumped(searching(plan))}
+
+
+def _dumped(content: dict[str, Any]) -> str:
     dumper = yaml.SafeDumper
     # DVC's `exp run -S` does not bear YAML anchors.
     dumper.ignore_aliases = lambda self, data: True  # type: ignore[method-assign]
-    return HEADER + yaml.dump(pipeline(plan), Dumper=dumper, sort_keys=False, width=100)
+    return HEADER + yaml.dump(content, Dumper=dumper, sort_keys=False, width=100)
 
 
 def write(plan: Plan) -> None:
-    """dvc.yaml, where it is not what the settings ask for.
+    """The files of `rendered`, where they are not what the settings ask for.
 
     Raises:
         SettingsError: a data set at hand does not lie where it should.
@@ -443,9 +494,9 @@ def write(plan: Plan) -> None:
                 f"{source} does not exist: put the data set {name} there, or set "
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
-    text = rendered(plan)
-    if not PIPELINE.exists() or PIPELINE.read_text() != text:
-        write_whole(PIPELINE, text)
+    for path, text in rendered(plan).items():
+        if not path.exists() or path.read_text() != text:
+            write_whole(path, text)
 
 
 def main() -> None:
@@ -457,11 +508,13 @@ def main() -> None:
         write(plan)
         runs = len(runs_of(plan.evaluations()))
         print(f"{PIPELINE}: {runs} runs for {len(plan.sheets)} tables and figures")
-    elif not PIPELINE.exists() or PIPELINE.read_text() != rendered(plan):
-        raise SettingsError(
-            f"{PIPELINE} is older than params.yaml or {EXPERIMENTS}/: run "
-            "`python -m pipeline.plan`, then `dvc repro` again"
-        )
+        return
+    for path, text in rendered(plan).items():
+        if not path.exists() or path.read_text() != text:
+            raise SettingsError(
+                f"{path} is older than params.yaml or {EXPERIMENTS}/: run "
+                "`python -m pipeline.plan`, then `dvc repro` again"
+            )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.plan import Evaluation, Run, load_plan, runs_of, write
+from pipeline.plan import PIPELINE, Evaluation, Run, load_plan, runs_of, write
 from pipeline.settings import Settings
 from pipeline.shell import stage
 
@@ -235,7 +235,7 @@ def main() -> None:
     settings = plan.settings
     evaluations = plan.evaluations(targets)
     write(plan)
-    if not targets and not _asked("status", "--json").strip("{}\n "):
+    if not targets and not _asked("status", "--json", str(PIPELINE)).strip("{}\n "):
         print(f"nothing to do: {len(runs_of(evaluations))} runs and all results are up to date")
         return
     datasets = dict.fromkeys(name for run, on in evaluations for name in (run.dataset, on))

@@ -27,7 +27,9 @@ import mlflow
 import pandas as pd
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from pipeline.experiments import Search
 from pipeline.plan import Run
 from pipeline.settings import Settings
 
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # half a second that a training need not spend
 
 EXPERIMENT = "ianet"
+SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 REPRODUCTION = "reproduction"
 LOCAL = "sqlite:///mlflow.db"
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
@@ -113,12 +116,76 @@ class Tracked:
         """Metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ..."""
         abroad = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
         metrics = {
-            f"{abroad}{scores['split']}_{name.replace('-', '_')}": scores[name]
-            for name in ("mAP", "mINP", "top-1", "top-5", "top-10", "entropy")
+            f"{abroad}{_under(name, scores['split'])}": scores[name]
+            for name in (*SCORES, "entropy")
             if scores[name] is not None  # not defined by the data set's protocol
         }
         self._try(lambda: mlflow.log_metrics(metrics))
         self._try(lambda: mlflow.log_figure(figure, f"{abroad}cmc.png"))
+
+
+class TrackedSearch(Tracked):
+    """The MLflow run of a search, with a child run for each trial."""
+
+    def __init__(self, run_id: str, key: str) -> None:
+        super().__init__(run_id)
+        self.parent, self.key = run_id, key
+        self.client = mlflow.MlflowClient()
+        self.children: dict[int, str] = {}
+
+    def begun(self, number: int, values: Mapping[str, Any]) -> None:
+        """A trial starts, or goes on."""
+        self._try(lambda: self.children.update({number: self._child(number, values)}))
+
+    def _child(self, number: int, values: Mapping[str, Any]) -> str:
+        tags = {"search": self.key, "trial": str(number), MLFLOW_PARENT_RUN_ID: self.parent}
+        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        experiment = self.client.get_run(self.parent).info.experiment_id
+        found = self.client.search_runs([experiment], wanted, max_results=1)
+        if found:
+            self.client.set_terminated(found[0].info.run_id, "RUNNING")
+            return str(found[0].info.run_id)
+        name = f"{self.key.rpartition('-')[0]} {number}"
+        child = str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
+        for option, value in values.items():
+            self.client.log_param(child, option, value)
+        return child
+
+    def epoch_of(self, number: int, report: Mapping[str, Any]) -> None:
+        """A trial's epoch is done."""
+        metrics = {
+            _under(name, "held-out"): float(report[name])
+            for name in ("loss", "accuracy", "lr", *SCORES)
+            if report.get(name) is not None
+        }
+        step = int(report["epoch"])
+        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=self.children[number]))
+
+    def ended(self, number: int, state: str, error: str) -> None:
+        """A trial ended: done, stopped early or failed."""
+        self._try(lambda: self._end(self.children[number], state, error))
+
+    def _end(self, child: str, state: str, error: str) -> None:
+        self.client.set_tag(child, "state", state)
+        if error:
+            self.client.set_tag(child, "error", error)
+        self.client.set_terminated(child, "FAILED" if error else "FINISHED")
+
+    def results(
+        self, folder: Path, values: Mapping[str, Any], scores: Mapping[str, float | None]
+    ) -> None:
+        """Files of the search, its best values, and their scores on test."""
+        metrics = {
+            _under(name, "test"): value for name, value in scores.items() if value is not None
+        }
+        self._try(lambda: mlflow.log_artifacts(str(folder), "search"))
+        self._try(lambda: mlflow.log_params({f"best.{name}": one for name, one in values.items()}))
+        self._try(lambda: mlflow.log_metrics(metrics))
+
+
+def _under(name: str, split: str) -> str:
+    """A metric's name in MLflow: of a score, with what was scored."""
+    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
 
 
 @contextmanager
@@ -137,8 +204,8 @@ def training(
         ConnectionError: MLflow does not answer.
     """
     connect()
-    begun = _find(run, digest)
-    with _opened(run, digest, begun) as tracked:
+    begun = _find(run.key, digest)
+    with _opened(_tags(run, digest), begun) as tracked:
         if begun is None:
             parameters = {
                 **run._asdict(),
@@ -159,8 +226,31 @@ def training(
 def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
     """The MLflow run of a training, to add its scores; a new one if this MLflow lacks it."""
     connect()
-    with _opened(run, digest, _find(run, digest)) as tracked:
+    with _opened(_tags(run, digest), _find(run.key, digest)) as tracked:
         yield tracked
+
+
+@contextmanager
+def search(name: str, key: str, sheet: Search) -> Iterator[TrackedSearch]:
+    """The MLflow run of a search, new or, after a kill, the one that was begun.
+
+    Args:
+        name: of the search.
+        key: name of this search of that name, which goes on under it.
+        sheet: what is searched.
+
+    Raises:
+        ConnectionError: MLflow does not answer.
+    """
+    connect()
+    described = sheet.model_dump(mode="json", exclude={"title", "caption", "kind"})
+    begun = _find(f"search-{name}", key)
+    with _opened({"run": f"search-{name}", "digest": key}, begun) as tracked:
+        if begun is None:
+            mlflow.log_params(described)
+            mlflow.set_tag("mlflow.note.content", f"{sheet.title}. {sheet.caption}")
+        assert tracked.run_id is not None  # it was opened just now
+        yield TrackedSearch(tracked.run_id, key)
 
 
 def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
@@ -187,7 +277,7 @@ def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[R
     pages += experiment.experiment_id
     links = {}
     for run, tables in rows.items():
-        run_id = _find(run, (run.folder / "digest.txt").read_text())
+        run_id = _find(run.key, (run.folder / "digest.txt").read_text())
         if run_id is None:
             continue
         links[run] = f"{pages}/runs/{run_id}"
@@ -205,10 +295,10 @@ def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[R
     return links
 
 
-def _find(run: Run, digest: str) -> str | None:
+def _find(run: str, digest: str) -> str | None:
     found = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=f"tags.run = '{run.key}' and tags.digest = '{digest}'",
+        filter_string=f"tags.run = '{run}' and tags.digest = '{digest}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",
@@ -216,13 +306,16 @@ def _find(run: Run, digest: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
+def _tags(run: Run, digest: str) -> dict[str, str]:
+    return {"run": run.key, "digest": digest, **{k: str(v) for k, v in run._asdict().items()}}
+
+
 @contextmanager
-def _opened(run: Run, digest: str, run_id: str | None) -> Iterator[Tracked]:
-    tags = {"run": run.key, "digest": digest, **{k: str(v) for k, v in run._asdict().items()}}
+def _opened(tags: dict[str, str], run_id: str | None) -> Iterator[Tracked]:
     mlflow.set_system_metrics_sampling_interval(5)
     started = mlflow.start_run(
         run_id=run_id,
-        run_name=run.key,
+        run_name=tags["run"],
         tags=tags,
         log_system_metrics=run_id is None,
     )

@@ -17,14 +17,16 @@ from ianet import images
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit, labels_of
 from pipeline.parts import part_of
+from pipeline.scoring import scored
 
 REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
-    """Train, and report each epoch with a checkpoint. `config` is plain data, see `train`."""
+    """Train, and report each epoch with a checkpoint. `config`: see `driver.trainer`."""
     torch.set_num_threads(config["threads"])
-    table = pd.read_parquet(config["table"])
+    table_file, size = Path(config["table"]), Path(config["images"]).stem
+    table = pd.read_parquet(table_file)
     part = part_of(table, config["seed"], hold_out=config["hold_out"])
     mask = (part == "train").to_numpy(copy=True)
     labels = labels_of(table.person[mask].to_numpy())
@@ -38,6 +40,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
             saved = torch.load(Path(folder) / "state.pt", weights_only=True)
         state, history = saved["state"], saved["history"]
     first = ray.train.get_context().get_world_rank() == 0
+    device = ray.train.torch.get_device()
     batches = Path(config["batches"])
     told = 0.0
 
@@ -45,9 +48,9 @@ def train_on_worker(config: dict[str, Any]) -> None:
         nonlocal told
         if first and time.monotonic() - told > 1:
             told = time.monotonic()
-            part = batches.with_suffix(".part")
-            part.write_text(json.dumps({"epoch": epoch, "done": done}))
-            part.replace(batches)
+            written = batches.with_suffix(".part")
+            written.write_text(json.dumps({"epoch": epoch, "done": done}))
+            written.replace(batches)
 
     for epoch in fit(
         network,
@@ -55,17 +58,21 @@ def train_on_worker(config: dict[str, Any]) -> None:
         labels,
         Recipe(**config["training"]),
         seed=config["seed"],
-        device=ray.train.torch.get_device(),
+        device=device,
         state=state,
         on_batch=on_batch,
     ):
         report = {name: getattr(epoch, name) for name in REPORT}
+        if first and config["score"]:
+            scores = scored(network, table_file.parent, size, part, device).summary()
+            report |= {name: value for name, value in scores.items() if value is not None}
         history.append(report)
         if not first:
             ray.train.report(report)
             continue
+        # Before the checkpoint: a training that has its last one has told its last epoch.
+        with Path(config["progress"]).open("a") as progress:
+            progress.write(json.dumps(report) + "\n")
         with tempfile.TemporaryDirectory() as folder:
             torch.save({"state": epoch.state, "history": history}, Path(folder) / "state.pt")
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
-        with Path(config["progress"]).open("a") as progress:
-            progress.write(json.dumps(report) + "\n")

@@ -13,24 +13,21 @@ import pytest
 from pipeline import cluster
 
 
-def holding(monkeypatch: pytest.MonkeyPatch, gpus: int, cores: int, *, shared: bool) -> None:
+def holding(monkeypatch: pytest.MonkeyPatch, gpus: int, cores: int) -> None:
     held = {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})}
     monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: held)
-    monkeypatch.delenv(cluster.ADDRESS, raising=False)
-    if shared:
-        monkeypatch.setenv(cluster.ADDRESS, "10.0.0.1:6379")
 
 
 @pytest.mark.parametrize(
-    ("workers", "gpus", "cores", "shared", "number", "threads"),
+    ("workers", "gpus", "cores", "alone", "number", "threads"),
     [
-        ("auto", 0, 4, False, 1, 4),  # alone: all that there is
-        (2, 0, 5, False, 2, 2),
-        ("auto", 2, 16, False, 2, 8),
-        ("auto", 0, 4, True, 1, 1),  # shared: its part
-        (2, 0, 4, True, 2, 1),
-        ("auto", 8, 64, True, 1, 8),
-        (4, 8, 64, True, 4, 8),
+        ("auto", 0, 4, True, 1, 4),  # all that there is
+        (2, 0, 5, True, 2, 2),
+        ("auto", 2, 16, True, 2, 8),
+        ("auto", 0, 4, False, 1, 1),  # its part
+        (2, 0, 4, False, 2, 1),
+        ("auto", 8, 64, False, 1, 8),
+        (4, 8, 64, False, 4, 8),
     ],
 )
 def test_a_training_alone_has_all_and_one_of_several_its_part(
@@ -38,12 +35,12 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
     workers: int | str,
     gpus: int,
     cores: int,
-    shared: bool,
+    alone: bool,
     number: int,
     threads: int,
 ) -> None:
-    holding(monkeypatch, gpus, cores, shared=shared)
-    config, own = cluster.scaling(workers)
+    holding(monkeypatch, gpus, cores)
+    config, own = cluster.scaling(workers, alone=alone)
     assert config.num_workers == number
     assert own == threads
     assert config.use_gpu == (gpus > 0)
@@ -58,14 +55,14 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
 def test_trainings_at_a_time(
     monkeypatch: pytest.MonkeyPatch, workers: int | str, gpus: int, cores: int, expected: int
 ) -> None:
-    holding(monkeypatch, gpus, cores, shared=True)
+    holding(monkeypatch, gpus, cores)
     assert cluster.trainings(workers) == expected
 
 
 def test_more_workers_than_ray_holds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    holding(monkeypatch, 0, 2, shared=False)
+    holding(monkeypatch, 0, 2)
     with pytest.raises(ValueError, match="workers is 3, but Ray holds 0 GPUs and 2 CPU cores"):
-        cluster.scaling(3)
+        cluster.scaling(3, alone=True)
 
 
 def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

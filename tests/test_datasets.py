@@ -28,7 +28,9 @@ from ianet.datasets import cuhk03, dukemtmc, folders, listed, msmt17
 from ianet.datasets.source import Files, open_source
 from ianet.network import Network, NetworkOptions
 from pipeline import evaluate, prepare, readers, settings
+from pipeline.parts import part_of
 from pipeline.plan import Evaluation, Run
+from pipeline.scoring import scored
 from pipeline.settings import SettingsError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -621,7 +623,9 @@ def test_the_classic_protocol_through_the_pipeline(
         assert out.person.nunique() == 2
         assert (out[f"split_{number}"] == "train").all()
     # Seed 4 has split 4 modulo 3; its queries are four of person (1, 3) and (3, 1).
-    scores = evaluate.scored(Evaluation(classic, classic.dataset), settings.load().recipes["quick"])
+    network = networks.load(classic.folder)
+    part = part_of(table, classic.seed, hold_out=False)
+    scores = scored(network, classic.prepared, "64x32", part, torch.device("cpu"))
     assert scores.cmc.index.tolist() == np.flatnonzero(table.split_1 == "query").tolist()
     assert len(scores.cmc) == 2
     assert scores.means.empty

@@ -11,12 +11,9 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -25,99 +22,14 @@ import psutil
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from project import EPOCHS, Project, same, wait_for
 
 from ianet.features import extract
 from ianet.images import load as load_images
 from ianet.network import load as load_network
 
-ROOT = Path(__file__).parents[1]
 TRAIN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(TRAIN)
-EPOCHS = 3
-
-
-class Project:
-    """A copy of the project with tiny parameters."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in ("ianet", "pipeline", "experiments", ".dvc/config", ".dvcignore"):
-            source, target = ROOT / name, folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, target)
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["synthetic"] |= {
-            "train_identities": 6,
-            "test_identities": 5,
-            "distractors": 4,
-            "junk": 2,
-        }
-        params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
-        params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
-        self._keep_few_experiments()
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        # The copy's own code, in the stages and in Ray's workers.
-        self.environment = {
-            **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
-            "PYTHONPATH": str(folder),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        }
-        self.run("git", "init", "--quiet")
-        self.run("python", "-m", "pipeline.plan")
-
-    def _keep_few_experiments(self) -> None:
-        """One of each kind, with the two networks that are run."""
-        experiments = self.folder / "experiments"
-        for path in experiments.glob("*.yaml"):
-            if path.stem not in ("table4f", "figure7", "figure8", "cost"):
-                path.unlink()
-        row = {"label": "stage 3", "network": "stage3"}
-        for name, changes in {
-            "figure7": {"at": [5], "rows": [row]},
-            "figure8": {"network": "stage3", "stage": "stage3"},
-            "cost": {"recipe": "quick", "rows": [row]},
-        }.items():
-            content = yaml.safe_load((experiments / f"{name}.yaml").read_text())
-            (experiments / f"{name}.yaml").write_text(yaml.safe_dump({**content, **changes}))
-
-    def start(self, *command: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-
-    def run(self, *command: str, expect: int = 0, **environment: str) -> str:
-        process = self.start(*command, **environment)
-        output, _ = process.communicate(timeout=600)
-        assert process.returncode == expect, output
-        return output
-
-    def repro(self, *targets: str) -> list[str]:
-        """The stages that `dvc repro` really ran."""
-        output = self.run("dvc", "repro", *targets)
-        return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running")]
-
-    def edit(self, name: str, old: str, new: str) -> None:
-        path = self.folder / name
-        text = path.read_text()
-        assert old in text
-        path.write_text(text.replace(old, new))
-
-    def weights(self, key: str = KEY, folder: str = "runs") -> dict[str, torch.Tensor]:
-        return load_file(self.folder / folder / key / "weights.safetensors")
-
-    def tracked(self) -> pd.DataFrame:
-        mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
-        return mlflow.search_runs(experiment_names=["ianet"])
 
 
 @pytest.fixture(scope="module")
@@ -135,30 +47,7 @@ def untrained(project: Project, tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path / "untrained")
     shutil.copytree(project.folder / "data", made.folder / "data")
     yield made
-    left = [
-        process.pid
-        for process in psutil.process_iter(["environ"])
-        if (process.info["environ"] or {}).get("PYTHONPATH") == str(made.folder)
-    ]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    assert not left, "processes were left behind"
-
-
-def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    return first.keys() == second.keys() and all(
-        torch.equal(first[name], second[name]) for name in first
-    )
-
-
-def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.1)
-    raise AssertionError(f"{what} did not come in {seconds} s")
+    assert made.killed() == [], "processes were left behind"
 
 
 def epochs_done(project: Project) -> int:
@@ -263,11 +152,11 @@ def test_the_metrics_code_only_evaluates_again(project: Project) -> None:
 
 
 def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
-    before, base = project.weights(), project.weights("synthetic-base-quick-0")
+    before, base = project.weights(KEY), project.weights("synthetic-base-quick-0")
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
     ran = project.repro()
     assert [stage for stage in ran if "@" in stage] == [f"train@{KEY}", f"evaluate@{KEY}"]
-    assert not same(project.weights(), before)
+    assert not same(project.weights(KEY), before)
     assert same(project.weights("synthetic-base-quick-0"), base)
 
 
@@ -307,7 +196,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     project: Project, untrained: Project
 ) -> None:
     command = ("python", "-m", "pipeline.train", *TRAIN)
-    whole = project.weights(folder="first")
+    whole = project.weights(KEY, folder="first")
 
     def worker() -> psutil.Process | None:
         for process in psutil.process_iter(["cmdline", "environ"]):
@@ -321,7 +210,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     wait_for(worker, "the worker").kill()
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert same(untrained.weights(), whole)
+    assert same(untrained.weights(KEY), whole)
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
     shutil.rmtree(untrained.folder / "runs")
@@ -332,7 +221,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     process.communicate(timeout=60)
     assert not (untrained.folder / "runs" / KEY).exists()
     untrained.run(*command)
-    assert same(untrained.weights(), whole)
+    assert same(untrained.weights(KEY), whole)
     assert not list((untrained.folder / "build" / "training").glob(f"{KEY}-*"))
 
 

@@ -1,0 +1,78 @@
+"""Scores of a network on a prepared data set, by the protocol that the set comes with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from ianet import images, retrieval, single_shot
+from ianet.features import extract
+from pipeline.plan import DESCRIPTION
+
+RANKS = np.arange(1, 51)
+TOP = (1, 5, 10)
+MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
+
+
+class Scored(NamedTuple):
+    """CMC (Q, ranks), and further scores of each query, by its row in the prepared table."""
+
+    cmc: pd.DataFrame
+    means: pd.DataFrame
+
+    def summary(self) -> dict[str, float | None]:
+        """Means over the queries, as fractions; null where the protocol does not define one."""
+        top: dict[str, float | None] = {f"top-{n}": float(self.cmc[n].mean()) for n in TOP}
+        return top | {
+            name: float(self.means[name].mean()) if name in self.means else None for name in MEANS
+        }
+
+
+def ranking(**arguments: Any) -> Scored:
+    """By `ianet.retrieval`."""
+    queries = retrieval.per_query(**arguments)
+    cmc = queries.first_rank.to_numpy()[:, None] <= RANKS
+    means = {name: queries[column] for name, column in MEANS.items()}
+    return Scored(pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means))
+
+
+def single_gallery_shot(**arguments: Any) -> Scored:
+    """By `ianet.single_shot`, which defines CMC only."""
+    cmc = single_shot.per_query(**arguments, max_rank=len(RANKS))
+    return Scored(cmc, pd.DataFrame(index=cmc.index))
+
+
+SCORINGS = {"ranking": ranking, "single_shot": single_gallery_shot}
+"""By the name that the reader gives, see `ianet.datasets.listing.Listing`."""
+
+
+def scored(
+    network: nn.Module, prepared: Path, size: str, part: pd.Series, device: torch.device
+) -> Scored:
+    """Scores of a network on what `part` calls query and gallery.
+
+    Args:
+        network: gives features in evaluation mode, in which it is left, on the device.
+        prepared: folder of the data set.
+        size: of its images, height x width.
+        part: see `pipeline.parts.part_of`.
+        device: to extract and rank on.
+    """
+    table = pd.read_parquet(prepared / "table.parquet")
+    arguments: dict[str, Any] = {}
+    for name in ("query", "gallery"):
+        mask = (part == name).to_numpy(copy=True)
+        packed = images.load(prepared / f"{size}.npy", mask)
+        arguments[f"{name}_features"] = extract(network, packed, device=device)
+        arguments[f"{name}_ids"] = table.person[mask].to_numpy()
+        arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
+    description = json.loads((prepared / DESCRIPTION).read_text())
+    cmc, means = SCORINGS[description["scoring"]](**arguments)
+    rows = table.index[part == "query"][cmc.index]
+    return Scored(cmc.set_index(rows), means.set_index(rows))

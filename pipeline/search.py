@@ -1,0 +1,220 @@
+"""A search of experiments/ -> results/searches/<name>: the trials, the best one, its scores.
+
+    python -m pipeline.search sigma
+
+Ray Tune draws trials and runs as many at a time as Ray holds; each is a whole training, without
+the held-out identities and scored on those. The best configuration is then trained on all training
+identities and scored once, on test. `Ctrl-C` stops all; the same command goes on, and repeats no
+finished trial.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline import cluster
+from pipeline.experiments import EXPERIMENTS, Search
+from pipeline.plan import Plan, Run, load_plan
+from pipeline.settings import RecipeSettings, SettingsError
+from pipeline.shell import stage
+
+if TYPE_CHECKING:
+    from ray.tune import ResultGrid
+
+    from pipeline.tracking import TrackedSearch
+
+for _name, _value in {
+    # Ctrl-C ends a search as it ends any stage; Ray Tune's own handler would let it return.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Files of Tune's own beside MLflow, the table and the plots.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Seconds of results that a killed search may have to look up again.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+}.items():
+    os.environ.setdefault(_name, _value)
+
+RESULTS = Path("results/searches")
+STORAGE = Path("build/searches")
+# A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
+# those of each other's workers.
+DRIVER = {"memory": 500e6}
+
+
+def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
+    """Run a search and write its results.
+
+    Args:
+        name: of the search.
+        plan: of params.yaml and experiments/.
+        ready: waits until Ray is there.
+
+    Raises:
+        SettingsError: there is no such search, or a mistake in its space.
+        ValueError: Ray holds too little for one trial, or all trials failed.
+        ConnectionError: MLflow does not answer.
+    """
+    # torch, torchvision and MLflow take as long to import as Ray takes to start.
+    from pipeline import driver, space, tracking, trials
+
+    sheet = found(name, plan)
+    settings = plan.settings
+    run = Run(sheet.dataset, sheet.network, sheet.recipe, sheet.seed)
+    recipe = settings.recipes[sheet.recipe].model_copy(update={"hold_out": True})
+    network = settings.networks[sheet.network]
+    try:
+        _, config = driver.configured(run, *space.laid(sheet, space.first(sheet), network, recipe))
+    except ValueError as error:
+        raise SettingsError(f"{EXPERIMENTS}/search_{name}.yaml: {error}") from error
+    digest = hashlib.sha256(Path(config["table"]).read_bytes())
+    digest.update(json.dumps([sheet.model_dump(mode="json"), config], sort_keys=True).encode())
+    key = f"{name}-{digest.hexdigest()[: driver.DIGITS]}"
+    with driver.alone(f"search-{name}"), tracking.search(name, key, sheet) as tracked:
+        ready()
+        cluster.check_seen(Path(config["table"]), Path(config["images"]), driver.SCRATCH.resolve())
+        scaling, threads = cluster.scaling(settings.workers, alone=False)
+        base = {
+            "name": key,
+            "search": sheet,
+            "network": network,
+            "recipe": recipe,
+            "scaling": scaling,
+            "threads": threads,
+            "storage": str(driver.SCRATCH.resolve()),
+        }
+        grid = tuned(sheet, base, cluster.trainings(settings.workers), tracked)
+        table = trials.table(grid, recipe.training["epochs"])
+        values = trials.best(table, sheet)
+        print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
+        recipe = settings.recipes[sheet.recipe]
+        laid = space.laid(sheet, values, network, recipe)
+        scores = _tested(run, *laid, f"{key}-best", settings.workers)
+        part = RESULTS / f".{name}.{os.getpid()}"
+        part.mkdir(parents=True)
+        trials.write(part, sheet, table, scores)
+        trials.write_best(part / "best.yaml", name, run, *laid)
+        tracked.results(part, values, scores)
+        shutil.rmtree(RESULTS / name, ignore_errors=True)
+        part.replace(RESULTS / name)
+    for scratch in [*driver.SCRATCH.glob(f"{key}-*"), STORAGE / key]:
+        shutil.rmtree(scratch)
+    print(
+        f"search {name}: {trials.summary(table)}; on test {sheet.maximise} "
+        f"{scores[sheet.maximise]:.1%}: {RESULTS / name}"
+    )
+
+
+def found(name: str, plan: Plan) -> Search:
+    """The search of that name.
+
+    Raises:
+        SettingsError: there is none, or its data set is not at hand.
+    """
+    if name not in plan.searches:
+        path = EXPERIMENTS / f"search_{name}.yaml"
+        lacks = "is on a data set that is not at hand" if path.exists() else "does not exist"
+        raise SettingsError(f"{path} {lacks}: choose {', '.join(plan.searches) or 'none'}")
+    return plan.searches[name]
+
+
+def tuned(
+    sheet: Search, base: dict[str, Any], at_a_time: int, tracked: TrackedSearch
+) -> ResultGrid:
+    """All trials of a search, which goes on where it stopped.
+
+    Args:
+        sheet: the search.
+        base: of `trial.trial`.
+        at_a_time: trials that Ray holds.
+        tracked: where they are recorded.
+    """
+    from ray import tune
+    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.search.basic_variant import BasicVariantGenerator
+    from ray.tune.search.optuna import OptunaSearch
+
+    from pipeline import space
+    from pipeline.recorder import Recorder
+    from pipeline.trial import trial
+
+    epochs = base["recipe"].training["epochs"]
+    recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
+    trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
+    path = str(STORAGE.resolve() / base["name"])
+    if tune.Tuner.can_restore(path):
+        return tune.Tuner.restore(path, trainable, resume_errored=True).fit()
+    searched = (
+        OptunaSearch(seed=sheet.seed)
+        if sheet.algorithm == "optuna"
+        else BasicVariantGenerator(random_state=sheet.seed)
+    )
+    scheduler = (
+        ASHAScheduler(time_attr="epoch", max_t=epochs, reduction_factor=2)
+        if sheet.scheduler == "asha"
+        else FIFOScheduler()
+    )
+    return tune.Tuner(
+        trainable,
+        param_space=space.drawn(sheet),
+        tune_config=tune.TuneConfig(
+            metric=sheet.maximise,
+            mode="max",
+            num_samples=sheet.trials or 1,  # of a grid each point once
+            max_concurrent_trials=at_a_time,
+            search_alg=searched,
+            scheduler=scheduler,
+        ),
+        run_config=tune.RunConfig(
+            name=base["name"],
+            storage_path=str(STORAGE.resolve()),
+            callbacks=[recorder],
+            verbose=0,
+        ),
+    ).fit()
+
+
+def _tested(
+    run: Run, network: dict[str, Any], recipe: RecipeSettings, name: str, workers: int | str
+) -> dict[str, float | None]:
+    """Scores on test of a network trained as its recipe says."""
+    import pandas as pd
+    import torch
+
+    from pipeline import driver
+    from pipeline.parts import part_of
+    from pipeline.scoring import scored
+
+    described, config = driver.configured(run, network, recipe)
+    last = driver.run_workers(config, name, workers, _epoch_told, lambda part: None)
+    table = pd.read_parquet(config["table"])
+    part = part_of(table, run.seed, hold_out=False)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = driver.restored(described, last)
+    return scored(trained, run.prepared, recipe.size, part, device).summary()
+
+
+def _epoch_told(report: dict[str, float]) -> None:
+    print(f"  epoch {report['epoch']:.0f}  loss {report['loss']:.3f}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", help="experiments/search_<name>.yaml")
+    name = parser.parse_args().name
+    plan = load_plan()
+    found(name, plan)
+    with cluster.starting(dashboard=True) as ready:
+        search(name, plan, ready)
+
+
+if __name__ == "__main__":
+    with stage():
+        main()

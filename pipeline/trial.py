@@ -1,0 +1,47 @@
+"""One trial of a search: a training under Ray Train, within Ray Tune."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from pipeline import driver, space
+from pipeline.experiments import Search
+from pipeline.plan import Run
+
+
+def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
+    """Train with these values and report each epoch, scored on the held-out identities.
+
+    A trial that was killed goes on from its last epoch; one that was done reports its last again.
+
+    Args:
+        values: of `space.drawn`.
+        base: what all trials share: search, network, recipe, scaling, threads and storage.
+
+    Raises:
+        ValueError: the values do not fit together.
+        ray.train.TrainingFailedError: its workers failed again and again.
+    """
+    search: Search = base["search"]
+    run = Run(search.dataset, search.network, search.recipe, search.seed)
+    laid = space.laid(search, values, base["network"], base["recipe"])
+    _, config = driver.configured(run, *laid)
+    name = f"{base['name']}-{tune.get_context().get_trial_id()}"
+    told = Path(base["storage"]) / name / driver.PROGRESS
+    reports = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    if reports and reports[-1]["epoch"] == config["training"]["epochs"]:
+        tune.report(reports[-1])
+        return
+    driver.trainer(
+        {**config, "threads": base["threads"]},
+        name,
+        base["scaling"],
+        storage=Path(base["storage"]),
+        score=True,
+        callbacks=[TuneReportCallback()],
+    ).fit()

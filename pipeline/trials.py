@@ -1,0 +1,192 @@
+"""The trials of a search as a table, as plots, and the best of them as YAML."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from pandas.api.types import is_numeric_dtype
+
+from ianet.drawing import svg
+from pipeline import space
+from pipeline.experiments import LogUniform, Search
+from pipeline.plan import Run
+from pipeline.settings import RecipeSettings
+
+if TYPE_CHECKING:
+    from ray.tune import ResultGrid
+
+DONE, STOPPED, FAILED = "done", "stopped early", "failed"
+SCORES = ("mAP", "top-1", "top-5", "top-10", "mINP", "loss")
+
+
+def line(
+    number: int,
+    values: Mapping[str, Any],
+    last: Mapping[str, Any] | None,
+    error: Exception | None,
+    epochs: int,
+) -> dict[str, Any]:
+    """What came out of a trial.
+
+    Args:
+        number: of the trial, the first is 1.
+        values: of `space.drawn`.
+        last: report of its last epoch, if there was one.
+        error: that ended it.
+        epochs: of a whole trial.
+
+    Returns:
+        trial, the values, epoch, the scores after it as fractions, seconds of training, state
+        and error.
+    """
+    last = last or {}
+    state = FAILED if error else DONE if last.get("epoch") == epochs else STOPPED
+    return {
+        "trial": number,
+        **values,
+        "epoch": last.get("epoch", 0),
+        **{name: last.get(name) for name in SCORES},
+        "seconds": last.get("time_total_s"),
+        "state": state,
+        "error": "" if error is None else _cause(error),
+    }
+
+
+def _cause(error: Exception) -> str:
+    """The last line of a traceback, which says what was wrong."""
+    return str(error).strip().splitlines()[-1][:300]
+
+
+def table(grid: ResultGrid, epochs: int) -> pd.DataFrame:
+    """`line` of each trial.
+
+    Raises:
+        ValueError: all failed.
+    """
+    lines = [
+        line(number, one.config or {}, one.metrics, one.error, epochs)
+        for number, one in ((index + 1, grid[index]) for index in range(len(grid)))
+    ]
+    trials = pd.DataFrame(lines)
+    if (trials.state == FAILED).all():
+        raise ValueError(f"all {len(trials)} trials failed, the first: {trials.error[0]}")
+    return trials
+
+
+def best(trials: pd.DataFrame, search: Search) -> dict[str, Any]:
+    """The values of the trial with the best score after its last epoch, of those not stopped."""
+    whole = trials[trials.state == DONE]
+    among = whole if len(whole) else trials[trials.state != FAILED]
+    chosen = among[search.maximise].idxmax()
+    names = list(space.drawn(search))
+    row = among[names].loc[[chosen]].to_dict("list")
+    return {str(name): column[0] for name, column in row.items()}
+
+
+def told(values: Mapping[str, Any]) -> str:
+    """As a person reads them."""
+    return ", ".join(f"{name.split('.', 1)[1]} {_short(one)}" for name, one in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def summary(trials: pd.DataFrame) -> str:
+    """How they ended, and why some failed."""
+    counts = trials.state.value_counts()
+    ended = ", ".join(f"{counts.get(state, 0)} {state}" for state in (DONE, STOPPED, FAILED))
+    failed = trials[trials.state == FAILED]
+    whys = "".join(f"\n  trial {one.trial}: {one.error}" for one in failed.itertuples())
+    return f"{len(trials)} trials, {ended}{whys}"
+
+
+def write(folder: Path, search: Search, trials: pd.DataFrame, scores: Mapping[str, Any]) -> None:
+    """Table, plots and the scores on test, into a folder."""
+    trials.to_csv(folder / "trials.csv", index=False)
+    trials.to_parquet(folder / "trials.parquet")
+    rounded = {name: None if one is None else round(one, 6) for name, one in scores.items()}
+    (folder / "scores.json").write_text(json.dumps(rounded, indent=2) + "\n")
+    (folder / "sensitivity.svg").write_text(svg(sensitivity(trials, search)))
+    (folder / "parallel.svg").write_text(svg(parallel_coordinates(trials, search)))
+
+
+def write_best(
+    target: Path, name: str, run: Run, network: Mapping[str, Any], recipe: RecipeSettings
+) -> None:
+    """The best configuration, as entries of params.yaml."""
+    entries = {
+        "networks": {f"{run.network}-best": dict(network)},
+        "recipes": {f"{run.recipe}-best": recipe.model_dump(mode="json", exclude_none=True)},
+    }
+    head = f"# The best of search {name}: entries for params.yaml, to adopt by hand.\n"
+    target.write_text(head + yaml.safe_dump(entries, sort_keys=False))
+
+
+def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
+    """The score over each option: every trial, and the mean at each value."""
+    options = list(space.drawn(search))
+    figure = Figure(figsize=(max(3.2 * len(options), 5), 3.4), layout="constrained")
+    panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
+    good = trials[trials.state != FAILED]
+    for axes, name in zip(panels, options, strict=True):
+        values = good[name] if is_numeric_dtype(good[name]) else good[name].astype(str)
+        means = good[search.maximise].groupby(values).mean()
+        axes.plot(means.index, means, linewidth=1, color="0.6")
+        for state, marker in ((DONE, "o"), (STOPPED, "x")):
+            own = good.state == state
+            if own.any():
+                axes.plot(values[own], good[search.maximise][own], marker, label=state, alpha=0.7)
+        if isinstance(search.space[name], LogUniform):
+            axes.set_xscale("log")
+        axes.set(xlabel=name.split(".", 1)[1])
+        axes.grid(alpha=0.3)
+    panels[0].set(ylabel=f"{search.maximise}, held out")
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
+    """A line a trial through its value of each option, to its score, which also colours it."""
+    options = [*space.drawn(search), search.maximise]
+    figure = Figure(figsize=(2 + 1.7 * len(options), 3.6), layout="constrained")
+    axes = figure.subplots()
+    good = trials[trials.state != FAILED].sort_values(search.maximise)
+    heights = pd.DataFrame({name: _height(good[name], search, name) for name in options})
+    for place, name in enumerate(options):
+        axes.axvline(place, color="0.7", linewidth=1)
+        marks = dict(zip(heights[name], good[name], strict=True))
+        if is_numeric_dtype(good[name]):
+            marks = {end: marks[end] for end in (min(marks), max(marks))}
+        for height, value in marks.items():
+            axes.text(place + 0.02, height, _short(value), fontsize=7)
+    scores = good[search.maximise].to_numpy()
+    shades = ScalarMappable(Normalize(scores.min(), scores.max()), "viridis")
+    for points, colour in zip(heights.to_numpy(), shades.to_rgba(scores), strict=True):
+        axes.plot(range(len(options)), points, color=tuple(colour))
+    axes.set_xticks(range(len(options)), [name.split(".", 1)[-1] for name in options])
+    axes.set_yticks([])
+    axes.set(xlim=(-0.1, len(options) - 0.6))
+    figure.colorbar(shades, ax=axes, format=PercentFormatter(1), label=search.maximise)
+    return figure
+
+
+def _height(values: pd.Series, search: Search, name: str) -> pd.Series:
+    """Where values stand on their axis of `parallel_coordinates`, 0 to 1."""
+    if not is_numeric_dtype(values):
+        values = values.astype("category").cat.codes
+    elif isinstance(search.space.get(name), LogUniform):
+        values = np.log(values)
+    span = float(values.max() - values.min())
+    return (values - values.min()) / span if span else values * 0 + 0.5

@@ -1,0 +1,225 @@
+"""Searches: their space, their table, and one for real that is killed and goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+import yaml
+from project import EPOCHS, Project, wait_for
+from pydantic import ValidationError
+
+from pipeline import space, trials
+from pipeline.experiments import Search
+from pipeline.settings import RecipeSettings
+
+STAGE3 = {"block": "ia", "after": {"stage3": {"sigma": [5, 10]}}}
+RECIPE = RecipeSettings(training={"height": 64, "width": 32, "lr": 0.1})
+
+
+def a_search(**changes: Any) -> Search:
+    described: dict[str, Any] = {
+        "kind": "search",
+        "title": "",
+        "caption": "",
+        "dataset": "synthetic",
+        "network": "stage3",
+        "recipe": "quick",
+        "algorithm": "random",
+        "trials": 4,
+        "space": {"training.lr": {"log_uniform": [0.001, 0.1]}},
+    }
+    return Search.model_validate(described | changes)
+
+
+SIGMA = {
+    "network.after.stage3.sigma.0": {"values": [1, 2, 4]},
+    "network.after.stage3.sigma.1": {"twice": "network.after.stage3.sigma.0"},
+}
+GRID: dict[str, Any] = {"algorithm": "grid", "trials": None}
+
+
+def test_a_trials_values_are_laid_over_the_network_and_the_recipe() -> None:
+    wanted = a_search(
+        space={
+            **SIGMA,
+            "training.lr": {"uniform": [0.0, 1.0]},
+            "network.options": {"values": [{"arrangement": "cia"}, {}]},
+        }
+    )
+    values = {
+        "network.after.stage3.sigma.0": 4,
+        "training.lr": 0.5,
+        "network.options": '{"arrangement": "cia"}',
+    }
+    network, recipe = space.laid(wanted, values, STAGE3, RECIPE)
+    assert network == {
+        "block": "ia",
+        "after": {"stage3": {"sigma": [4, 8]}},
+        "options": {"arrangement": "cia"},
+    }
+    assert recipe.training == {"height": 64, "width": 32, "lr": 0.5}
+    assert STAGE3["after"] == {"stage3": {"sigma": [5, 10]}}
+    assert RECIPE.training["lr"] == 0.1
+
+
+def test_subsets_are_all_but_the_empty_one() -> None:
+    of = a_search(space={"network.options.contexts": {"subsets": [1, 2, 3]}}, **GRID)
+    assert space.drawn(of)["network.options.contexts"]["grid_search"] == [
+        "[1]", "[2]", "[3]", "[1, 2]", "[1, 3]", "[2, 3]", "[1, 2, 3]",
+    ]  # fmt: skip
+    assert space.trials(of) == 7
+    laid, _ = space.laid(of, {"network.options.contexts": "[1, 3]"}, {"options": {}}, RECIPE)
+    assert laid == {"options": {"contexts": [1, 3]}}
+
+
+def test_a_grid_has_each_combination_once() -> None:
+    two = a_search(space={**SIGMA, "network.position": {"values": ["stage", "block"]}}, **GRID)
+    assert space.trials(two) == 6
+    assert set(space.drawn(two)) == {"network.after.stage3.sigma.0", "network.position"}
+
+
+def test_draws_stay_within_their_ends() -> None:
+    drawn = space.drawn(
+        a_search(
+            space={
+                "training.batch": {"integers": [2, 3]},
+                "training.lr": {"log_uniform": [0.001, 0.1]},
+                "training.flip": {"uniform": [0.25, 0.5]},
+            }
+        )
+    )
+    assert {drawn["training.batch"].sample() for _ in range(50)} == {2, 3}
+    assert all(0.001 <= drawn["training.lr"].sample() <= 0.1 for _ in range(50))
+    assert all(0.25 <= drawn["training.flip"].sample() <= 0.5 for _ in range(50))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": {"lr": {"values": [1]}}}, "'lr' must start with network. or training."),
+        ({"space": {"training.height": {"values": [64]}}}, "images are prepared at one size"),
+        ({"space": {"training.lr": {"twice": "training.batch"}}}, "which is not searched"),
+        (GRID, "a grid cannot count training.lr: give its values"),
+        ({"trials": None}, "trials must be given, but not with a grid"),
+        ({**GRID, "space": SIGMA, "trials": 3}, "trials must be given, but not with a grid"),
+        ({"space": {"training.lr": {"log_uniform": [0, 1]}}}, "greater than 0"),
+    ],
+)
+def test_wrong_spaces(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        a_search(**changes)
+
+
+@pytest.mark.parametrize("place", ["network.after.stage2.sigma.0", "network.after.stage3.sigma.2"])
+def test_a_place_that_the_network_lacks_is_told(place: str) -> None:
+    wanted = a_search(space={place: {"values": [1]}})
+    with pytest.raises(ValueError, match=f"{place} is no place in the network or the recipe"):
+        space.laid(wanted, space.first(wanted), STAGE3, RECIPE)
+
+
+def lines() -> pd.DataFrame:
+    ends = [
+        ({"epoch": 3, "mAP": 0.4}, None),
+        ({"epoch": 1, "mAP": 0.9}, None),
+        ({"epoch": 3, "mAP": 0.5}, None),
+        (None, ValueError("first line\nlr is 7: too high")),
+    ]
+    return pd.DataFrame(
+        trials.line(number, {"training.lr": 0.001 * number}, last, error, epochs=3)
+        for number, (last, error) in enumerate(ends, 1)
+    )
+
+
+def test_how_trials_end_and_which_is_the_best() -> None:
+    table = lines()
+    assert table.state.tolist() == ["done", "stopped early", "done", "failed"]
+    assert trials.best(table, a_search()) == {"training.lr": 0.003}
+    assert trials.summary(table) == (
+        "4 trials, 2 done, 1 stopped early, 1 failed\n  trial 4: lr is 7: too high"
+    )
+
+
+def test_plots_show_each_trial_that_did_not_fail() -> None:
+    [panel] = trials.sensitivity(lines(), a_search()).axes
+    _, done, stopped = panel.lines
+    assert list(zip(*done.get_data(), strict=True)) == [(0.001, 0.4), (0.003, 0.5)]
+    assert list(zip(*stopped.get_data(), strict=True)) == [(0.002, 0.9)]
+    assert panel.get_xscale() == "log"
+    axes = trials.parallel_coordinates(lines(), a_search()).axes[0]
+    drawn = [line.get_ydata() for line in axes.lines[2:]]  # after the axes' own, by their score
+    assert [list(one) for one in drawn] == [
+        pytest.approx([0, 0]),
+        pytest.approx([1, 0.2]),
+        pytest.approx([0.6309298, 1]),  # log 2 / log 3
+    ]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Project]:
+    made = Project(tmp_path / "project")
+    sheet = yaml.safe_load(Path("experiments/search_sigma.yaml").read_text())
+    sheet |= {"network": "stage3", "dataset": "synthetic"}
+    sheet["space"]["network.after.stage3.sigma.0"] = {"values": [5, 2, -1, 3]}
+    (made.folder / "experiments/search_sigma.yaml").write_text(yaml.safe_dump(sheet))
+    made.run("python", "-m", "pipeline.plan")
+    yield made
+    assert made.killed() == [], "processes were left behind"
+
+
+def test_a_killed_search_goes_on_and_a_failing_trial_costs_itself_only(project: Project) -> None:
+    stage = "searches/dvc.yaml:search@sigma"
+    process = project.start("dvc", "repro", stage)
+    said = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line)
+        if line.startswith("trial "):
+            break
+    else:
+        raise AssertionError("".join(said))
+    finished = line.split(" of ")[0]
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    wait_for(lambda: project.killed() == [], "the end of what the killed search left")
+    output = project.run("dvc", "repro", stage)
+    assert f"{finished} of 4" not in output
+    assert "search sigma: 4 trials, 3 done, 0 stopped early, 1 failed" in output
+    assert "trial 3: ValueError: " in output
+
+    found = project.folder / "results/searches/sigma"
+    table = pd.read_parquet(found / "trials.parquet")
+    assert table.state.tolist() == ["done", "done", "failed", "done"]
+    assert table.epoch.tolist() == [EPOCHS, EPOCHS, 0, EPOCHS]
+    assert table["network.after.stage3.sigma.0"].tolist() == [5, 2, -1, 3]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(found / "trials.csv").drop(columns="error"), table.drop(columns="error")
+    )
+    best = table.loc[table.mAP.idxmax(), "network.after.stage3.sigma.0"]
+    adopted = yaml.safe_load((found / "best.yaml").read_text())
+    assert adopted["networks"]["stage3-best"]["after"]["stage3"]["sigma"] == [best, 2 * best]
+    assert 0 < json.loads((found / "scores.json").read_text())["mAP"] <= 1
+
+    runs = project.tracked()
+    [parent] = runs[runs["tags.run"] == "search-sigma"].to_dict("records")
+    children = runs[runs["tags.mlflow.parentRunId"] == parent["run_id"]]
+    states = children.set_index("tags.trial")["tags.state"]
+    assert states.to_dict() == {"1": "done", "2": "done", "3": "failed", "4": "done"}
+    assert children.set_index("tags.trial").status["3"] == "FAILED"
+    assert parent["params.best.network.after.stage3.sigma.0"] == str(best)
+    client = mlflow.MlflowClient()
+    first = children.set_index("tags.trial").run_id["1"]
+    curve = client.get_metric_history(first, "held-out_mAP")
+    assert [metric.step for metric in curve] == list(range(1, EPOCHS + 1))
+    assert curve[-1].value == pytest.approx(table.mAP[0])
+    shown = {Path(one.path).name for one in client.list_artifacts(parent["run_id"], "search")}
+    assert shown >= {"trials.csv", "best.yaml", "sensitivity.svg", "parallel.svg"}
+    assert not list((project.folder / "build/training").glob("sigma-*"))
+    assert project.repro(stage) == []
