@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from pipeline import trials
 from pipeline.tracking import TrackedSearch
@@ -37,7 +37,7 @@ class Recorder(Callback):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.bars: dict[int, Any] = {}
+        self.bars: dict[str, TaskID] = {}
 
     def __reduce__(self) -> tuple[Callable[[], Recorder], tuple[()]]:
         # Ray Tune saves callbacks with the state of a search.
@@ -47,20 +47,18 @@ class Recorder(Callback):
         self.progress.start()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        number = trials.index(trial) + 1
-        self.tracked.begun(number, trial.config)
-        if number not in self.bars:
-            self.bars[number] = self.progress.add_task(
-                f"trial {number} of {self.number}", total=self.epochs, report="starting"
+        self.tracked.begun(trial.trial_id, trial.config)
+        if trial.trial_id not in self.bars:
+            self.bars[trial.trial_id] = self.progress.add_task(
+                f"trial {trial.trial_id}", total=self.epochs, report="starting"
             )
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
-        number = trials.index(trial) + 1
-        self.tracked.epoch_of(number, result)
+        self.tracked.epoch_of(trial.trial_id, result)
         self.progress.update(
-            self.bars[number],
+            self.bars[trial.trial_id],
             completed=result["epoch"],
             report=f"{self.maximise} {result[self.maximise]:.1%}",
         )
@@ -68,30 +66,30 @@ class Recorder(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        self._end(trials, trial, None)
+        self._end(trials, trial, failed=False)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self._end(trials, trial, trial.get_error())
+        self._end(trials, trial, failed=True)  # why, Tune knows at the end of the search
 
     def on_experiment_end(self, *_: Any, **__: Any) -> None:
         self.progress.stop()
 
-    def _end(self, all_trials: list[Trial], trial: Trial, error: Exception | None) -> None:
-        number = all_trials.index(trial) + 1
-        line = trials.line(number, trial.config, trial.last_result, error, self.epochs)
-        self.tracked.ended(number, line["state"], line["error"])
+    def _end(self, all_trials: list[Trial], trial: Trial, *, failed: bool) -> None:
+        last = trial.last_result or {}
+        state = trials.state(last, self.epochs, failed=failed)
+        self.tracked.ended(trial.trial_id, state, failed=failed)
         self.ended += 1
-        gone = sum(one.is_finished() for one in all_trials)
+        gone = 1 + sum(one.is_finished() for one in all_trials if one is not trial)
         left = (time.monotonic() - self.begun) / self.ended * (self.number - gone) / 60
-        result = line["error"] or f"{self.maximise} {line[self.maximise]:.1%}"
+        score = "" if failed else f", {self.maximise} {last[self.maximise]:.1%}"
         self.progress.console.print(
-            f"trial {number} of {self.number}: {trials.told(trial.config)}: {line['state']}, "
-            f"{result} ({gone} ended; about {left:.0f} minutes left)",
+            f"trial {trial.trial_id}: {trials.told(trial.config)}: {state}{score} "
+            f"({gone} of {self.number} ended; {left:.0f} minutes left)",
             highlight=False,
             soft_wrap=True,
         )
-        if number in self.bars:
-            self.progress.remove_task(self.bars.pop(number))
+        if trial.trial_id in self.bars:
+            self.progress.remove_task(self.bars.pop(trial.trial_id))
 
 
 def _current() -> Recorder:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from pipeline.shell import stage
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid
+    from ray.tune.experiment import Trial
 
     from pipeline.tracking import TrackedSearch
 
@@ -35,6 +37,7 @@ for _name, _value in {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Files of Tune's own beside MLflow, the table and the plots.
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",  # its tables beside ours
     # Seconds of results that a killed search may have to look up again.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
 }.items():
@@ -98,7 +101,7 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         part = RESULTS / f".{name}.{os.getpid()}"
         part.mkdir(parents=True)
         trials.write(part, sheet, table, scores)
-        trials.write_best(part / "best.yaml", name, run, *laid)
+        trials.write_best(part / "best.yaml", name, sheet, *laid)
         tracked.results(part, values, scores)
         shutil.rmtree(RESULTS / name, ignore_errors=True)
         part.replace(RESULTS / name)
@@ -136,6 +139,7 @@ def tuned(
     """
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.basic_variant import BasicVariantGenerator
     from ray.tune.search.optuna import OptunaSearch
 
@@ -145,14 +149,15 @@ def tuned(
 
     epochs = base["recipe"].training["epochs"]
     recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
     trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
     path = str(STORAGE.resolve() / base["name"])
     if tune.Tuner.can_restore(path):
         return tune.Tuner.restore(path, trainable, resume_errored=True).fit()
     searched = (
-        OptunaSearch(seed=sheet.seed)
+        ConcurrencyLimiter(OptunaSearch(seed=sheet.seed), at_a_time)
         if sheet.algorithm == "optuna"
-        else BasicVariantGenerator(random_state=sheet.seed)
+        else BasicVariantGenerator(max_concurrent=at_a_time, random_state=sheet.seed)
     )
     scheduler = (
         ASHAScheduler(time_attr="epoch", max_t=epochs, reduction_factor=2)
@@ -166,9 +171,9 @@ def tuned(
             metric=sheet.maximise,
             mode="max",
             num_samples=sheet.trials or 1,  # of a grid each point once
-            max_concurrent_trials=at_a_time,
             search_alg=searched,
             scheduler=scheduler,
+            trial_dirname_creator=_name_of,
         ),
         run_config=tune.RunConfig(
             name=base["name"],
@@ -177,6 +182,11 @@ def tuned(
             verbose=0,
         ),
     ).fit()
+
+
+def _name_of(trial: Trial) -> str:
+    """The name of its folder, by which its result is known."""
+    return str(trial.trial_id)
 
 
 def _tested(

@@ -131,27 +131,27 @@ class TrackedSearch(Tracked):
         super().__init__(run_id)
         self.parent, self.key = run_id, key
         self.client = mlflow.MlflowClient()
-        self.children: dict[int, str] = {}
+        self.children: dict[str, str] = {}
 
-    def begun(self, number: int, values: Mapping[str, Any]) -> None:
+    def begun(self, trial: str, values: Mapping[str, Any]) -> None:
         """A trial starts, or goes on."""
-        self._try(lambda: self.children.update({number: self._child(number, values)}))
+        self._try(lambda: self.children.update({trial: self._child(trial, values)}))
 
-    def _child(self, number: int, values: Mapping[str, Any]) -> str:
-        tags = {"search": self.key, "trial": str(number), MLFLOW_PARENT_RUN_ID: self.parent}
+    def _child(self, trial: str, values: Mapping[str, Any]) -> str:
+        tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.parent}
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         experiment = self.client.get_run(self.parent).info.experiment_id
         found = self.client.search_runs([experiment], wanted, max_results=1)
         if found:
             self.client.set_terminated(found[0].info.run_id, "RUNNING")
             return str(found[0].info.run_id)
-        name = f"{self.key.rpartition('-')[0]} {number}"
+        name = f"{self.key.rpartition('-')[0]} {trial}"
         child = str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
         for option, value in values.items():
             self.client.log_param(child, option, value)
         return child
 
-    def epoch_of(self, number: int, report: Mapping[str, Any]) -> None:
+    def epoch_of(self, trial: str, report: Mapping[str, Any]) -> None:
         """A trial's epoch is done."""
         metrics = {
             _under(name, "held-out"): float(report[name])
@@ -159,17 +159,15 @@ class TrackedSearch(Tracked):
             if report.get(name) is not None
         }
         step = int(report["epoch"])
-        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=self.children[number]))
+        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=self.children[trial]))
 
-    def ended(self, number: int, state: str, error: str) -> None:
-        """A trial ended: done, stopped early or failed."""
-        self._try(lambda: self._end(self.children[number], state, error))
+    def ended(self, trial: str, state: str, *, failed: bool) -> None:
+        """A trial ended, as `state` says."""
+        self._try(lambda: self._end(self.children[trial], state, failed))
 
-    def _end(self, child: str, state: str, error: str) -> None:
+    def _end(self, child: str, state: str, failed: bool) -> None:
         self.client.set_tag(child, "state", state)
-        if error:
-            self.client.set_tag(child, "error", error)
-        self.client.set_terminated(child, "FAILED" if error else "FINISHED")
+        self.client.set_terminated(child, "FAILED" if failed else "FINISHED")
 
     def results(
         self, folder: Path, values: Mapping[str, Any], scores: Mapping[str, float | None]

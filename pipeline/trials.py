@@ -19,7 +19,6 @@ from pandas.api.types import is_numeric_dtype
 from ianet.drawing import svg
 from pipeline import space
 from pipeline.experiments import LogUniform, Search
-from pipeline.plan import Run
 from pipeline.settings import RecipeSettings
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ SCORES = ("mAP", "top-1", "top-5", "top-10", "mINP", "loss")
 
 
 def line(
-    number: int,
+    trial: str,
     values: Mapping[str, Any],
     last: Mapping[str, Any] | None,
     error: Exception | None,
@@ -39,7 +38,7 @@ def line(
     """What came out of a trial.
 
     Args:
-        number: of the trial, the first is 1.
+        trial: its name in Ray Tune.
         values: of `space.drawn`.
         last: report of its last epoch, if there was one.
         error: that ended it.
@@ -50,16 +49,22 @@ def line(
         and error.
     """
     last = last or {}
-    state = FAILED if error else DONE if last.get("epoch") == epochs else STOPPED
     return {
-        "trial": number,
+        "trial": trial,
         **values,
         "epoch": last.get("epoch", 0),
         **{name: last.get(name) for name in SCORES},
         "seconds": last.get("time_total_s"),
-        "state": state,
+        "state": state(last, epochs, failed=error is not None),
         "error": "" if error is None else _cause(error),
     }
+
+
+def state(last: Mapping[str, Any], epochs: int, *, failed: bool) -> str:
+    """How a trial ended, by the report of its last epoch."""
+    if failed:
+        return FAILED
+    return DONE if last.get("epoch") == epochs else STOPPED
 
 
 def _cause(error: Exception) -> str:
@@ -73,11 +78,11 @@ def table(grid: ResultGrid, epochs: int) -> pd.DataFrame:
     Raises:
         ValueError: all failed.
     """
+    ends = (grid[index] for index in range(len(grid)))
     lines = [
-        line(number, one.config or {}, one.metrics, one.error, epochs)
-        for number, one in ((index + 1, grid[index]) for index in range(len(grid)))
+        line(Path(one.path).name, one.config or {}, one.metrics, one.error, epochs) for one in ends
     ]
-    trials = pd.DataFrame(lines)
+    trials = pd.DataFrame(lines).sort_values("trial", ignore_index=True)
     if (trials.state == FAILED).all():
         raise ValueError(f"all {len(trials)} trials failed, the first: {trials.error[0]}")
     return trials
@@ -122,14 +127,16 @@ def write(folder: Path, search: Search, trials: pd.DataFrame, scores: Mapping[st
 
 
 def write_best(
-    target: Path, name: str, run: Run, network: Mapping[str, Any], recipe: RecipeSettings
+    target: Path, name: str, search: Search, network: Mapping[str, Any], recipe: RecipeSettings
 ) -> None:
-    """The best configuration, as entries of params.yaml."""
-    entries = {
-        "networks": {f"{run.network}-best": dict(network)},
-        "recipes": {f"{run.recipe}-best": recipe.model_dump(mode="json", exclude_none=True)},
-    }
-    head = f"# The best of search {name}: entries for params.yaml, to adopt by hand.\n"
+    """The best configuration, as entries of params.yaml: the network, the recipe or both."""
+    entries: dict[str, Any] = {}
+    if any(option.startswith("network.") for option in search.space):
+        entries["networks"] = {f"{search.network}-best": dict(network)}
+    if any(option.startswith("training.") for option in search.space):
+        described = recipe.model_dump(mode="json", exclude_none=True)
+        entries["recipes"] = {f"{search.recipe}-best": described}
+    head = f"# The best of search {name}, to adopt by hand in params.yaml.\n"
     target.write_text(head + yaml.safe_dump(entries, sort_keys=False))
 
 
@@ -178,6 +185,7 @@ def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
     axes.set_xticks(range(len(options)), [name.split(".", 1)[-1] for name in options])
     axes.set_yticks([])
     axes.set(xlim=(-0.1, len(options) - 0.6))
+    axes.spines[:].set_visible(False)
     figure.colorbar(shades, ax=axes, format=PercentFormatter(1), label=search.maximise)
     return figure
 
