@@ -26,7 +26,8 @@ test: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+# Two files at a time: whole-pipeline tests wait for Ray and DVC half of the time.
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
 ui: $(INSTALLED)
 	mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1

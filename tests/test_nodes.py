@@ -11,11 +11,12 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from project import EPOCHS, Project, wait_for
+from project import Project, wait_for
 from ray.cluster_utils import Cluster
 
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
+EPOCHS = 20
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -28,9 +29,14 @@ def cluster() -> Iterator[Cluster]:
     made.shutdown()
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Project:
-    made = Project(tmp_path / "project")
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Two workers, and epochs enough to lose one of them in."""
+    made = Project(tmp_path_factory.mktemp("project"))
+    params = yaml.safe_load((made.folder / "params.yaml").read_text())
+    params["workers"] = 2
+    params["recipes"]["quick"]["training"]["epochs"] = EPOCHS
+    (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
     made.repro("prepare@synthetic")
     return made
 
@@ -38,8 +44,6 @@ def project(tmp_path: Path) -> Project:
 def test_a_run_on_two_nodes_outlives_one_when_another_joins(
     cluster: Cluster, project: Project
 ) -> None:
-    params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    (project.folder / "params.yaml").write_text(yaml.safe_dump({**params, "workers": 2}))
     lost = cluster.add_node(num_cpus=1)
     process = project.start("python", "-m", "pipeline.train", *RUN, RAY_ADDRESS=cluster.address)
 
@@ -49,6 +53,7 @@ def test_a_run_on_two_nodes_outlives_one_when_another_joins(
 
     wait_for(lambda: epochs() or process.poll() is not None, "the first epoch")
     cluster.remove_node(lost, allow_graceful=False)
+    assert epochs() < EPOCHS
     cluster.add_node(num_cpus=1)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
