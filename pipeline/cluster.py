@@ -96,6 +96,8 @@ def _start(dashboard: bool) -> None:
         _reach(os.environ[ADDRESS])
     own = alone()
     options: dict[str, Any] = {
+        # Without an address Ray would join one that somebody else started on this machine.
+        "address": "local" if own else None,
         # A Ray that is there already has its cores, and its dashboard or none.
         "num_cpus": cores() if own else None,
         "include_dashboard": dashboard if own else None,
