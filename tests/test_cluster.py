@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from typing import Any
 
 import psutil
 import pytest
@@ -75,6 +76,25 @@ def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyP
         cluster.starting() as ready,
     ):
         ready()
+
+
+@pytest.mark.parametrize(
+    ("address", "nodes", "told"), [(None, 1, ["local"]), ("auto", 2, [None] * 2)]
+)
+def test_a_ray_that_is_not_named_is_not_joined_and_other_nodes_get_the_code(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, nodes: int, told: list[str | None]
+) -> None:
+    """`ray.init` by itself would join what `ray start` started on this machine."""
+    monkeypatch.delenv(cluster.ADDRESS, raising=False)
+    if address:
+        monkeypatch.setenv(cluster.ADDRESS, address)
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}] * nodes)
+    with cluster.starting() as ready:
+        ready()
+    assert [options["address"] for options in started] == told
+    assert ["runtime_env" in options for options in started] == [False, True][:nodes]
 
 
 def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
