@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
+MANY = 10_000  # actors of a search that Ray remembers, dead ones too
+API = "RAY_API_SERVER_ADDRESS"  # of the dashboard, read by Ray's processes
 ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads it
 
 
@@ -104,6 +106,11 @@ def _start(dashboard: bool) -> None:
         "log_to_driver": False,
         "logging_level": logging.ERROR,
     }
+    if own and dashboard:
+        # Where its API is, Ray would not find out beside another Ray on this machine.
+        port = _free_port()
+        options["dashboard_port"] = port
+        os.environ[API] = f"http://127.0.0.1:{port}"
     ray.init(**options)
     if len(_nodes()) > 1:
         # Other machines have Ray and what it needs, but not this code.
@@ -112,8 +119,42 @@ def _start(dashboard: bool) -> None:
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
+
+
+def free_orphans() -> int:
+    """Free what a training still holds whose workers are all dead; returns how many did.
+
+    Ray Train frees it when a training ends, and has a watcher for one that Ray Tune stops early;
+    but of those, some stay behind, and a search would wait for their cores for ever.
+    """
+    from ray.util import state  # a tenth of a second that a training need not spend
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+    from ray.util.state.exception import RayStateApiException
+
+    try:
+        held = state.list_placement_groups(filters=[("state", "=", "CREATED")], limit=MANY)
+        actors = state.list_actors(detail=True, limit=MANY)
+    except RayStateApiException:  # busy: the next call will tell
+        return 0
+    alive: dict[str, list[bool]] = {}
+    for actor in actors:
+        alive.setdefault(actor.placement_group_id or "", []).append(actor.state != "DEAD")
+    orphans = [
+        group.placement_group_id
+        for group in held
+        if group.placement_group_id in alive and not any(alive[group.placement_group_id])
+    ]
+    for orphan in orphans:
+        remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(orphan)))
+    return len(orphans)
 
 
 def check_seen(*paths: Path) -> None:

@@ -461,6 +461,7 @@ def searching(plan: Plan) -> dict[str, Any]:
                     "pipeline/search.py",
                     "pipeline/space.py",
                     "pipeline/trial.py",
+                    "pipeline/trials.py",
                 ],
                 "outs": _written("results/searches/${key}"),
             },

@@ -11,8 +11,10 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from pipeline import trials
+from pipeline import cluster, trials
 from pipeline.tracking import TrackedSearch
+
+LOOK = 10  # seconds between two looks for what stopped trials left behind
 
 
 class Recorder(Callback):
@@ -26,6 +28,8 @@ class Recorder(Callback):
         self.tracked, self.number, self.epochs, self.maximise = tracked, number, epochs, maximise
         self.begun = time.monotonic()
         self.ended = 0
+        self.stopped = False  # whether a trial was, early
+        self.looked = self.begun
         console = Console()
         self.progress = Progress(
             SpinnerColumn(),
@@ -71,6 +75,11 @@ class Recorder(Callback):
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         self._end(trials, trial, failed=True)  # why, Tune knows at the end of the search
 
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        if self.stopped and time.monotonic() - self.looked > LOOK:
+            self.looked = time.monotonic()
+            cluster.free_orphans()
+
     def on_experiment_end(self, *_: Any, **__: Any) -> None:
         self.progress.stop()
 
@@ -79,6 +88,7 @@ class Recorder(Callback):
         state = trials.state(last, self.epochs, failed=failed)
         self.tracked.ended(trial.trial_id, state, failed=failed)
         self.ended += 1
+        self.stopped |= state == trials.STOPPED
         gone = 1 + sum(one.is_finished() for one in all_trials if one is not trial)
         left = (time.monotonic() - self.begun) / self.ended * (self.number - gone) / 60
         score = "" if failed else f", {self.maximise} {last[self.maximise]:.1%}"

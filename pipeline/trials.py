@@ -141,21 +141,26 @@ def write_best(
 
 
 def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
-    """The score over each option: every trial, and the mean at each value."""
+    """The score over each option: every trial, and at each number the mean of those not stopped."""
     options = list(space.drawn(search))
     figure = Figure(figsize=(max(3.2 * len(options), 5), 3.4), layout="constrained")
     panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
     good = trials[trials.state != FAILED]
     for axes, name in zip(panels, options, strict=True):
-        values = good[name] if is_numeric_dtype(good[name]) else good[name].astype(str)
-        means = good[search.maximise].groupby(values).mean()
-        axes.plot(means.index, means, linewidth=1, color="0.6")
+        numeric = is_numeric_dtype(good[name])
+        values = good[name] if numeric else good[name].astype(str)
+        if numeric:
+            whole = good.state == DONE
+            means = good[search.maximise][whole].groupby(values[whole]).mean()
+            axes.plot(means.index, means, linewidth=1, color="0.6")
         for state, marker in ((DONE, "o"), (STOPPED, "x")):
             own = good.state == state
             if own.any():
                 axes.plot(values[own], good[search.maximise][own], marker, label=state, alpha=0.7)
         if isinstance(search.space[name], LogUniform):
             axes.set_xscale("log")
+        if not numeric:
+            axes.tick_params("x", rotation=90)
         axes.set(xlabel=name.split(".", 1)[1])
         axes.grid(alpha=0.3)
     panels[0].set(ylabel=f"{search.maximise}, held out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -95,6 +96,20 @@ def test_a_ray_that_is_not_named_is_not_joined_and_other_nodes_get_the_code(
         ready()
     assert [options["address"] for options in started] == told
     assert ["runtime_env" in options for options in started] == [False, True][:nodes]
+
+
+def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside a second Ray they would not find it, and would free nothing of a stopped trial."""
+    monkeypatch.delenv(cluster.ADDRESS, raising=False)
+    monkeypatch.setenv(cluster.API, "put back after the test")
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}])
+    with cluster.starting(dashboard=True) as ready:
+        ready()
+    [options] = started
+    assert options["include_dashboard"] is True
+    assert os.environ[cluster.API] == f"http://127.0.0.1:{options['dashboard_port']}"
 
 
 def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
