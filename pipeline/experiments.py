@@ -255,8 +255,8 @@ class Search(Sheet):
         for name, choices in self.space.items():
             if not name.startswith(("network.", "training.")):
                 raise ValueError(f"space: {name!r} must start with network. or training.")
-            if name in ("training.height", "training.width"):
-                raise ValueError(f"space: images are prepared at one size, so {name} is given")
+            if name in ("training.height", "training.width", "training.epochs"):
+                raise ValueError(f"space: all trials have the recipe's size and epochs, not {name}")
             if isinstance(choices, Twice) and isinstance(
                 self.space.get(choices.twice, choices), Twice
             ):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import cluster
 from pipeline.experiments import EXPERIMENTS, Search
-from pipeline.plan import Plan, Run, load_plan
+from pipeline.plan import DESCRIPTION, Plan, Run, load_plan
 from pipeline.settings import RecipeSettings, SettingsError
 from pipeline.shell import stage
 
@@ -75,6 +75,12 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         _, config = driver.configured(run, *space.laid(sheet, space.first(sheet), network, recipe))
     except ValueError as error:
         raise SettingsError(f"{EXPERIMENTS}/search_{name}.yaml: {error}") from error
+    described = json.loads((run.prepared / DESCRIPTION).read_text())
+    if described["scoring"] == "single_shot" and sheet.maximise != "top-1":
+        raise SettingsError(
+            f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
+            f"{sheet.maximise}: maximise top-1"
+        )
     digest = hashlib.sha256(Path(config["table"]).read_bytes())
     digest.update(json.dumps([sheet.model_dump(mode="json"), config], sort_keys=True).encode())
     key = f"{name}-{digest.hexdigest()[: driver.DIGITS]}"
@@ -137,6 +143,7 @@ def tuned(
         at_a_time: trials that Ray holds.
         tracked: where they are recorded.
     """
+    import optuna
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
     from ray.tune.search import ConcurrencyLimiter
@@ -149,6 +156,7 @@ def tuned(
 
     epochs = base["recipe"].training["epochs"]
     recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
     trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
     path = str(STORAGE.resolve() / base["name"])

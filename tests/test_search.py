@@ -106,7 +106,10 @@ def test_draws_stay_within_their_ends() -> None:
     ("changes", "message"),
     [
         ({"space": {"lr": {"values": [1]}}}, "'lr' must start with network. or training."),
-        ({"space": {"training.height": {"values": [64]}}}, "images are prepared at one size"),
+        (
+            {"space": {"training.height": {"values": [64]}}},
+            "all trials have the recipe's size and epochs",
+        ),
         ({"space": {"training.lr": {"twice": "training.batch"}}}, "which is not searched"),
         (GRID, "a grid cannot count training.lr: give its values"),
         ({"trials": None}, "trials must be given, but not with a grid"),
