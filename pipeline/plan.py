@@ -177,7 +177,10 @@ class Plan:
             SettingsError: there is none, or it is of another kind.
         """
         if name not in self.sheets:
-            lacks = "shows no data set at hand" if name in self._described else "does not exist"
+            found = self._described.get(name)
+            lacks = "shows no data set at hand" if found else "does not exist"
+            if isinstance(found, Search):
+                lacks = "is a search, which `make search` runs"
             raise SettingsError(
                 f"{EXPERIMENTS / name}.yaml {lacks}: choose {', '.join(self.sheets)}"
             )

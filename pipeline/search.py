@@ -75,7 +75,12 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         _, config = driver.configured(run, *space.laid(sheet, space.first(sheet), network, recipe))
     except ValueError as error:
         raise SettingsError(f"{EXPERIMENTS}/search_{name}.yaml: {error}") from error
-    described = json.loads((run.prepared / DESCRIPTION).read_text())
+    description = run.prepared / DESCRIPTION
+    if not description.exists():
+        raise SettingsError(
+            f"{description} does not exist: `dvc repro prepare@{run.dataset}` first"
+        )
+    described = json.loads(description.read_text())
     if described["scoring"] == "single_shot" and sheet.maximise != "top-1":
         raise SettingsError(
             f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
