@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
-MANY = 10_000  # actors of a search that Ray remembers, dead ones too
+MANY = 10_000  # the most that Ray lists
 API = "RAY_API_SERVER_ADDRESS"  # of the dashboard, read by Ray's processes
 ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads it
 
@@ -129,32 +129,45 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def free_orphans() -> int:
-    """Free what a training still holds whose workers are all dead; returns how many did.
+def free_orphans(seen: Set[str]) -> set[str]:
+    """Free what trainings of this process still hold without a worker that lives.
 
-    Ray Train frees it when a training ends, and has a watcher for one that Ray Tune stops early;
-    but of those, some stay behind, and a search would wait for their cores for ever.
+    Ray Train frees it when a training ends, and has a watcher for one that Ray Tune stops early.
+    But its controller may ask for new workers before it dies itself: the watcher does not know
+    of that, and a search would wait for these cores for ever.
+
+    Args:
+        seen: what the last call returned. A training that starts has no worker either, for a
+            moment: only what had none then, too, is freed.
+
+    Returns:
+        What has none now.
     """
     from ray.util import state  # a tenth of a second that a training need not spend
     from ray.util.placement_group import PlacementGroup, remove_placement_group
     from ray.util.state.exception import RayStateApiException
 
     try:
-        held = state.list_placement_groups(filters=[("state", "=", "CREATED")], limit=MANY)
-        actors = state.list_actors(detail=True, limit=MANY)
+        job = ray.get_runtime_context().get_job_id()
+        held = state.list_placement_groups(
+            filters=[("state", "=", "CREATED"), ("creator_job_id", "=", job)],
+            detail=True,
+            limit=MANY,
+        )
+        actors = state.list_actors(filters=[("state", "!=", "DEAD")], detail=True, limit=MANY)
     except RayStateApiException:  # busy: the next call will tell
-        return 0
-    alive: dict[str, list[bool]] = {}
-    for actor in actors:
-        alive.setdefault(actor.placement_group_id or "", []).append(actor.state != "DEAD")
-    orphans = [
+        return set(seen)
+    living = {actor.placement_group_id for actor in actors}
+    orphans = {
         group.placement_group_id
         for group in held
-        if group.placement_group_id in alive and not any(alive[group.placement_group_id])
-    ]
-    for orphan in orphans:
+        if group.placement_group_id not in living
+        # A worker has cores; what Ray Tune keeps for the drivers of trials has none.
+        and any("CPU" in bundle["unit_resources"] for bundle in group.bundles or [])
+    }
+    for orphan in orphans & seen:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(orphan)))
-    return len(orphans)
+    return orphans - seen
 
 
 def check_seen(*paths: Path) -> None:

@@ -30,6 +30,7 @@ class Recorder(Callback):
         self.ended = 0
         self.stopped = False  # whether a trial was, early
         self.looked = self.begun
+        self.orphans: set[str] = set()
         console = Console()
         self.progress = Progress(
             SpinnerColumn(),
@@ -78,7 +79,7 @@ class Recorder(Callback):
     def on_step_end(self, *_: Any, **__: Any) -> None:
         if self.stopped and time.monotonic() - self.looked > LOOK:
             self.looked = time.monotonic()
-            cluster.free_orphans()
+            self.orphans = cluster.free_orphans(self.orphans)
 
     def on_experiment_end(self, *_: Any, **__: Any) -> None:
         self.progress.stop()

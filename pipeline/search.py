@@ -214,7 +214,7 @@ def _tested(
     from pipeline.scoring import scored
 
     described, config = driver.configured(run, network, recipe)
-    cluster.free_orphans()
+    cluster.free_orphans(cluster.free_orphans(set()))  # no trial is left
     last = driver.run_workers(config, name, workers, _epoch_told, lambda part: None)
     table = pd.read_parquet(config["table"])
     part = part_of(table, run.seed, hold_out=False)

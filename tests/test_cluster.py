@@ -7,10 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from ray.util import state
 
 from pipeline import cluster
 
@@ -110,6 +111,36 @@ def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.Monk
     [options] = started
     assert options["include_dashboard"] is True
     assert os.environ[cluster.API] == f"http://127.0.0.1:{options['dashboard_port']}"
+
+
+def test_cores_without_a_living_worker_are_freed_at_the_second_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Listed(NamedTuple):
+        placement_group_id: str
+        bundles: Any = ()
+
+    cores, driver = [{"unit_resources": {"CPU": 1.0}}], [{"unit_resources": {"memory": 5e8}}]
+    working, left, of_tune = "0a" * 18, "0b" * 18, "0c" * 18
+    held = [Listed(working, cores), Listed(left, cores), Listed(of_tune, driver)]
+    monkeypatch.setattr(state, "list_placement_groups", lambda **_: held)
+    monkeypatch.setattr(state, "list_actors", lambda **_: [Listed(working)])
+    removed = []
+    # By its module: `ray.util` has a function of the same name.
+    module = sys.modules["ray.util.placement_group"]
+    monkeypatch.setattr(
+        module, "remove_placement_group", lambda group: removed.append(group.id.hex())
+    )
+
+    class Context:
+        def get_job_id(self) -> str:
+            return "01000000"
+
+    monkeypatch.setattr(cluster.ray, "get_runtime_context", Context)
+    seen = cluster.free_orphans(set())
+    assert (seen, removed) == ({left}, [])
+    assert cluster.free_orphans(seen) == set()
+    assert removed == [left]
 
 
 def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
