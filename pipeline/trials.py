@@ -13,7 +13,7 @@ import yaml
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import NullFormatter, PercentFormatter
 from pandas.api.types import is_numeric_dtype
 
 from ianet.drawing import svg
@@ -159,6 +159,7 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
                 axes.plot(values[own], good[search.maximise][own], marker, label=state, alpha=0.7)
         if isinstance(search.space[name], LogUniform):
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
         if not numeric:
             axes.tick_params("x", rotation=90)
         axes.set(xlabel=name.split(".", 1)[1])
