@@ -10,6 +10,19 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from pipeline.plan import Run
 
 
+def bars(console: Console) -> Progress:
+    """Bars with a text of their own, the field `report`; none where there is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[report]}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+
 class Display:
     """Which run of how many, epoch, loss, images/s and time left."""
 
@@ -19,15 +32,7 @@ class Display:
         self.epochs = epochs
         self.seconds: list[float] = []
         self.console = Console()
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[report]}"),
-            TimeElapsedColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
+        self.progress = bars(self.console)
         self.task = self.progress.add_task(self.title, total=epochs, report="starting Ray")
 
     def __enter__(self) -> Display:

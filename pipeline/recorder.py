@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import TaskID
 
-from pipeline import cluster, trials
+from pipeline import cluster, display, trials
 from pipeline.tracking import TrackedSearch
 
 LOOK = 10  # seconds between two looks for what stopped trials left behind
@@ -31,17 +31,7 @@ class Recorder(Callback):
         self.stopped = False  # whether a trial was, early
         self.looked = self.begun
         self.orphans: set[str] = set()
-        console = Console()
-        self.progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[report]}"),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.progress = display.bars(Console())
         self.bars: dict[str, TaskID] = {}
 
     def __reduce__(self) -> tuple[Callable[[], Recorder], tuple[()]]:
