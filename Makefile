@@ -29,8 +29,9 @@ test: $(INSTALLED)
 # Two files at a time: whole-pipeline tests wait for Ray and DVC half of the time.
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
 
+# Without the processes for its jobs on LLM traces, of which there are eight.
 ui: $(INSTALLED)
-	mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
 
 # Pinned with hashes; names no package index.
 lock: $(INSTALLED)

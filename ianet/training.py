@@ -47,6 +47,8 @@ class Recipe:
         triplet_margin: of the batch-hard triplet loss, added to the cross entropy with weight
             1, its anchors, positives and negatives from the whole batch; 0 leaves it out.
         label_smoothing: of the cross entropy.
+        batch_norm: whose statistics BatchNorm takes: of a "worker"'s own share of the batch, or
+            "synchronised", of the whole batch, which torch does on GPUs only.
         precision: "float32", "bfloat16" for mixed precision, or "auto": mixed where the device
             multiplies bfloat16 in hardware.
     """
@@ -67,6 +69,7 @@ class Recipe:
     images_per_identity: int = 0
     triplet_margin: float = 0.0
     label_smoothing: float = 0.0
+    batch_norm: Literal["worker", "synchronised"] = "worker"
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
 
     def __post_init__(self) -> None:
@@ -210,8 +213,8 @@ def fit(
         A report for each epoch that remains.
 
     Raises:
-        ValueError: batches too small to share among the workers, or fewer identities than one
-            of `identity_batches` needs.
+        ValueError: batches too small to share among the workers, fewer identities than one of
+            `identity_batches` needs, or BatchNorm to be synchronised without GPUs.
     """
     workers = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if distributed.is_initialized() else 0
@@ -223,6 +226,13 @@ def fit(
             "2 for BatchNorm; raise the batch of the recipe or train with fewer workers"
         )
 
+    if recipe.batch_norm == "synchronised" and workers > 1:
+        if device.type != "cuda":
+            raise ValueError(
+                f"batch_norm is synchronised, which needs GPUs, not {device.type}: "
+                "set it to worker in the recipe, or train with one worker"
+            )
+        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network.to(device).to(memory_format=torch.channels_last)
     # Fused: a quarter of the time of Adam's step on a CPU, a tenth of a whole step.
     optimizer = torch.optim.Adam(

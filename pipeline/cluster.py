@@ -10,13 +10,14 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-for _name, _value in {
+SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # `train.report` waits for the controller's next look: 1.8 s an epoch at the default.
@@ -32,20 +33,23 @@ for _name, _value in {
     "RAY_prestart_worker_first_driver": "0",
     # Ray gives its workers the lowest priority: any other process would starve a training.
     "RAY_worker_niceness": "0",
-}.items():
+}
+for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
+from pipeline.address import ADDRESS, CLIENT, OURS, alone, is_client  # noqa: E402
+
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
+Returned = TypeVar("Returned")
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
 MANY = 10_000  # the most that Ray lists
 API = "RAY_API_SERVER_ADDRESS"  # of the dashboard, read by Ray's processes
-ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads it
 
 
 @contextmanager
@@ -87,10 +91,12 @@ def shared() -> Iterator[None]:
         try:
             if own:
                 os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+                os.environ[OURS] = "1"
             yield
         finally:
             if own:
                 os.environ.pop(ADDRESS, None)
+                os.environ.pop(OURS, None)
 
 
 def _start(dashboard: bool) -> None:
@@ -111,11 +117,18 @@ def _start(dashboard: bool) -> None:
         port = _free_port()
         options["dashboard_port"] = port
         os.environ[API] = f"http://127.0.0.1:{port}"
-    ray.init(**options)
-    if len(_nodes()) > 1:
-        # Other machines have Ray and what it needs, but not this code.
+    # Other machines have Ray and what it needs, but neither this code nor these settings.
+    sent = {"py_modules": [str(one) for one in CODE], "env_vars": SETTINGS}
+    try:
+        ray.init(**options, runtime_env=sent if is_client() else None)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"Ray at {os.environ.get(ADDRESS)} does not take this machine in ({error}): has it the "
+            "cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
+        ) from error
+    if not is_client() and len(_nodes()) > 1:
         ray.shutdown()
-        ray.init(**options, runtime_env={"py_modules": [str(one) for one in CODE]})
+        ray.init(**options, runtime_env=sent)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
@@ -143,31 +156,52 @@ def free_orphans(seen: Set[str]) -> set[str]:
     Returns:
         What has none now.
     """
-    from ray.util import state  # a tenth of a second that a training need not spend
     from ray.util.placement_group import PlacementGroup, remove_placement_group
     from ray.util.state.exception import RayStateApiException
 
     try:
-        job = ray.get_runtime_context().get_job_id()
-        held = state.list_placement_groups(
-            filters=[("state", "=", "CREATED"), ("creator_job_id", "=", job)],
-            detail=True,
-            limit=MANY,
-        )
-        actors = state.list_actors(filters=[("state", "!=", "DEAD")], detail=True, limit=MANY)
+        orphans = {group for group, lives in _holding().items() if not lives}
     except RayStateApiException:  # busy: the next call will tell
         return set(seen)
-    living = {actor.placement_group_id for actor in actors}
-    orphans = {
-        group.placement_group_id
-        for group in held
-        if group.placement_group_id not in living
-        # A worker has cores; what Ray Tune keeps for the drivers of trials has none.
-        and any("CPU" in bundle["unit_resources"] for bundle in group.bundles or [])
-    }
     for orphan in orphans & seen:
         remove_placement_group(PlacementGroup(ray.PlacementGroupID.from_hex(orphan)))
     return orphans - seen
+
+
+def free_all(patience: float = 60) -> None:
+    """Free what trainings of this process hold, all of which have ended, or end by themselves
+    within so many seconds.
+    """
+    from ray.util.state.exception import RayStateApiException
+
+    orphans: set[str] = set()
+    until = time.monotonic() + patience
+    while time.monotonic() < until:
+        orphans = free_orphans(orphans)
+        with suppress(RayStateApiException):
+            if not _holding():
+                return
+        time.sleep(1)
+
+
+def _holding() -> dict[str, bool]:
+    """The placement groups by which trainings of this process hold cores, by their id, and whether
+    a worker of them lives. Raises RayStateApiException where Ray is too busy to tell.
+    """
+    from ray.util import state  # a tenth of a second that a training need not spend
+
+    job = ray.get_runtime_context().get_job_id()
+    groups = state.list_placement_groups(
+        filters=[("state", "=", "CREATED"), ("creator_job_id", "=", job)], detail=True, limit=MANY
+    )
+    actors = state.list_actors(filters=[("state", "!=", "DEAD")], detail=True, limit=MANY)
+    living = {actor.placement_group_id for actor in actors}
+    return {
+        group.placement_group_id: group.placement_group_id in living
+        for group in groups
+        # A worker has cores; what Ray Tune keeps for the drivers of trials has none.
+        if any("CPU" in bundle["unit_resources"] for bundle in group.bundles or [])
+    }
 
 
 def check_seen(*paths: Path) -> None:
@@ -193,18 +227,34 @@ def check_seen(*paths: Path) -> None:
                 raise ValueError(
                     f"node {node['NodeManagerAddress']} of the Ray cluster does not see {path}: "
                     "put the project on a file system that all nodes share (NFS), under the same "
-                    f"path, or unset {ADDRESS} to train on this machine alone"
+                    "path, or name a URL as cluster.storage in params.yaml (s3://bucket/folder)"
                 )
+
+
+def within(call: Callable[[], Returned]) -> Returned:
+    """Call on the cluster what Ray does for its own nodes only: a training."""
+    if not is_client():
+        return call()
+    returned: Returned = ray.get(ray.remote(num_cpus=0)(lambda: call()).remote())
+    return returned
+
+
+def computed(call: Callable[[], Returned]) -> Returned:
+    """Call on a node of the cluster, with a GPU where it has any, and its part of the cores."""
+    if not ray.is_initialized():
+        with starting() as ready:
+            ready()
+            return computed(call)
+    part, threads = scaling(1, alone=False)
+    # A function by itself, as Ray wants it.
+    remote = ray.remote(num_cpus=threads, num_gpus=1 if part.use_gpu else 0)(lambda: call())
+    returned: Returned = ray.get(remote.remote())
+    return returned
 
 
 def _inodes(*paths: Path) -> list[int | None]:
     """By which a shared file system knows each file or folder; another of that name has another."""
     return [path.stat().st_ino if path.exists() else None for path in paths]
-
-
-def alone() -> bool:
-    """Whether no Ray is named that others may use, too."""
-    return ADDRESS not in os.environ
 
 
 def cores() -> int:
@@ -218,7 +268,7 @@ def _reach(address: str) -> None:
     Raises:
         ConnectionError: with what to do.
     """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
     if not port.isdigit():  # "auto" and "local" are for Ray to find
         return
     try:
@@ -226,7 +276,8 @@ def _reach(address: str) -> None:
     except OSError as error:
         raise ConnectionError(
             f"no Ray answers at {address} ({error.strerror or error}): start it (`ray start "
-            f"--head`), or unset {ADDRESS} for one on this machine"
+            f"--head`), or name none ({ADDRESS}, cluster.address in params.yaml) for one on this "
+            "machine"
         ) from error
 
 

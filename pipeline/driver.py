@@ -2,40 +2,44 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
+from ray.exceptions import RayActorError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
     Result,
     RunConfig,
     ScalingConfig,
+    TrainingFailedError,
 )
 from ray.train.torch import TorchTrainer
 
 from ianet import network as networks
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
-from pipeline import cluster, tracking
+from pipeline import address, cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import Plan, Run, runs_of
-from pipeline.settings import RecipeSettings, SettingsError, options
-from pipeline.worker import train_on_worker
+from pipeline.plan import DESCRIPTION, TABLE, Plan, Run, runs_of
+from pipeline.settings import RecipeSettings, options
+from pipeline.shell import only_one
+from pipeline.storage import PROJECT, TRAINING, Storage
+from pipeline.worker import BATCHES, PROGRESS, train_on_worker
 
-SCRATCH = Path("build/training")
-PROGRESS, BATCHES = "progress.jsonl", "batches.json"  # what the first worker tells, in there
+FAILURES = 3  # of its workers that a training outlives; on a cluster nodes come and go
+FAILURES_ELSEWHERE = 10
 DIGITS = 12  # of a configuration's digest, in the name of its scratch folder
 
 
@@ -54,13 +58,13 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
     network, config = configured(run, settings.networks[run.network], recipe)
-    digest = hashlib.sha256(Path(config["table"]).read_bytes())
-    digest.update(json.dumps(config, sort_keys=True).encode())
+    digest = digest_of(run, config)
     # A changed configuration never goes on from the weights of an older one.
-    name = f"{run.key}-{digest.hexdigest()[:DIGITS]}"
-    with alone(run.key):
+    name = f"{run.key}-{digest[:DIGITS]}"
+    storage = Storage(settings.cluster.storage)
+    with only_one(PROJECT / TRAINING / f"{run.key}.lock", f"training {run.key}"):
         with (
-            tracking.training(run, digest.hexdigest(), settings, config) as tracked,
+            tracking.training(run, digest, settings, config) as tracked,
             Display(run, runs_of(plan.evaluations()), config["training"]["epochs"]) as display,
         ):
 
@@ -69,18 +73,20 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
                 tracked.epoch(report)
 
             ready()
-            last = run_workers(config, name, settings.workers, log, display.part)
-            _write(run, restored(network, last), last, digest.hexdigest())
+            config = placed(config, run, storage)
+            last = run_workers(config, name, settings.workers, storage, log, display.part)
+            _write(run, restored(network, last), last, digest)
             tracked.model(run)
         # Also what an earlier configuration of this run left behind when it was stopped.
-        for scratch in SCRATCH.glob(f"{run.key}-{'[0-9a-f]' * DIGITS}"):
-            shutil.rmtree(scratch)
+        for scratch in storage.folders(TRAINING):
+            if re.fullmatch(f"{re.escape(run.key)}-[0-9a-f]{{{DIGITS}}}", scratch):
+                storage.delete(TRAINING, scratch)
 
 
 def configured(
     run: Run, network: Mapping[str, Any], recipe: RecipeSettings
 ) -> tuple[NetworkOptions, dict[str, Any]]:
-    """The network's options, and the plain data that a worker trains by.
+    """The network's options, and the plain data that determines a training.
 
     Args:
         run: what it is called.
@@ -94,8 +100,7 @@ def configured(
     described = options(NetworkOptions, {**recipe.network, **network}, f"networks.{run.network}")
     Network(2, described)  # a mistake in it is told now, in a second
     return described, {
-        "table": str((run.prepared / "table.parquet").resolve()),
-        "images": str((run.prepared / f"{recipe.size}.npy").resolve()),
+        "size": recipe.size,
         "hold_out": recipe.hold_out,
         "seed": run.seed,
         "network": asdict(described),
@@ -103,40 +108,57 @@ def configured(
     }
 
 
+def digest_of(run: Run, described: Any) -> str:
+    """Of the data set's table and of what else determines a result, as plain data."""
+    digest = hashlib.sha256((run.prepared / TABLE).read_bytes())
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def placed(config: Mapping[str, Any], run: Run, storage: Storage) -> dict[str, Any]:
+    """A training's configuration, with where each node finds what it needs.
+
+    Raises:
+        ValueError: a node does not see it.
+        ConnectionError: the storage cannot be used.
+    """
+    names = (TABLE, DESCRIPTION, f"{config['size']}.npy")
+    place = storage.shared(run.prepared, names)
+    if storage.is_folder:
+        root = Path(storage.path())
+        root.mkdir(parents=True, exist_ok=True)
+        cluster.check_seen(*(Path(place, name) for name in names), root)
+    return {**config, "storage": storage.url, "prepared": place}
+
+
 def trainer(
     config: dict[str, Any],
     name: str,
     scaling: ScalingConfig,
+    storage: Storage,
     *,
-    storage: Path,
     score: bool = False,
     callbacks: Sequence[Any] = (),
 ) -> TorchTrainer:
     """The training of that name, which goes on from its last checkpoint.
 
     Args:
-        config: of `configured`, and "threads", the CPU cores of a worker.
-        name: of its folder in `storage`.
+        config: of `placed`, and "threads", the CPU cores of a worker.
+        name: of its folder in the storage.
         scaling: of `cluster.scaling`.
-        storage: an absolute path.
+        storage: of the checkpoints.
         score: whether each epoch is scored too, on what the worker does not train on.
         callbacks: of Ray Train's controller.
     """
-    scratch = storage / name
-    scratch.mkdir(parents=True, exist_ok=True)
     return TorchTrainer(
         train_on_worker,
-        train_loop_config={
-            **config,
-            "score": score,
-            "progress": str(scratch / PROGRESS),
-            "batches": str(scratch / BATCHES),
-        },
+        train_loop_config={**config, "name": name, "score": score},
         scaling_config=scaling,
         run_config=RunConfig(
             name=name,
-            storage_path=str(storage),
-            failure_config=FailureConfig(max_failures=3),
+            storage_path=storage.path(TRAINING),
+            storage_filesystem=storage.files,
+            failure_config=FailureConfig(FAILURES_ELSEWHERE if address.elsewhere() else FAILURES),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=list(callbacks),
         ),
@@ -147,33 +169,55 @@ def run_workers(
     config: dict[str, Any],
     name: str,
     workers: int | str,
+    storage: Storage,
     on_epoch: Callable[[dict[str, float]], None],
     on_part: Callable[[dict[str, float]], None],
 ) -> dict[str, Any]:
     """Run `train_on_worker` under Ray Train and follow it.
 
     Args:
-        config: of the workers.
+        config: of `placed`.
         name: of the training; one of the same name goes on from its last checkpoint.
         workers: as in params.yaml.
+        storage: of the checkpoints, and of what the workers tell.
         on_epoch: told each epoch's report, by the names of `worker.REPORT`.
         on_part: told {"epoch", "done"}, the fraction of the images seen in it, now and then.
 
     Returns:
         The last checkpoint: "state" of `fit`, and the "history", one report an epoch.
+
+    Raises:
+        OSError: Ray, or its head, went away; or why its workers failed again and again, where
+            that is the user's to mend.
     """
-    cluster.check_seen(Path(config["table"]), Path(config["images"]), SCRATCH.resolve())
-    scaling, threads = cluster.scaling(workers, alone=cluster.alone())
-    training = trainer({**config, "threads": threads}, name, scaling, storage=SCRATCH.resolve())
+    scaling, threads = cluster.scaling(workers, alone=address.alone())
+    training = trainer({**config, "threads": threads}, name, scaling, storage)
     done = threading.Event()
-    follower = threading.Thread(target=_follow, args=(SCRATCH / name, done, on_epoch, on_part))
+    follower = Follower(storage, name, done, on_epoch, on_part)
     follower.start()
     try:
-        result = training.fit()
+        result = cluster.within(training.fit)
+    except TrainingFailedError as error:
+        raise _cause(name, error) from error
+    except RayActorError as error:
+        raise ConnectionError(
+            f"Ray lost training {name} ({str(error).splitlines()[-1]}): when that is mended, the "
+            "same command goes on from its last epoch"
+        ) from error
     finally:
         done.set()
         follower.join()
-    return last_of(result)
+    last = last_of(result)
+    follower.tell(last["history"])
+    return last
+
+
+def _cause(name: str, error: TrainingFailedError) -> Exception:
+    """What a user can mend, as one line; else the error itself."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        if isinstance(failure, OSError | ValueError):
+            return OSError(f"training {name} failed on its workers, several times: {failure}")
+    return error
 
 
 def last_of(result: Result) -> dict[str, Any]:
@@ -184,43 +228,39 @@ def last_of(result: Result) -> dict[str, Any]:
     return last
 
 
-def _follow(
-    scratch: Path,
-    done: threading.Event,
-    on_epoch: Callable[[dict[str, float]], None],
-    on_part: Callable[[dict[str, float]], None],
-) -> None:
-    """Hand on what the first worker writes; an epoch that was repeated after a kill, once."""
-    progress, batches = scratch / PROGRESS, scratch / BATCHES
-    seen = 0
-    while True:
-        last = done.wait(0.5)
-        for line in progress.read_text().splitlines() if progress.exists() else []:
-            report = json.loads(line)
-            if report["epoch"] > seen:
-                seen = report["epoch"]
-                on_epoch(report)
-        if last:
-            return
-        if batches.exists():
-            part = json.loads(batches.read_text())
-            if part["epoch"] > seen:
-                on_part(part)
+class Follower(threading.Thread):
+    """Hands on what the first worker writes; an epoch that was repeated after a kill, once."""
 
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        done: threading.Event,
+        on_epoch: Callable[[dict[str, float]], None],
+        on_part: Callable[[dict[str, float]], None],
+    ) -> None:
+        """See `run_workers`; `done` ends it."""
+        super().__init__()
+        self.storage, self.training, self.done = storage, name, done
+        self.on_epoch, self.on_part = on_epoch, on_part
+        self.told = 0
 
-@contextmanager
-def alone(key: str) -> Iterator[None]:
-    """Refuse what another process is at already: DVC killed leaves a training running."""
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    with (SCRATCH / f"{key}.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SettingsError(
-                f"another process is training {key}: wait for it, or stop it "
-                f"(`fuser {SCRATCH / key}.lock` tells which)"
-            ) from None
-        yield
+    def run(self) -> None:
+        while not self.done.wait(0.5):
+            with suppress(OSError):  # the next look will tell
+                self.tell(json.loads(self._read(PROGRESS) or "[]"))
+                part = json.loads(self._read(BATCHES) or "{}")
+                if part.get("epoch", 0) > self.told:
+                    self.on_part(part)
+
+    def _read(self, name: str) -> bytes | None:
+        return self.storage.read(TRAINING, self.training, name)
+
+    def tell(self, history: list[dict[str, float]]) -> None:
+        """Hand on what of it was not."""
+        for report in history[self.told :]:
+            self.told += 1
+            self.on_epoch(report)
 
 
 def restored(options: NetworkOptions, last: dict[str, Any]) -> Network:

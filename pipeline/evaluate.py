@@ -10,19 +10,15 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-import torch
 
-from ianet import drawing, images
+from ianet import drawing
 from ianet.network import load as load_network
-from ianet.receptive import relation_entropy
-from pipeline import tracking
-from pipeline.parts import part_of
+from pipeline import address, tracking
 from pipeline.plan import PREPARED, Evaluation, Run, checked
-from pipeline.scoring import TOP, scored
+from pipeline.scoring import TOP, assessed
 from pipeline.settings import check_known, load
 from pipeline.shell import run_parser, stage, write_whole
-
-ENTROPY_IMAGES = 16  # queries over which it is averaged: it hardly differs between images
+from pipeline.storage import Storage
 
 
 def main() -> None:
@@ -33,18 +29,17 @@ def main() -> None:
     settings = load()
     check_known(on, settings.datasets, "the command", "datasets of params.yaml")
     evaluation = Evaluation(checked(Run(**arguments), settings), on)
+    address.take(settings)
     recipe = settings.recipes[evaluation.run.recipe]
-    prepared = PREPARED / on
-    table = pd.read_parquet(prepared / "table.parquet")
-    part = part_of(table, evaluation.run.seed, hold_out=recipe.hold_out)
-    queries = images.load(prepared / f"{recipe.size}.npy", (part == "query").to_numpy(copy=True))
+    storage = Storage(settings.cluster.storage)
     network = load_network(evaluation.run.folder)
-    entropy = relation_entropy(network, queries[:ENTROPY_IMAGES])
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scores = scored(network, prepared, recipe.size, part, device)
-    each, means = scores
+    seed, hold_out = evaluation.run.seed, recipe.hold_out
+    scores = assessed(network, PREPARED / on, recipe.size, storage, seed, hold_out=hold_out)
+    each = scores.cmc
     # Under the names of their means, so that a table's column names its contributions too.
-    contributions = pd.concat([each[list(TOP)].rename(columns="top-{}".format), means], axis=1)
+    contributions = pd.concat(
+        [each[list(TOP)].rename(columns="top-{}".format), scores.means], axis=1
+    )
     cmc = [round(float(fraction), 6) for fraction in each.mean()]
     written = {
         **evaluation.run._asdict(),
@@ -55,7 +50,7 @@ def main() -> None:
             for name, value in scores.summary().items()
         },
         # Of the rows of S, in parts of a uniform row's; null in a network without SIA.
-        "entropy": None if entropy is None else round(entropy, 6),
+        "entropy": None if scores.entropy is None else round(scores.entropy, 6),
         "queries": len(each),
         "cmc": cmc,
     }

@@ -25,7 +25,7 @@ from ianet.datasets import synthetic
 from ianet.network import Network
 from ianet.network import load as load_network
 from pipeline.experiments import Portraits
-from pipeline.plan import FIGURES, SYNTHETIC, Plan, Run, load_plan
+from pipeline.plan import FIGURES, SYNTHETIC, TABLE, Plan, Run, load_plan
 from pipeline.settings import Settings, SettingsError
 from pipeline.shell import stage, write_whole
 
@@ -65,7 +65,7 @@ def photographed_people(figure: Portraits, run: Run, size: str) -> list[Sitter]:
     if run.dataset not in figure.photographs:
         raise SettingsError(f"{figure.title} names no photographs of {run.dataset}")
     height, width = figure.size
-    paths = pd.read_parquet(run.prepared / "table.parquet").path
+    paths = pd.read_parquet(run.prepared / TABLE).path
     names = paths.str.rpartition("/")[2]
     sitters = []
     for photograph in figure.photographs[run.dataset]:

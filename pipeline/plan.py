@@ -36,11 +36,16 @@ PIPELINE = Path("dvc.yaml")
 SEARCHES = Path("searches/dvc.yaml")  # `dvc repro` makes the tables, not these
 SYNTHETIC = Path("data/synthetic.zip")
 PREPARED = Path("data/prepared")
-DESCRIPTION = "dataset.json"  # beside the table and the images of a prepared data set
+TABLE, DESCRIPTION = "table.parquet", "dataset.json"  # of a prepared data set
 TABLES = Path("results/tables")
 FIGURES = Path("results/figures")
 REPORT = Path("results/report.html")
-TRAINING = ("pipeline/driver.py", "pipeline/worker.py", "pipeline/parts.py")
+TRAINING = (
+    "pipeline/driver.py",
+    "pipeline/worker.py",
+    "pipeline/parts.py",
+    "pipeline/storage.py",
+)
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -287,7 +292,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                 "desc": "train a network under Ray Train",
                 "cmd": f"python -m pipeline.train {arguments}",
                 "deps": [
-                    "data/prepared/${item.dataset}/table.parquet",
+                    f"data/prepared/${{item.dataset}}/{TABLE}",
                     "data/prepared/${item.dataset}/${item.size}.npy",
                     "build/sources/networks/${item.network}/train.json",
                     "build/sources/recipes/${item.recipe}.json",
@@ -310,7 +315,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                 "desc": "CMC and mAP of a trained network",
                 "cmd": f"python -m pipeline.evaluate {arguments} ${{item.on}}",
                 "deps": [
-                    "data/prepared/${item.on}/table.parquet",
+                    f"data/prepared/${{item.on}}/{TABLE}",
                     "data/prepared/${item.on}/${item.size}.npy",
                     f"data/prepared/${{item.on}}/{DESCRIPTION}",
                     "runs/${item.run}",
@@ -453,7 +458,7 @@ def searching(plan: Plan) -> dict[str, Any]:
                 "cmd": "python -m pipeline.search ${key}",
                 "deps": [
                     f"{EXPERIMENTS}/search_${{key}}.yaml",
-                    "data/prepared/${item.dataset}/table.parquet",
+                    f"data/prepared/${{item.dataset}}/{TABLE}",
                     "data/prepared/${item.dataset}/${item.size}.npy",
                     f"data/prepared/${{item.dataset}}/{DESCRIPTION}",
                     "build/sources/networks/${item.network}/train.json",

@@ -17,7 +17,7 @@ from rich.progress import track
 from ianet import images
 from ianet.datasets.listing import split_columns
 from pipeline.parts import held_out_of
-from pipeline.plan import DESCRIPTION, PREPARED
+from pipeline.plan import DESCRIPTION, PREPARED, TABLE
 from pipeline.readers import read
 from pipeline.settings import PARAMS, check_known, load
 from pipeline.shell import stage
@@ -82,7 +82,7 @@ def main() -> None:
         packing = images.pack(listing.open, table.path.tolist(), targets)
         for _ in track(packing, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
             pass
-        table.to_parquet(part / "table.parquet", index=False)
+        table.to_parquet(part / TABLE, index=False)
         description = {"scoring": listing.scoring, "counts": listing.counts}
         (part / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         shutil.rmtree(target, ignore_errors=True)

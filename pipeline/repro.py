@@ -29,9 +29,10 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline.plan import PIPELINE, Evaluation, Run, load_plan, runs_of, write
+from pipeline import address
+from pipeline.plan import PIPELINE, Evaluation, Plan, Run, load_plan, runs_of, write
 from pipeline.settings import Settings
-from pipeline.shell import stage
+from pipeline.shell import only_one, stage
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
@@ -232,12 +233,18 @@ def main() -> None:
     parser.add_argument("targets", nargs="*", help="tables and figures; all if none is named")
     targets = parser.parse_args().targets
     plan = load_plan()
-    settings = plan.settings
-    evaluations = plan.evaluations(targets)
+    address.take(plan.settings)
+    runs = runs_of(plan.evaluations(targets))
     write(plan)
     if not targets and not _asked("status", "--json", str(PIPELINE)).strip("{}\n "):
-        print(f"nothing to do: {len(runs_of(evaluations))} runs and all results are up to date")
+        print(f"nothing to do: {len(runs)} runs and all results are up to date")
         return
+    with only_one(LOGS / "repro.lock", "making results in this folder"):
+        _made(plan, targets)
+
+
+def _made(plan: Plan, targets: Sequence[str]) -> None:
+    settings, evaluations = plan.settings, plan.evaluations(targets)
     datasets = dict.fromkeys(name for run, on in evaluations for name in (run.dataset, on))
     first = ["plan", "sources", *(f"prepare@{name}" for name in datasets)]
     prepared = subprocess.run([*DVC, "repro", "--quiet", *first])

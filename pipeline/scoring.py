@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +14,27 @@ from torch import nn
 
 from ianet import images, retrieval, single_shot
 from ianet.features import extract
-from pipeline.plan import DESCRIPTION
+from ianet.network import Network
+from ianet.receptive import relation_entropy
+from pipeline import address
+from pipeline.parts import part_of
+from pipeline.plan import DESCRIPTION, TABLE
+from pipeline.storage import Storage
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
+ENTROPY_IMAGES = 16  # queries over which it is averaged: it hardly differs between images
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
 class Scored(NamedTuple):
-    """CMC (Q, ranks), and further scores of each query, by its row in the prepared table."""
+    """CMC (Q, ranks), and further scores of each query, by its row in the prepared table; the
+    entropy of the rows of S in parts of a uniform row's, where asked, None without SIA.
+    """
 
     cmc: pd.DataFrame
     means: pd.DataFrame
+    entropy: float | None = None
 
     def summary(self) -> dict[str, float | None]:
         """Means over the queries, as fractions; null where the protocol does not define one."""
@@ -64,7 +74,7 @@ def scored(
         part: see `pipeline.parts.part_of`.
         device: to extract and rank on.
     """
-    table = pd.read_parquet(prepared / "table.parquet")
+    table = pd.read_parquet(prepared / TABLE)
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (part == name).to_numpy(copy=True)
@@ -73,6 +83,40 @@ def scored(
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
-    cmc, means = SCORINGS[description["scoring"]](**arguments)
+    cmc, means, _ = SCORINGS[description["scoring"]](**arguments)
     rows = table.index[part == "query"][cmc.index]
     return Scored(cmc.set_index(rows), means.set_index(rows))
+
+
+def assessed(
+    network: Network, prepared: Path, size: str, storage: Storage, seed: int, *, hold_out: bool
+) -> Scored:
+    """Scores of a trained network and its entropy, computed on the cluster if one is named.
+
+    Args:
+        network: in evaluation mode.
+        prepared: folder of the data set.
+        size: of its images, height x width.
+        storage: where the nodes find them.
+        seed: of the run, for its split.
+        hold_out: whether to score on the held-out identities.
+
+    Raises:
+        ConnectionError: the storage or the cluster cannot be reached.
+    """
+    place = storage.shared(prepared, (TABLE, DESCRIPTION, f"{size}.npy"))
+    assess = partial(_assess, network, storage.url, place, size, seed, hold_out)
+    if not address.elsewhere():
+        return assess()
+    from pipeline import cluster  # a second that an evaluation here need not spend
+
+    return cluster.computed(assess)
+
+
+def _assess(network: Network, url: str, place: str, size: str, seed: int, hold_out: bool) -> Scored:
+    prepared = Storage(url).fetched(place)
+    part = part_of(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
+    queries = images.load(prepared / f"{size}.npy", (part == "query").to_numpy(copy=True))
+    entropy = relation_entropy(network, queries[:ENTROPY_IMAGES])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return scored(network, prepared, size, part, device)._replace(entropy=entropy)

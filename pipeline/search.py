@@ -11,7 +11,6 @@ finished trial.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import logging
 import os
@@ -20,16 +19,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import cluster
+from pipeline import address, cluster
 from pipeline.experiments import EXPERIMENTS, Search
 from pipeline.plan import DESCRIPTION, Plan, Run, load_plan
 from pipeline.settings import RecipeSettings, SettingsError
-from pipeline.shell import stage
+from pipeline.shell import only_one, stage
 
 if TYPE_CHECKING:
     from ray.tune import ResultGrid
     from ray.tune.experiment import Trial
 
+    from pipeline.storage import Storage
     from pipeline.tracking import TrackedSearch
 
 for _name, _value in {
@@ -44,7 +44,6 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 RESULTS = Path("results/searches")
-STORAGE = Path("build/searches")
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
 # those of each other's workers.
 DRIVER = {"memory": 500e6}
@@ -65,6 +64,7 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
     """
     # torch, torchvision and MLflow take as long to import as Ray takes to start.
     from pipeline import driver, space, tracking, trials
+    from pipeline.storage import PROJECT, SEARCHES, TRAINING, Storage
 
     sheet = found(name, plan)
     settings = plan.settings
@@ -86,12 +86,13 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
             f"{sheet.maximise}: maximise top-1"
         )
-    digest = hashlib.sha256(Path(config["table"]).read_bytes())
-    digest.update(json.dumps([sheet.model_dump(mode="json"), config], sort_keys=True).encode())
-    key = f"{name}-{digest.hexdigest()[: driver.DIGITS]}"
-    with driver.alone(f"search-{name}"), tracking.search(name, key, sheet) as tracked:
+    digest = driver.digest_of(run, [sheet.model_dump(mode="json"), config])
+    key = f"{name}-{digest[: driver.DIGITS]}"
+    storage = Storage(settings.cluster.storage)
+    lock = PROJECT / SEARCHES / f"{name}.lock"
+    with only_one(lock, f"searching {name}"), tracking.search(name, key, sheet) as tracked:
         ready()
-        cluster.check_seen(Path(config["table"]), Path(config["images"]), driver.SCRATCH.resolve())
+        place = driver.placed({"size": recipe.size}, run, storage)
         scaling, threads = cluster.scaling(settings.workers, alone=False)
         base = {
             "name": key,
@@ -100,15 +101,15 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             "recipe": recipe,
             "scaling": scaling,
             "threads": threads,
-            "storage": str(driver.SCRATCH.resolve()),
+            "place": place,
         }
-        grid = tuned(sheet, base, cluster.trainings(settings.workers), tracked)
+        grid = tuned(sheet, base, storage, cluster.trainings(settings.workers), tracked)
         table = trials.table(grid, recipe.training["epochs"])
         values = trials.best(table, sheet)
         print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
         recipe = settings.recipes[sheet.recipe]
         laid = space.laid(sheet, values, network, recipe)
-        scores = _tested(run, *laid, f"{key}-best", settings.workers)
+        scores = _tested(run, *laid, f"{key}-best", settings.workers, place, storage)
         part = RESULTS / f".{name}.{os.getpid()}"
         part.mkdir(parents=True)
         trials.write(part, sheet, table, scores)
@@ -116,8 +117,10 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         tracked.results(part, values, scores)
         shutil.rmtree(RESULTS / name, ignore_errors=True)
         part.replace(RESULTS / name)
-    for scratch in [*driver.SCRATCH.glob(f"{key}-*"), STORAGE / key]:
-        shutil.rmtree(scratch)
+    for scratch in storage.folders(TRAINING):
+        if scratch.startswith(f"{key}-"):
+            storage.delete(TRAINING, scratch)
+    storage.delete(SEARCHES, key)
     print(
         f"search {name}: {trials.summary(table)}; on test {sheet.maximise} "
         f"{scores[sheet.maximise]:.1%}: {RESULTS / name}"
@@ -138,13 +141,14 @@ def found(name: str, plan: Plan) -> Search:
 
 
 def tuned(
-    sheet: Search, base: dict[str, Any], at_a_time: int, tracked: TrackedSearch
+    sheet: Search, base: dict[str, Any], storage: Storage, at_a_time: int, tracked: TrackedSearch
 ) -> ResultGrid:
     """All trials of a search, which goes on where it stopped.
 
     Args:
         sheet: the search.
         base: of `trial.trial`.
+        storage: of the search's state.
         at_a_time: trials that Ray holds.
         tracked: where they are recorded.
     """
@@ -157,6 +161,7 @@ def tuned(
 
     from pipeline import space
     from pipeline.recorder import Recorder
+    from pipeline.storage import SEARCHES
     from pipeline.trial import trial
 
     epochs = base["recipe"].training["epochs"]
@@ -164,9 +169,11 @@ def tuned(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
     trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
-    path = str(STORAGE.resolve() / base["name"])
-    if tune.Tuner.can_restore(path):
-        return tune.Tuner.restore(path, trainable, resume_errored=True).fit()
+    path = storage.path(SEARCHES, base["name"])
+    if tune.Tuner.can_restore(path, storage.files):
+        return tune.Tuner.restore(
+            path, trainable, resume_errored=True, storage_filesystem=storage.files
+        ).fit()
     searched = (
         ConcurrencyLimiter(OptunaSearch(seed=sheet.seed), at_a_time)
         if sheet.algorithm == "optuna"
@@ -190,7 +197,8 @@ def tuned(
         ),
         run_config=tune.RunConfig(
             name=base["name"],
-            storage_path=str(STORAGE.resolve()),
+            storage_path=storage.path(SEARCHES),
+            storage_filesystem=storage.files,
             callbacks=[recorder],
             verbose=0,
         ),
@@ -203,24 +211,25 @@ def _name_of(trial: Trial) -> str:
 
 
 def _tested(
-    run: Run, network: dict[str, Any], recipe: RecipeSettings, name: str, workers: int | str
+    run: Run,
+    network: dict[str, Any],
+    recipe: RecipeSettings,
+    name: str,
+    workers: int | str,
+    place: dict[str, Any],
+    storage: Storage,
 ) -> dict[str, float | None]:
     """Scores on test of a network trained as its recipe says."""
-    import pandas as pd
-    import torch
-
     from pipeline import driver
-    from pipeline.parts import part_of
-    from pipeline.scoring import scored
+    from pipeline.scoring import assessed
 
     described, config = driver.configured(run, network, recipe)
-    cluster.free_orphans(cluster.free_orphans(set()))  # no trial is left
-    last = driver.run_workers(config, name, workers, _epoch_told, lambda part: None)
-    table = pd.read_parquet(config["table"])
-    part = part_of(table, run.seed, hold_out=False)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    cluster.free_all()  # no trial is left
+    config |= place
+    last = driver.run_workers(config, name, workers, storage, _epoch_told, lambda part: None)
     trained = driver.restored(described, last)
-    return scored(trained, run.prepared, recipe.size, part, device).summary()
+    prepared, size = run.prepared, recipe.size
+    return assessed(trained.eval(), prepared, size, storage, run.seed, hold_out=False).summary()
 
 
 def _epoch_told(report: dict[str, float]) -> None:
@@ -235,6 +244,12 @@ def main() -> None:
     name = parser.parse_args().name
     plan = load_plan()
     found(name, plan)
+    address.take(plan.settings)
+    if address.is_client():
+        raise SettingsError(
+            f"a search cannot be led from outside of a cluster ({address.CLIENT}...): start it on "
+            f"a node, `ray job submit --working-dir . -- python -m pipeline.search {name}`"
+        )
     with cluster.starting(dashboard=True) as ready:
         search(name, plan, ready)
 

@@ -84,9 +84,17 @@ class RecipeSettings(Value):
         return self
 
 
+class Cluster(Value):
+    """A Ray cluster, and where its nodes find data: see `pipeline.storage`."""
+
+    address: str | None = None
+    storage: str | None = None
+
+
 class Settings(Value):
     at_hand: tuple[Name, ...] = Field(min_length=1)
     workers: Literal["auto"] | Annotated[int, Field(ge=1)]
+    cluster: Cluster = Cluster()
     datasets: dict[Name, Dataset]
     synthetic: Synthetic
     recipes: dict[Name, RecipeSettings]

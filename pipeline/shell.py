@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import sys
@@ -21,10 +22,28 @@ def stage() -> Iterator[None]:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
-    except (ValueError, FileNotFoundError, ConnectionError) as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; the same command goes on from here")
+
+
+@contextmanager
+def only_one(lock: Path, doing: str) -> Iterator[None]:
+    """Refuse what another process is at already: DVC killed leaves a training running.
+
+    Raises:
+        ValueError: it says so, and how to find that process.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process is {doing}: wait for it, or stop it (`fuser {lock}` tells which)"
+            ) from None
+        yield
 
 
 def write_whole(target: Path, content: str | bytes) -> None:

@@ -2,20 +2,25 @@
 
 One MLflow run for one training, found again by its tags: `evaluate`, or a training that was
 killed and goes on, writes to the same one. The files of a run on disk are the truth; MLflow
-shows them. So a server that goes away in the middle of a training costs its records only.
+shows them. So a server that goes away in the middle of a training costs its records only, and
+those only if it stays away.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import sys
+import time
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 # A call to a server that went away must fail in seconds: the defaults block for minutes.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -30,7 +35,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.experiments import Search
-from pipeline.plan import Run
+from pipeline.plan import TABLE, Run
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +43,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
+PAUSE = 10  # seconds from an attempt that failed to the next
+PATIENCE = 60  # seconds that a training that is done waits for a server that went away
 REPRODUCTION = "reproduction"
 LOCAL = "sqlite:///mlflow.db"
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
@@ -48,6 +55,9 @@ for _noisy in ("mlflow", "alembic"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
 # Its advice on integer columns and on sources.
 warnings.filterwarnings("ignore", module="mlflow")
+
+
+Kind = TypeVar("Kind", bound="Tracked")
 
 
 def connect() -> None:
@@ -72,23 +82,42 @@ def connect() -> None:
 
 
 class Tracked:
-    """The MLflow run of a training. After a call that failed, calls do nothing."""
+    """The MLflow run of a training. What its server does not take, it gets when it is back."""
 
-    def __init__(self, run_id: str | None) -> None:
+    def __init__(self, run_id: str) -> None:
         self.run_id = run_id
+        self.waiting: deque[Callable[[], object]] = deque()  # calls that were not taken, in order
+        self.failed = -math.inf  # when the last attempt did
 
     def _try(self, call: Callable[[], object]) -> None:
-        if self.run_id is None:
-            return
+        self.waiting.append(call)
+        if time.monotonic() - self.failed > PAUSE:
+            self.send()
+
+    def send(self) -> None:
+        """Make the calls that wait; after one that fails, all the rest wait on."""
         try:
-            call()
+            while self.waiting:
+                _called(self.waiting[0])
+                self.waiting.popleft()
         except Exception as error:  # whatever MLflow raises, the training is worth more
-            self.run_id = None
-            print(
-                f"MLflow went away ({str(error).splitlines()[0][:120]}): going on without it, "
-                "all results are on disk",
-                file=sys.stderr,
-            )
+            if self.failed == -math.inf:
+                print(
+                    f"MLflow went away ({str(error).splitlines()[0][:120]}): going on, all results "
+                    "are on disk, and what it missed is sent when it is back",
+                    file=sys.stderr,
+                )
+            self.failed = time.monotonic()
+
+    def finish(self, patience: float) -> None:
+        """Make the calls that wait, for so many seconds until the server is back."""
+        until = time.monotonic() + patience
+        self.send()
+        while self.waiting and time.monotonic() < until:
+            time.sleep(1)
+            self.send()
+        if self.waiting:
+            print(f"MLflow stayed away: it lacks {len(self.waiting)} records", file=sys.stderr)
 
     def epoch(self, report: dict[str, float]) -> None:
         metrics = {name: value for name, value in report.items() if name != "epoch"}
@@ -124,12 +153,22 @@ class Tracked:
         self._try(lambda: mlflow.log_figure(figure, f"{abroad}cmc.png"))
 
 
+def _called(call: Callable[[], object]) -> None:
+    """What the server refuses it would refuse for ever: that is told, and not tried again."""
+    try:
+        call()
+    except MlflowException as error:
+        if error.get_http_status_code() >= 500:
+            raise
+        print(f"MLflow refused a record: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+
+
 class TrackedSearch(Tracked):
     """The MLflow run of a search, with a child run for each trial."""
 
     def __init__(self, run_id: str, key: str) -> None:
         super().__init__(run_id)
-        self.parent, self.key = run_id, key
+        self.key = key
         self.client = mlflow.MlflowClient()
         self.children: dict[str, str] = {}
 
@@ -138,9 +177,9 @@ class TrackedSearch(Tracked):
         self._try(lambda: self.children.update({trial: self._child(trial, values)}))
 
     def _child(self, trial: str, values: Mapping[str, Any]) -> str:
-        tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.parent}
+        tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.run_id}
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        experiment = self.client.get_run(self.parent).info.experiment_id
+        experiment = self.client.get_run(self.run_id).info.experiment_id
         found = self.client.search_runs([experiment], wanted, max_results=1)
         if found:
             self.client.set_terminated(found[0].info.run_id, "RUNNING")
@@ -203,7 +242,7 @@ def training(
     """
     connect()
     begun = _find(run.key, digest)
-    with _opened(_tags(run, digest), begun) as tracked:
+    with _opened(_tags(run, digest), begun, Tracked) as tracked:
         if begun is None:
             parameters = {
                 **run._asdict(),
@@ -213,7 +252,7 @@ def training(
                 "workers": settings.workers,
             }
             mlflow.log_params(parameters)
-            table = pd.read_parquet(config["table"])
+            table = pd.read_parquet(run.prepared / TABLE)
             source = str(settings.datasets[run.dataset].source)
             dataset = from_pandas(table, source=source, name=run.dataset)
             mlflow.log_input(dataset, "training")
@@ -224,7 +263,7 @@ def training(
 def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
     """The MLflow run of a training, to add its scores; a new one if this MLflow lacks it."""
     connect()
-    with _opened(_tags(run, digest), _find(run.key, digest)) as tracked:
+    with _opened(_tags(run, digest), _find(run.key, digest), Tracked) as tracked:
         yield tracked
 
 
@@ -243,12 +282,12 @@ def search(name: str, key: str, sheet: Search) -> Iterator[TrackedSearch]:
     connect()
     described = sheet.model_dump(mode="json", exclude={"title", "caption", "kind"})
     begun = _find(f"search-{name}", key)
-    with _opened({"run": f"search-{name}", "digest": key}, begun) as tracked:
+    tags = {"run": f"search-{name}", "digest": key}
+    with _opened(tags, begun, partial(TrackedSearch, key=key)) as tracked:
         if begun is None:
             mlflow.log_params(described)
             mlflow.set_tag("mlflow.note.content", f"{sheet.title}. {sheet.caption}")
-        assert tracked.run_id is not None  # it was opened just now
-        yield TrackedSearch(tracked.run_id, key)
+        yield tracked
 
 
 def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
@@ -309,7 +348,9 @@ def _tags(run: Run, digest: str) -> dict[str, str]:
 
 
 @contextmanager
-def _opened(tags: dict[str, str], run_id: str | None) -> Iterator[Tracked]:
+def _opened(
+    tags: dict[str, str], run_id: str | None, tracking: Callable[[str], Kind]
+) -> Iterator[Kind]:
     mlflow.set_system_metrics_sampling_interval(5)
     started = mlflow.start_run(
         run_id=run_id,
@@ -317,13 +358,17 @@ def _opened(tags: dict[str, str], run_id: str | None) -> Iterator[Tracked]:
         tags=tags,
         log_system_metrics=run_id is None,
     )
-    tracked = Tracked(started.info.run_id)
-    status = "FAILED"
+    tracked = tracking(started.info.run_id)
+    status, patience = "FAILED", PATIENCE
     try:
         yield tracked
         status = "FINISHED"
     except KeyboardInterrupt:
-        status = "KILLED"
+        status, patience = "KILLED", 0
         raise
     finally:
-        tracked._try(lambda: mlflow.end_run(status))
+        client = mlflow.MlflowClient()
+        tracked.waiting.append(lambda: client.set_terminated(tracked.run_id, status))
+        tracked.finish(patience)
+        with suppress(Exception):  # it would not be taken a second time
+            mlflow.end_run(status)

@@ -8,7 +8,7 @@ was killed goes on from the last of them when it is started again.
 
 from __future__ import annotations
 
-from pipeline import cluster
+from pipeline import address, cluster
 from pipeline.plan import Run, checked, load_plan
 from pipeline.shell import run_parser, stage
 
@@ -17,6 +17,7 @@ def main() -> None:
     arguments = vars(run_parser(__doc__).parse_args())
     plan = load_plan()
     run = checked(Run(**arguments), plan.settings)
+    address.take(plan.settings)
     with cluster.starting() as ready:
         # torch, torchvision and MLflow take as long to import as Ray takes to start.
         from pipeline import driver

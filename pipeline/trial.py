@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -12,6 +11,8 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from pipeline import driver, space
 from pipeline.experiments import Search
 from pipeline.plan import Run
+from pipeline.storage import TRAINING, Storage
+from pipeline.worker import PROGRESS
 
 
 def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
@@ -21,7 +22,7 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
 
     Args:
         values: of `space.drawn`.
-        base: what all trials share: search, network, recipe, scaling, threads and storage.
+        base: what all trials share: search, network, recipe, scaling, threads and place.
 
     Raises:
         ValueError: the values do not fit together.
@@ -31,17 +32,12 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
     run = Run(search.dataset, search.network, search.recipe, search.seed)
     laid = space.laid(search, values, base["network"], base["recipe"])
     _, config = driver.configured(run, *laid)
+    config = {**base["place"], **config, "threads": base["threads"]}
     name = f"{base['name']}-{tune.get_context().get_trial_id()}"
-    told = Path(base["storage"]) / name / driver.PROGRESS
-    reports = [json.loads(line) for line in told.read_text().splitlines()] if told.exists() else []
+    storage = Storage(config["storage"])
+    reports = json.loads(storage.read(TRAINING, name, PROGRESS) or "[]")
     if reports and reports[-1]["epoch"] == config["training"]["epochs"]:
         tune.report(reports[-1])
         return
-    driver.trainer(
-        {**config, "threads": base["threads"]},
-        name,
-        base["scaling"],
-        storage=Path(base["storage"]),
-        score=True,
-        callbacks=[TuneReportCallback()],
-    ).fit()
+    callbacks = [TuneReportCallback()]
+    driver.trainer(config, name, base["scaling"], storage, score=True, callbacks=callbacks).fit()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import socket
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +20,21 @@ from ianet import images
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit, labels_of
 from pipeline.parts import part_of
+from pipeline.plan import TABLE
 from pipeline.scoring import scored
+from pipeline.storage import TRAINING, Storage
 
+PROGRESS, BATCHES = "progress.json", "batches.json"  # what the first worker tells
+TELLING = 2  # seconds from one telling to the next within an epoch
 REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
 
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Train, and report each epoch with a checkpoint. `config`: see `driver.trainer`."""
     torch.set_num_threads(config["threads"])
-    table_file, size = Path(config["table"]), Path(config["images"]).stem
-    table = pd.read_parquet(table_file)
+    storage, name = Storage(config["storage"]), config["name"]
+    prepared, size = storage.fetched(config["prepared"]), config["size"]
+    table = pd.read_parquet(prepared / TABLE)
     part = part_of(table, config["seed"], hold_out=config["hold_out"])
     mask = (part == "train").to_numpy(copy=True)
     labels = labels_of(table.person[mask].to_numpy())
@@ -41,20 +49,19 @@ def train_on_worker(config: dict[str, Any]) -> None:
         state, history = saved["state"], saved["history"]
     first = ray.train.get_context().get_world_rank() == 0
     device = ray.train.torch.get_device()
-    batches = Path(config["batches"])
     told = 0.0
 
     def on_batch(epoch: int, done: float) -> None:
         nonlocal told
-        if first and time.monotonic() - told > 1:
+        if first and time.monotonic() - told > TELLING:
             told = time.monotonic()
-            written = batches.with_suffix(".part")
-            written.write_text(json.dumps({"epoch": epoch, "done": done}))
-            written.replace(batches)
+            with suppress(OSError):  # it is for a display
+                part = json.dumps({"epoch": epoch, "done": done}).encode()
+                storage.write(part, TRAINING, name, BATCHES)
 
     for epoch in fit(
         network,
-        images.load(Path(config["images"]), mask),
+        images.load(prepared / f"{size}.npy", mask),
         labels,
         Recipe(**config["training"]),
         seed=config["seed"],
@@ -64,15 +71,25 @@ def train_on_worker(config: dict[str, Any]) -> None:
     ):
         report = {name: getattr(epoch, name) for name in REPORT}
         if first and config["score"]:
-            scores = scored(network, table_file.parent, size, part, device).summary()
+            scores = scored(network, prepared, size, part, device).summary()
             report |= {name: value for name, value in scores.items() if value is not None}
         history.append(report)
         if not first:
             ray.train.report(report)
             continue
         # Before the checkpoint: a training that has its last one has told its last epoch.
-        with Path(config["progress"]).open("a") as progress:
-            progress.write(json.dumps(report) + "\n")
+        storage.write(json.dumps(history).encode(), TRAINING, name, PROGRESS)
         with tempfile.TemporaryDirectory() as folder:
-            torch.save({"state": epoch.state, "history": history}, Path(folder) / "state.pt")
+            _save({"state": epoch.state, "history": history}, Path(folder) / "state.pt")
             ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint; of a full disk torch itself would not tell."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    try:
+        path.write_bytes(buffer.getbuffer())
+    except OSError as error:
+        where = f"{socket.gethostname()}:{path}"
+        raise OSError(error.errno, error.strerror, where) from error

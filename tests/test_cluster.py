@@ -74,7 +74,7 @@ def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyP
         address = f"127.0.0.1:{probe.getsockname()[1]}"
     monkeypatch.setenv(cluster.ADDRESS, address)
     with (
-        pytest.raises(ConnectionError, match=f"no Ray answers at {address} .*unset RAY_ADDRESS"),
+        pytest.raises(ConnectionError, match=f"no Ray answers at {address} .*name none"),
         cluster.starting() as ready,
     ):
         ready()
@@ -96,7 +96,8 @@ def test_a_ray_that_is_not_named_is_not_joined_and_other_nodes_get_the_code(
     with cluster.starting() as ready:
         ready()
     assert [options["address"] for options in started] == told
-    assert ["runtime_env" in options for options in started] == [False, True][:nodes]
+    sent = [options["runtime_env"] is not None for options in started]
+    assert sent == [False, True][:nodes]
 
 
 def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +141,21 @@ def test_cores_without_a_living_worker_are_freed_at_the_second_look(
     seen = cluster.free_orphans(set())
     assert (seen, removed) == ({left}, [])
     assert cluster.free_orphans(seen) == set()
+    assert removed == [left]
+
+    # Once that is gone the one that works ends by itself, and all is free.
+    held.remove(held[1])
+    asked: list[None] = []
+
+    def actors(**_: Any) -> list[Listed]:
+        asked.append(None)
+        held[:] = held if len(asked) < 4 else held[-1:]
+        return [Listed(working)]
+
+    monkeypatch.setattr(state, "list_actors", actors)
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
+    cluster.free_all()
+    assert len(asked) >= 4
     assert removed == [left]
 
 

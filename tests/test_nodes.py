@@ -1,32 +1,39 @@
-"""A Ray cluster of several nodes, here: a run that loses one, and data that one does not see."""
+"""A Ray cluster of several nodes, here, which share nothing but a store; what they lose."""
 
 from __future__ import annotations
 
+import json
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import psutil
 import pytest
 import yaml
-from project import Project, wait_for
+from project import ROOT, Project, wait_for
 from ray.cluster_utils import Cluster
+from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postgres
 
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
-EPOCHS = 20
+EPOCHS = 12
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    """A head that computes nothing, and a node with one core."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    yield made
-    made.shutdown()
+    """A head that computes nothing."""
+    with keys():
+        head = {"num_cpus": 0, "include_dashboard": False}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        yield made
+        made.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -37,45 +44,128 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["workers"] = 2
     params["recipes"]["quick"]["training"]["epochs"] = EPOCHS
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
-    made.repro("prepare@synthetic")
+    made.repro("prepare@synthetic", "sources")
     return made
 
 
-def test_a_run_on_two_nodes_outlives_one_when_another_joins(
-    cluster: Cluster, project: Project
-) -> None:
-    lost = cluster.add_node(num_cpus=1)
-    process = project.start("python", "-m", "pipeline.train", *RUN, RAY_ADDRESS=cluster.address)
+def epochs(project: Project) -> int:
+    """That a run under way has done."""
+    files = list((project.folder / "build/training").glob(f"{KEY}-*/progress.json"))
+    return len(json.loads(files[0].read_text())) if files else 0
 
-    def epochs() -> int:
-        files = list((project.folder / "build/training").glob(f"{KEY}-*/progress.jsonl"))
-        return len(files[0].read_text().splitlines()) if files else 0
 
-    wait_for(lambda: epochs() or process.poll() is not None, "the first epoch")
-    cluster.remove_node(lost, allow_graceful=False)
-    assert epochs() < EPOCHS
-    cluster.add_node(num_cpus=1)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+class Node:
+    """A node with one core, which sees neither the project nor this code."""
+
+    def __init__(self, cluster: Cluster, project: Project) -> None:
+        hidden = (project.folder, ROOT / "pipeline", ROOT / "ianet")
+        hide = [f"mount -t tmpfs none {folder}" for folder in hidden]
+        start = f"cd / && exec {RAY} start --block --num-cpus 1 --address {cluster.address}"
+        script = " && ".join([*hide, start])
+        alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
+        if subprocess.run([*alone, "mount -t tmpfs none /mnt"], capture_output=True).returncode:
+            pytest.skip("a node with files of its own needs the right to unshare --mount")
+        before = len(cluster.global_state._live_node_ids())
+        self.process = subprocess.Popen(
+            [*alone, script],
+            env={**os.environ, "XDG_CACHE_HOME": str(project.folder)},  # hidden, so its own
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        wait_for(lambda: len(cluster.global_state._live_node_ids()) > before, "a node", 60)
+
+    def lose(self) -> None:
+        """As a machine whose power fails."""
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.kill()
+        self.process.wait()
+
+
+@contextmanager
+def nodes(cluster: Cluster, project: Project, number: int) -> Iterator[list[Node]]:
+    """So many, and those that are added to the list."""
+    made: list[Node] = []
+    try:
+        made += (Node(cluster, project) for _ in range(number))
+        yield made
+    finally:
+        for node in made:
+            if node.process.poll() is None:
+                node.lose()
+
+
+def test_a_head_that_dies_costs_nothing(project: Project) -> None:
+    port = free_port()
+    start = (RAY, "start", "--head", "--block", "--num-cpus", "2", "--port", str(port))
+    options = ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
+    command = ("python", "-m", "pipeline.train", *RUN)
+    environment = {
+        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    }
+
+    @contextmanager
+    def head() -> Iterator[None]:
+        process = project.start(*start, *options, **environment)
+        try:
+            wait_for(lambda: answers(port), "the head", 60)
+            yield
+        finally:
+            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
+                one.kill()
+            process.communicate()
+
+    with head():
+        process = project.start(*command, **environment)
+        wait_for(lambda: process.poll() is not None or epochs(project) >= 2, "two epochs")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, output
+    assert output.splitlines()[-1].startswith(f"error: Ray lost training {KEY}"), output
+    with head():
+        output = project.run(*command, **environment)
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
 
-def test_a_node_that_does_not_see_the_data_is_named(cluster: Cluster, project: Project) -> None:
-    hidden = f"mount -t tmpfs none {project.folder} && exec {RAY} start --block --num-cpus 1"
-    command = ["unshare", "--mount", "sh", "-c", f"{hidden} --address {cluster.address}"]
-    if subprocess.run([*command[:2], "true"], capture_output=True).returncode:
-        pytest.skip("a node with files of its own needs the right to unshare --mount")
-    node = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for(lambda: len(cluster.global_state._live_node_ids()) == 3, "the node", 60)
-        output = project.run(
-            "python", "-m", "pipeline.train", *RUN, expect=1, RAY_ADDRESS=cluster.address
-        )
-    finally:
-        for process in [*psutil.Process(node.pid).children(recursive=True), node]:
-            process.kill()
-        node.wait()
-    assert "of the Ray cluster does not see" in output
-    assert "put the project on a file system that all nodes share" in output
-    assert "Traceback" not in output
+def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
+    cluster: Cluster, project: Project, tmp_path: Path
+) -> None:
+    """Code comes by Ray, data by a store that fails now and then; a node is lost and another
+    joins; MLflow, on PostgreSQL, is away for a while.
+    """
+    with (
+        bucket() as url,
+        postgres() as database,
+        mlflow_server(database, tmp_path / "artifacts") as server,
+        nodes(cluster, project, 2) as made,
+    ):
+        train = ("python", "-m", "pipeline.train", *RUN)
+        environment = {"MLFLOW_TRACKING_URI": server.url, **KEYS}
+        project.edit("params.yaml", "address: null", f"address: {cluster.address}")
+        output = project.run(*train, expect=1, **environment)
+        assert "of the Ray cluster does not see" in output
+        assert "put the project on a file system that all nodes share" in output
+        assert "Traceback" not in output
+
+        project.edit("params.yaml", "storage: null", f"storage: {url}")
+        process = project.start(*train, **environment)
+        wait_for(lambda: server_epochs(server.url) or process.poll() is not None, "an epoch")
+        server.kill()
+        made[0].lose()
+        made.append(Node(cluster, project))
+        server.start()
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+        project.run("python", "-m", "pipeline.evaluate", *RUN, "synthetic", **environment)
+        assert server_epochs(server.url) == list(range(1, EPOCHS + 1))
+    history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def server_epochs(url: str) -> list[int]:
+    """Of which MLflow has the loss."""
+    client = mlflow.MlflowClient(url)
+    experiment = client.get_experiment_by_name("ianet")
+    runs = client.search_runs([experiment.experiment_id]) if experiment else []
+    return [one.step for run in runs for one in client.get_metric_history(run.info.run_id, "loss")]

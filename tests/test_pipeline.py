@@ -11,6 +11,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ import pytest
 import torch
 import yaml
 from project import EPOCHS, Project, same, wait_for
+from servers import free_port, mlflow_server
 
 from ianet.features import extract
 from ianet.images import load as load_images
@@ -242,6 +245,8 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
 def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
     wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
+    assert output.startswith("error: another process is making results in this folder: wait for it")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -265,12 +270,6 @@ def test_a_failing_run_costs_itself_only_and_is_named(untrained: Project) -> Non
     assert (untrained.folder / "results/scores/synthetic-base-quick-0.json").exists()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: Project) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
     output = untrained.run(
@@ -282,31 +281,35 @@ def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: P
 
 
 def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    server = untrained.start(
-        "mlflow", "server", "--backend-store-uri", f"sqlite:///{untrained.folder}/server.db",
-        "--artifacts-destination", str(untrained.folder / "artifacts"),
-        "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-    )  # fmt: skip
-    try:
-
-        def answers() -> bool:
-            with socket.socket() as probe:
-                return probe.connect_ex(("127.0.0.1", port)) == 0
-
-        wait_for(answers, "the server")
-        process = untrained.start("python", "-m", "pipeline.train", *TRAIN, MLFLOW_TRACKING_URI=uri)
+    database = f"sqlite:///{untrained.folder}/server.db"
+    with mlflow_server(database, untrained.folder / "artifacts") as server:
+        command = ("python", "-m", "pipeline.train", *TRAIN)
+        process = untrained.start(*command, MLFLOW_TRACKING_URI=server.url)
         wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.communicate()
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "MLflow went away" in output
+    assert "MLflow stayed away: it lacks " in output
     assert (untrained.folder / "runs" / KEY / "weights.safetensors").exists()
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_a_full_disk_is_told_in_one_line(untrained: Project) -> None:
+    full = untrained.folder / "full"
+    full.mkdir()
+    disk = f"mount -t tmpfs -o size=1m none {full}"
+    if subprocess.run(["unshare", "--mount", "sh", "-c", disk], capture_output=True).returncode:
+        pytest.skip("a disk of its own needs the right to unshare --mount")
+    command = f"{disk} && exec python -m pipeline.train {' '.join(TRAIN)}"
+    output = untrained.run(
+        "unshare", "--mount", "sh", "-c", command,
+        expect=1, TMPDIR=str(full), RAY_TMPDIR=tempfile.gettempdir(),
+    )  # fmt: skip
+    [error] = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert f"training {KEY}" in error
+    assert f"No space left on device: '{socket.gethostname()}:{full}" in error
+    assert "Traceback" not in output
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(untrained: Project) -> None:

@@ -290,9 +290,9 @@ def test_progress_within_an_epoch() -> None:
 
 
 SHARED: dict[str, dict[str, Any]] = {
-    "paper": {},  # 22 images in batches of 5 and 6: shares differ by one image
-    "triplet": {"triplet_margin": 2.0},
-    "strong": STRONG,  # 3 identities with 2 images each: the shares cut through one
+    "paper": {"batch": 12},  # 22 images in batches of 11: shares differ by one image
+    "triplet": {"batch": 12, "triplet_margin": 2.0},
+    "strong": {**STRONG, "batch": 10},  # 5 identities with 2 images each: shares cut through one
     "strong-odd": {**STRONG, "batch": 9, "images_per_identity": 3},  # shares of 5 and 4
 }
 
@@ -312,17 +312,29 @@ def train_shared(rank: int, workers: int, folder: Path) -> None:
     if rank == 0:
         torch.save(results, folder / f"{workers}.pt")
     if workers > 1:
+        with pytest.raises(ValueError, match="batch_norm is synchronised, which needs GPUs"):
+            next(
+                fit(
+                    network,
+                    *data(22),
+                    recipe(batch=12, batch_norm="synchronised"),
+                    seed=2,
+                    device=CPU,
+                )
+            )
         distributed.destroy_process_group()
 
 
 def test_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     """Shares weigh as they should; the hardest of the whole batch are found across them."""
     train_shared(0, 1, tmp_path)
-    multiprocessing.spawn(train_shared, args=(2, tmp_path), nprocs=2)
-    one, two = (torch.load(tmp_path / f"{workers}.pt") for workers in (1, 2))
+    for workers in (2, 4):
+        multiprocessing.spawn(train_shared, args=(workers, tmp_path), nprocs=workers)
+    one, two, four = (torch.load(tmp_path / f"{workers}.pt") for workers in (1, 2, 4))
     for name in SHARED:
         torch.testing.assert_close(two[name], one[name], rtol=1e-5, atol=1e-6)
-        assert (two[name]["report"][1] > 0) == (name != "paper")
+        torch.testing.assert_close(four[name], one[name], rtol=1e-5, atol=1e-6)
+        assert (one[name]["report"][1] > 0) == (name != "paper")
 
 
 @pytest.mark.parametrize("added", [{}, STRONG], ids=["paper", "strong"])
