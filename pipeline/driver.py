@@ -52,8 +52,9 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
         ready: waits until Ray is there.
 
     Raises:
-        SettingsError: an option of its network or recipe is wrong, or another process trains it.
-        ConnectionError: MLflow does not answer.
+        SettingsError: an option of its network or recipe is wrong.
+        ValueError: another process trains it, or a node of the cluster does not see its data.
+        OSError: MLflow, the storage or Ray does not answer, or see `run_workers`.
     """
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
@@ -224,7 +225,10 @@ def last_of(result: Result) -> dict[str, Any]:
     """The last checkpoint of a training, see `run_workers`."""
     assert result.checkpoint is not None  # there is at least one epoch
     with result.checkpoint.as_directory() as folder:
-        last: dict[str, Any] = torch.load(Path(folder) / "state.pt", weights_only=True)
+        # Wherever the workers had it: here may be no GPU.
+        last: dict[str, Any] = torch.load(
+            Path(folder) / "state.pt", map_location="cpu", weights_only=True
+        )
     return last
 
 

@@ -45,7 +45,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     checkpoint = ray.train.get_checkpoint()
     if checkpoint:
         with checkpoint.as_directory() as folder:
-            saved = torch.load(Path(folder) / "state.pt", weights_only=True)
+            # Not where the first worker had it: each has a device of its own.
+            saved = torch.load(Path(folder) / "state.pt", map_location="cpu", weights_only=True)
         state, history = saved["state"], saved["history"]
     first = ray.train.get_context().get_world_rank() == 0
     device = ray.train.torch.get_device()
