@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -100,6 +101,11 @@ class Project:
 
     def weights(self, key: str, folder: str = "runs") -> dict[str, torch.Tensor]:
         return load_file(self.folder / folder / key / "weights.safetensors")
+
+    def epochs(self, key: str) -> int:
+        """That a training under way has done."""
+        files = list((self.folder / "build/training").glob(f"{key}-*/progress.json"))
+        return len(json.loads(files[0].read_text())) if files else 0
 
     def tracked(self) -> pd.DataFrame:
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import subprocess
@@ -46,12 +45,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
     made.repro("prepare@synthetic", "sources")
     return made
-
-
-def epochs(project: Project) -> int:
-    """That a run under way has done."""
-    files = list((project.folder / "build/training").glob(f"{KEY}-*/progress.json"))
-    return len(json.loads(files[0].read_text())) if files else 0
 
 
 class Node:
@@ -118,7 +111,7 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
 
     with head():
         process = project.start(*command, **environment)
-        wait_for(lambda: process.poll() is not None or epochs(project) >= 2, "two epochs")
+        wait_for(lambda: process.poll() is not None or project.epochs(KEY) >= 2, "two epochs")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith(f"error: Ray lost training {KEY}"), output

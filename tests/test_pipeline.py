@@ -53,11 +53,6 @@ def untrained(project: Project, tmp_path: Path) -> Iterator[Project]:
     assert made.killed() == [], "processes were left behind"
 
 
-def epochs_done(project: Project) -> int:
-    files = list((project.folder / "build" / "training").glob(f"{KEY}-*/progress.jsonl"))
-    return len(files[0].read_text().splitlines()) if files else 0
-
-
 def test_results_of_a_run(project: Project) -> None:
     run = project.folder / "runs" / KEY
     history = pd.read_csv(run / "history.csv")
@@ -209,7 +204,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
         return None
 
     process = untrained.start(*command)
-    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     wait_for(worker, "the worker").kill()
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
@@ -219,7 +214,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     shutil.rmtree(untrained.folder / "runs")
 
     process = untrained.start(*command)
-    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     process.kill()
     process.communicate(timeout=60)
     assert not (untrained.folder / "runs" / KEY).exists()
@@ -230,13 +225,13 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
 
 def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
     process = untrained.start("dvc", "repro", f"train@{KEY}")
-    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "Traceback" not in output
     assert not (untrained.folder / "runs" / KEY).exists()
-    assert epochs_done(untrained) >= 1
+    assert untrained.epochs(KEY) >= 1
     assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
@@ -244,7 +239,7 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
 
 def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
-    wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert output.startswith("error: another process is making results in this folder: wait for it")
     process.send_signal(signal.SIGINT)
@@ -277,7 +272,7 @@ def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: P
     )
     assert f"error: MLflow at {uri} cannot be used" in output
     assert "Traceback" not in output
-    assert epochs_done(untrained) == 0
+    assert untrained.epochs(KEY) == 0
 
 
 def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
@@ -285,7 +280,7 @@ def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
     with mlflow_server(database, untrained.folder / "artifacts") as server:
         command = ("python", "-m", "pipeline.train", *TRAIN)
         process = untrained.start(*command, MLFLOW_TRACKING_URI=server.url)
-        wait_for(lambda: epochs_done(untrained) >= 1, "the first epoch")
+        wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "MLflow went away" in output
