@@ -40,7 +40,7 @@ for _name, _value in SETTINGS.items():
 import ray  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
-from pipeline.address import ADDRESS, CLIENT, OURS, alone, is_client  # noqa: E402
+from pipeline.address import ADDRESS, CLIENT, OURS, alone, elsewhere, is_client  # noqa: E402
 
 if TYPE_CHECKING:
     from ray.train import ScalingConfig
@@ -117,18 +117,17 @@ def _start(dashboard: bool) -> None:
         port = _free_port()
         options["dashboard_port"] = port
         os.environ[API] = f"http://127.0.0.1:{port}"
-    # Other machines have Ray and what it needs, but neither this code nor these settings.
-    sent = {"py_modules": [str(one) for one in CODE], "env_vars": SETTINGS}
+    if elsewhere():
+        # Its nodes have Ray and what it needs, but neither this code nor these settings.
+        code = [str(one) for one in CODE]
+        options["runtime_env"] = {"py_modules": code, "env_vars": SETTINGS}
     try:
-        ray.init(**options, runtime_env=sent if is_client() else None)
+        ray.init(**options)
     except ConnectionError as error:
         raise ConnectionError(
             f"Ray at {os.environ.get(ADDRESS)} does not take this machine in ({error}): has it the "
             "cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
         ) from error
-    if not is_client() and len(_nodes()) > 1:
-        ray.shutdown()
-        ray.init(**options, runtime_env=sent)
     logging.getLogger("ray.train").setLevel(logging.ERROR)
 
 
@@ -233,10 +232,7 @@ def check_seen(*paths: Path) -> None:
 
 def within(call: Callable[[], Returned]) -> Returned:
     """Call on the cluster what Ray does for its own nodes only: a training."""
-    if not is_client():
-        return call()
-    returned: Returned = ray.get(ray.remote(num_cpus=0)(lambda: call()).remote())
-    return returned
+    return _remotely(call, num_cpus=0) if is_client() else call()
 
 
 def computed(call: Callable[[], Returned]) -> Returned:
@@ -246,9 +242,13 @@ def computed(call: Callable[[], Returned]) -> Returned:
             ready()
             return computed(call)
     part, threads = scaling(1, alone=False)
-    # A function by itself, as Ray wants it.
-    remote = ray.remote(num_cpus=threads, num_gpus=1 if part.use_gpu else 0)(lambda: call())
-    returned: Returned = ray.get(remote.remote())
+    return _remotely(call, num_cpus=threads, num_gpus=1 if part.use_gpu else 0)
+
+
+def _remotely(call: Callable[[], Returned], *, num_cpus: int, num_gpus: int = 0) -> Returned:
+    # What is called may hold a network: as an argument Ray bears that, not within a function.
+    remote: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(lambda argument: argument())
+    returned: Returned = ray.get(remote.remote(call))
     return returned
 
 

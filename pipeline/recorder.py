@@ -75,6 +75,8 @@ class Recorder(Callback):
         self.progress.stop()
 
     def _end(self, all_trials: list[Trial], trial: Trial, *, failed: bool) -> None:
+        if trial.trial_id not in self.bars:  # it failed before it started
+            self.tracked.begun(trial.trial_id, trial.config)
         last = trial.last_result or {}
         state = trials.state(last, self.epochs, failed=failed)
         self.tracked.ended(trial.trial_id, state, failed=failed)

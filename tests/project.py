@@ -102,6 +102,12 @@ class Project:
     def weights(self, key: str, folder: str = "runs") -> dict[str, torch.Tensor]:
         return load_file(self.folder / folder / key / "weights.safetensors")
 
+    def copy(self, folder: Path) -> Project:
+        """Another one, with the same prepared data, in which nothing was trained."""
+        made = Project(folder)
+        shutil.copytree(self.folder / "data", made.folder / "data")
+        return made
+
     def epochs(self, key: str) -> int:
         """That a training under way has done."""
         files = list((self.folder / "build/training").glob(f"{key}-*/progress.json"))

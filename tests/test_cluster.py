@@ -81,23 +81,28 @@ def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("address", "nodes", "told"), [(None, 1, ["local"]), ("auto", 2, [None] * 2)]
+    ("address", "ours", "told", "sent"),
+    [(None, None, "local", False), ("auto", None, None, True), ("auto", "1", None, False)],
 )
-def test_a_ray_that_is_not_named_is_not_joined_and_other_nodes_get_the_code(
-    monkeypatch: pytest.MonkeyPatch, address: str | None, nodes: int, told: list[str | None]
+def test_a_ray_that_is_not_named_is_not_joined_and_a_cluster_gets_the_code(
+    monkeypatch: pytest.MonkeyPatch,
+    address: str | None,
+    ours: str | None,
+    told: str | None,
+    sent: bool,
 ) -> None:
     """`ray.init` by itself would join what `ray start` started on this machine."""
-    monkeypatch.delenv(cluster.ADDRESS, raising=False)
-    if address:
-        monkeypatch.setenv(cluster.ADDRESS, address)
+    for name, value in ((cluster.ADDRESS, address), (cluster.OURS, ours)):
+        monkeypatch.delenv(name, raising=False)
+        if value:
+            monkeypatch.setenv(name, value)
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(cluster.ray, "init", lambda **options: started.append(options))
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}] * nodes)
     with cluster.starting() as ready:
         ready()
-    assert [options["address"] for options in started] == told
-    sent = [options["runtime_env"] is not None for options in started]
-    assert sent == [False, True][:nodes]
+    [options] = started
+    assert options["address"] == told
+    assert ("runtime_env" in options) == sent
 
 
 def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.MonkeyPatch) -> None:

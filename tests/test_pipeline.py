@@ -7,13 +7,7 @@ Each test of this file starts real DVC, Ray and MLflow processes.
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,7 +19,6 @@ import pytest
 import torch
 import yaml
 from project import EPOCHS, Project, same, wait_for
-from servers import free_port, mlflow_server
 
 from ianet.features import extract
 from ianet.images import load as load_images
@@ -47,8 +40,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 @pytest.fixture
 def untrained(project: Project, tmp_path: Path) -> Iterator[Project]:
     """Another copy with the same prepared data, in which nothing was trained."""
-    made = Project(tmp_path / "untrained")
-    shutil.copytree(project.folder / "data", made.folder / "data")
+    made = project.copy(tmp_path / "untrained")
     yield made
     assert made.killed() == [], "processes were left behind"
 
@@ -221,100 +213,6 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     untrained.run(*command)
     assert same(untrained.weights(KEY), whole)
     assert not list((untrained.folder / "build" / "training").glob(f"{KEY}-*"))
-
-
-def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
-    process = untrained.start("dvc", "repro", f"train@{KEY}")
-    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "Traceback" not in output
-    assert not (untrained.folder / "runs" / KEY).exists()
-    assert untrained.epochs(KEY) >= 1
-    assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
-    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
-    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
-
-
-def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
-    process = untrained.start("python", "-m", "pipeline.repro", "table4f")
-    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
-    output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
-    assert output.startswith("error: another process is making results in this folder: wait for it")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "2 runs, 2 of them to do" in output
-    assert "stopped; the same command goes on from here" in output
-    assert "Traceback" not in output
-    assert not (untrained.folder / "runs" / KEY).exists()
-
-    output = untrained.run("python", "-m", "pipeline.repro", "table4f")
-    assert "run 2 of 2: " in output
-    assert (untrained.folder / "results/tables/table4f.csv").exists()
-    assert untrained.repro("table4f") == []
-    assert "2 runs, 0 of them to do" in untrained.run("python", "-m", "pipeline.repro", "table4f")
-
-
-def test_a_failing_run_costs_itself_only_and_is_named(untrained: Project) -> None:
-    untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
-    output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
-    assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
-    assert "there is no file ianet/blocks/ib.py" in output
-    assert (untrained.folder / "results/scores/synthetic-base-quick-0.json").exists()
-
-
-def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: Project) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    output = untrained.run(
-        "python", "-m", "pipeline.train", *TRAIN, expect=1, MLFLOW_TRACKING_URI=uri
-    )
-    assert f"error: MLflow at {uri} cannot be used" in output
-    assert "Traceback" not in output
-    assert untrained.epochs(KEY) == 0
-
-
-def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
-    database = f"sqlite:///{untrained.folder}/server.db"
-    with mlflow_server(database, untrained.folder / "artifacts") as server:
-        command = ("python", "-m", "pipeline.train", *TRAIN)
-        process = untrained.start(*command, MLFLOW_TRACKING_URI=server.url)
-        wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert "MLflow went away" in output
-    assert "MLflow stayed away: it lacks " in output
-    assert (untrained.folder / "runs" / KEY / "weights.safetensors").exists()
-    history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
-    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
-
-
-def test_a_full_disk_is_told_in_one_line(untrained: Project) -> None:
-    full = untrained.folder / "full"
-    full.mkdir()
-    disk = f"mount -t tmpfs -o size=1m none {full}"
-    if subprocess.run(["unshare", "--mount", "sh", "-c", disk], capture_output=True).returncode:
-        pytest.skip("a disk of its own needs the right to unshare --mount")
-    command = f"{disk} && exec python -m pipeline.train {' '.join(TRAIN)}"
-    output = untrained.run(
-        "unshare", "--mount", "sh", "-c", command,
-        expect=1, TMPDIR=str(full), RAY_TMPDIR=tempfile.gettempdir(),
-    )  # fmt: skip
-    [error] = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert f"training {KEY}" in error
-    assert f"No space left on device: '{socket.gethostname()}:{full}" in error
-    assert "Traceback" not in output
-
-
-def test_a_run_is_trained_by_one_process_at_a_time(untrained: Project) -> None:
-    process = untrained.start("python", "-m", "pipeline.train", *TRAIN)
-    wait_for((untrained.folder / "build/training" / f"{KEY}.lock").exists, "the lock")
-    time.sleep(1)
-    output = untrained.run("python", "-m", "pipeline.train", *TRAIN, expect=1)
-    assert f"another process is training {KEY}" in output
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
 
 
 def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:

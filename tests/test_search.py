@@ -176,6 +176,8 @@ def project(tmp_path: Path) -> Iterator[Project]:
     sheet["space"]["training.lr"] = {"values": RATES}
     sheet["scheduler"] = "asha"
     (made.folder / "experiments/search_sigma.yaml").write_text(yaml.safe_dump(sheet))
+    # One trial at a time, so that it is known which falls behind.
+    made.edit("params.yaml", "workers: auto", f"workers: {len(os.sched_getaffinity(0))}")
     made.run("python", "-m", "pipeline.plan")
     yield made
     assert made.killed() == [], "processes were left behind"
