@@ -32,7 +32,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import address, cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import DESCRIPTION, TABLE, Plan, Run, runs_of
+from pipeline.plan import TABLE, Plan, Run, files_of, runs_of
 from pipeline.settings import RecipeSettings, options
 from pipeline.shell import only_one
 from pipeline.storage import PROJECT, TRAINING, Storage
@@ -123,7 +123,7 @@ def placed(config: Mapping[str, Any], run: Run, storage: Storage) -> dict[str, A
         ValueError: a node does not see it.
         ConnectionError: the storage cannot be used.
     """
-    names = (TABLE, DESCRIPTION, f"{config['size']}.npy")
+    names = files_of(config["size"])
     place = storage.shared(run.prepared, names)
     if storage.is_folder:
         root = Path(storage.path())

@@ -220,6 +220,11 @@ def load_plan() -> Plan:
     return Plan(settings, experiments(settings))
 
 
+def files_of(size: str) -> tuple[str, ...]:
+    """What a run needs of a prepared data set, with images of that size, height x width."""
+    return TABLE, DESCRIPTION, f"{size}.npy"
+
+
 def runs_of(evaluations: Iterable[Evaluation]) -> list[Run]:
     """The trainings behind them, each once."""
     return list(dict.fromkeys(evaluation.run for evaluation in evaluations))

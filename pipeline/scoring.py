@@ -18,7 +18,7 @@ from ianet.network import Network
 from ianet.receptive import relation_entropy
 from pipeline import address
 from pipeline.parts import part_of
-from pipeline.plan import DESCRIPTION, TABLE
+from pipeline.plan import DESCRIPTION, TABLE, files_of
 from pipeline.storage import Storage
 
 RANKS = np.arange(1, 51)
@@ -104,7 +104,7 @@ def assessed(
     Raises:
         ConnectionError: the storage or the cluster cannot be reached.
     """
-    place = storage.shared(prepared, (TABLE, DESCRIPTION, f"{size}.npy"))
+    place = storage.shared(prepared, files_of(size))
     assess = partial(_assess, network, storage.url, place, size, seed, hold_out)
     if not address.elsewhere():
         return assess()
