@@ -15,10 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 Scale = float | str
 """Factor on the dot products of Eq. 1 and 7: a number (1 as printed) or "rsqrt_channels"."""
@@ -221,25 +221,36 @@ def _patch_softmax(gram: Tensor, context: int) -> Tensor:
     if context < 1:
         raise ValueError(f"context is {context}: a patch has at least 1 x 1 positions")
     batch, height, width = gram.shape[:3]
-    sums = _diagonal_sum(_diagonal_sum(gram, 1, 3, context), 2, 4, context)
+    sums = gram
+    if context > 1:
+        before = (context - 1) // 2  # 0 for K = 2: an even patch reaches forward
+        offsets = range(-before, context - before)
+        sums = _DiagonalSum.apply(_DiagonalSum.apply(gram, 1, 3, offsets), 2, 4, offsets)
     return torch.softmax(sums.reshape(batch, height * width, height * width), dim=-1)
 
 
-def _diagonal_sum(gram: Tensor, first: int, second: int, context: int) -> Tensor:
-    """Sum over the offsets of a patch along one axis, `first` and `second` moved together."""
-    if context == 1:
-        return gram
-    size = gram.shape[first]
-    before = (context - 1) // 2  # 0 for K = 2: an even patch reaches forward
-    padding = [0, 0] * gram.dim()
-    for dimension in (first, second):
-        at = 2 * (gram.dim() - 1 - dimension)  # F.pad counts pairs from the last dimension
-        padding[at : at + 2] = before, context - 1 - before
-    padded = F.pad(gram, padding)
-    return sum(
-        (
-            padded.narrow(first, offset, size).narrow(second, offset, size)
-            for offset in range(context)
-        ),
-        start=torch.zeros((), dtype=gram.dtype, device=gram.device),
-    )
+class _DiagonalSum(torch.autograd.Function):
+    """Sum over the offsets of a patch along one axis, `first` and `second` moved together.
+
+    Its gradient is the same sum over the opposite offsets. Autograd's would be of padded slices,
+    each of which writes a whole map of zeros: with them SIA at stage 2 takes 1.7 times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, gram: Tensor, first: int, second: int, offsets: range) -> Tensor:
+        ctx.first, ctx.second, ctx.offsets = first, second, offsets
+        size = gram.shape[first]
+        total = gram.clone()  # offset 0
+        for offset in offsets:
+            inside = size - abs(offset)  # the positions that do not meet the padding of zeros
+            if offset and inside > 0:
+                to, of = max(0, -offset), max(0, offset)
+                total.narrow(first, to, inside).narrow(second, to, inside).add_(
+                    gram.narrow(first, of, inside).narrow(second, of, inside)
+                )
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        opposite = range(-ctx.offsets[-1], 1 - ctx.offsets[0])
+        return _DiagonalSum.apply(gradient, ctx.first, ctx.second, opposite), None, None, None

@@ -123,6 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m pipeline.cost", description=__doc__)
     parser.add_argument("name", help="of a file in experiments/")
     name = parser.parse_args().name
+    torch.set_flush_denormal(True)  # as trainings and evaluations do
     plan = load_plan()
     costs = plan.sheet(name, Costs)
     frame = cells(costs, plan.settings)

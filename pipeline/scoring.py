@@ -114,6 +114,7 @@ def assessed(
 
 
 def _assess(network: Network, url: str, place: str, size: str, seed: int, hold_out: bool) -> Scored:
+    torch.set_flush_denormal(True)  # see docs/performance.md
     prepared = Storage(url).fetched(place)
     part = part_of(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
     queries = images.load(prepared / f"{size}.npy", (part == "query").to_numpy(copy=True))

@@ -32,6 +32,7 @@ REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_s
 def train_on_worker(config: dict[str, Any]) -> None:
     """Train, and report each epoch with a checkpoint. `config`: see `driver.trainer`."""
     torch.set_num_threads(config["threads"])
+    torch.set_flush_denormal(True)  # see docs/performance.md
     storage, name = Storage(config["storage"]), config["name"]
     prepared, size = storage.fetched(config["prepared"]), config["size"]
     table = pd.read_parquet(prepared / TABLE)

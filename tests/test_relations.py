@@ -182,9 +182,23 @@ def test_arrangements_by_their_definitions() -> None:
 @pytest.mark.parametrize("normalization", ["softmax", "renormalized"])
 @pytest.mark.parametrize("arrangement", ["sia-cia", "parallel"])
 def test_gradcheck(arrangement: str, normalization: str) -> None:
-    block = awake(IABlock(3, arrangement=arrangement, sigma=(1, 2), normalization=normalization))
+    options = {"contexts": (1, 2, 3, 4), "sigma": (1, 2), "normalization": normalization}
+    block = awake(IABlock(3, arrangement=arrangement, **options))
     features = torch.randn(2, 3, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, features)
+
+
+def test_images_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU goes through a batch in parts: of two images and one here, then of three."""
+    block = awake(IABlock(4, arrangement="sia"))
+    features = torch.randn(3, 4, 5, 3, dtype=torch.float64, requires_grad=True)
+    found = []
+    for size in (2 * 4 * 15**2, 2**22):
+        monkeypatch.setattr("ianet.blocks.ia.CACHE_BYTES", size)
+        aggregated = block(features)
+        found.append((aggregated, *torch.autograd.grad(aggregated.sin().sum(), features)))
+    for parts, whole in zip(*found, strict=True):
+        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-14)
 
 
 def test_mixed_precision_keeps_relations_in_float32() -> None:

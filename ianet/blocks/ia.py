@@ -18,6 +18,11 @@ from ianet.relations import Scale
 RELATIONS = ("appearance", "location", "semantic", "uniform")
 ARRANGEMENTS = ("sia", "cia", "sia-cia", "cia-sia", "parallel")
 
+CACHE_BYTES = 2**22
+"""On a CPU, SIA goes through as many images at once as have relation maps of this size, not
+through the whole batch: a map that stays in the cache is not read from memory for each of the
+dozen operations on it."""
+
 
 class _Residual(nn.Module):
     """Y = BN(E) + F (Eq. 9), for an aggregation E of F."""
@@ -118,6 +123,13 @@ class SpatialIA(_Residual):
 
     def aggregate(self, features: Tensor) -> Tensor:
         """E^S = F S^T (Eq. 6), (B, C, H, W)."""
+        if features.device.type != "cpu":
+            return self._gathered(features)
+        height, width = features.shape[2:]
+        images = max(1, CACHE_BYTES // (4 * (height * width) ** 2))
+        return torch.cat([self._gathered(part) for part in features.split(images)])
+
+    def _gathered(self, features: Tensor) -> Tensor:
         relation = self.relation(features)
         with torch.autocast(features.device.type, enabled=False):
             gathered = features.flatten(2).to(relation.dtype) @ relation.transpose(1, 2)
