@@ -133,7 +133,7 @@ def trace() -> None:
         "ray.train": ["report"],
         "ray.train.torch": ["TorchTrainer.fit"],
         "ray.util.placement_group": ["placement_group"],
-        "torch": ["save"],
+        "torch": ["save", "set_num_threads"],
         "torch.optim": ["Adam.step"],
         "mlflow": ["set_experiment"],
         "ianet.features": ["extract"],

@@ -150,7 +150,7 @@ PHASES = (
     Phase("run opened; Ray is there", "MLflow", "submit", "> ray.train.torch.TorchTrainer.fit"),
     Phase("controller", "Ray", "submit", "> ray.util.placement_group.placement_group"),
     Phase("other actors, the worker's process", "Ray", "worker", "start worker"),
-    Phase(WORKER_STARTS, "imports", "worker", "> pipeline.worker.train_on_worker"),
+    Phase(WORKER_STARTS, "imports", "worker", "> torch.set_num_threads"),
     Phase(FIRST_STEP, "training", "worker", "< torch.optim.Adam.step"),
     Phase("worker: all other steps", "training", "train", "last report"),
     Phase("worker: checkpoints, reports", "Ray", "save", ""),  # between the steps

@@ -11,17 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-import ray.train
-import ray.train.torch
-import torch
-
-from ianet import images
-from ianet.network import Network, NetworkOptions
-from ianet.training import Recipe, fit, labels_of
-from pipeline.parts import part_of
-from pipeline.plan import TABLE
-from pipeline.scoring import scored
 from pipeline.storage import TRAINING, Storage
 
 PROGRESS, BATCHES = "progress.json", "batches.json"  # what the first worker tells
@@ -31,6 +20,18 @@ REPORT = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_s
 
 def train_on_worker(config: dict[str, Any]) -> None:
     """Train, and report each epoch with a checkpoint. `config`: see `driver.trainer`."""
+    # Ray's controller imports this file, too, before there is a worker: it need not wait for these.
+    import pandas as pd
+    import ray.train.torch
+    import torch
+
+    from ianet import images
+    from ianet.network import Network, NetworkOptions
+    from ianet.training import Recipe, fit, labels_of
+    from pipeline.parts import part_of
+    from pipeline.plan import TABLE
+    from pipeline.scoring import scored
+
     torch.set_num_threads(config["threads"])
     torch.set_flush_denormal(True)  # see docs/performance.md
     storage, name = Storage(config["storage"]), config["name"]
@@ -88,6 +89,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
 
 def _save(content: dict[str, Any], path: Path) -> None:
     """Write a checkpoint; of a full disk torch itself would not tell."""
+    import torch
+
     buffer = io.BytesIO()
     torch.save(content, buffer)
     try:

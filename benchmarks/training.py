@@ -1,0 +1,218 @@
+"""A training step and an epoch of ResNet-50 and IANet at 256x128.
+
+    python benchmarks/training.py [--batch 32 64] [--steps 4] [--precision float32 bfloat16]
+
+For each network, precision and batch: the bare step, forward, backward and optimizer on one random
+batch that lies on the device; an epoch of `ianet.training.fit`; and, in float32, an epoch of
+torchreid's engine with the same network, from JPEGs of 128x64 in a folder, by its own data manager
+and loader processes. torchreid is no dependency of the project: without it its rows are left out,
+
+    pip install torchreid==0.2.5 gdown tensorboard opencv-python-headless
+
+brings it. Every case runs in a process of its own, `--steps` steps an epoch (4 on a CPU, 100 on a
+GPU), the median of three epochs after one to warm up; memory is the peak of the process, or of the
+GPU. Prints a table and writes benchmarks/training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import multiprocessing
+import platform
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from rich.progress import track
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ianet.network import Network, NetworkOptions
+from ianet.training import Recipe, fit
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "base.": {},
+    "IANet": {
+        "block": "ia",
+        "after": {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}},
+    },
+}
+HEIGHT, WIDTH = 256, 128
+IDENTITIES = 751
+EPOCHS = 4  # the first warms up
+RESULTS = Path("benchmarks/training.json")
+
+
+class Case(NamedTuple):
+    network: str
+    batch: int
+    precision: str
+    way: str
+    steps: int
+
+
+def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+    """Seconds of an epoch of steps that want nothing but a batch that is there."""
+    network.to(device).to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4, weight_decay=5e-4, fused=True)
+    inputs = torch.randn(case.batch, 3, HEIGHT, WIDTH, device=device)
+    inputs = inputs.to(memory_format=torch.channels_last)
+    labels = torch.randint(IDENTITIES, (case.batch,), device=device)
+    mixed = case.precision == "bfloat16"
+    for _ in range(EPOCHS):
+        started = time.perf_counter()
+        for _ in range(case.steps):
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                logits, _ = network(inputs)
+                loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        yield time.perf_counter() - started
+
+
+def ours(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+    """Seconds of an epoch of `fit`."""
+    number = case.steps * case.batch
+    images = torch.randint(256, (number, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    recipe = Recipe(
+        height=HEIGHT,
+        width=WIDTH,
+        epochs=EPOCHS,
+        batch=case.batch,
+        lr=3e-4,
+        weight_decay=5e-4,
+        milestones=(20, 40),
+        precision=case.precision,  # type: ignore[arg-type]
+    )
+    labels = torch.arange(number) % IDENTITIES
+    for epoch in fit(network, images, labels, recipe, seed=0, device=device):
+        yield epoch.seconds
+
+
+class Logits(nn.Module):
+    """What torchreid's engine asks of a model."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(images)[0]
+
+
+def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+    """Seconds of an epoch of torchreid's engine."""
+    from torchreid.reid import data, engine, optim
+
+    multiprocessing.set_start_method("fork", force=True)  # Linux's own, for its loader
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        listed = []
+        for number in range(case.steps * case.batch):
+            path = Path(folder) / f"{number}.jpg"
+            coarse = generator.integers(256, size=(16, 8, 3), dtype=np.uint8)
+            Image.fromarray(coarse).resize((64, 128)).save(path, quality=90)
+            listed.append((str(path), number % IDENTITIES, number % 2))
+
+        class Listed(data.ImageDataset):
+            def __init__(self, root: str = "", **options: Any) -> None:
+                super().__init__(listed, listed[:1], listed[1:2], **options)
+
+        data.register_image_dataset("listed", Listed)
+        manager = data.ImageDataManager(
+            sources="listed",
+            height=HEIGHT,
+            width=WIDTH,
+            batch_size_train=case.batch,
+            use_gpu=device.type == "cuda",
+        )
+        model = Logits(network).to(device)
+        optimizer = optim.build_optimizer(model, optim="adam", lr=3e-4)
+        trainer = engine.ImageSoftmaxEngine(
+            manager,
+            model,
+            optimizer,
+            scheduler=optim.build_lr_scheduler(optimizer, stepsize=20),
+            use_gpu=device.type == "cuda",
+            label_smooth=False,
+        )
+        trainer.max_epoch = EPOCHS
+        for _ in range(EPOCHS):
+            started = time.perf_counter()
+            trainer.train()
+            yield time.perf_counter() - started
+
+
+WAYS = {"bare step": bare, "fit": ours, "torchreid": torchreid}
+
+
+def measured(case: Case) -> dict[str, Any]:
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))
+    _, *seconds = WAYS[case.way](network, case, device)
+    peak = (
+        torch.cuda.max_memory_allocated()
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
+    return {
+        **case._asdict(),
+        "images/s": round(case.steps * case.batch / median(seconds), 1),
+        "GB": round(peak / 1e9, 2),
+    }
+
+
+def main() -> None:
+    gpu = torch.cuda.is_available()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, nargs="+", default=[32])
+    parser.add_argument("--steps", type=int, default=100 if gpu else 4)
+    precisions = ["float32", "bfloat16"]
+    parser.add_argument("--precision", nargs="+", choices=precisions, default=precisions)
+    arguments = parser.parse_args()
+    there = importlib.util.find_spec("torchreid") is not None
+    cases = [
+        Case(network, batch, precision, way, arguments.steps)
+        for batch in arguments.batch
+        for precision in arguments.precision
+        for network in NETWORKS
+        for way in WAYS
+        if way != "torchreid" or (there and precision == "float32")
+    ]
+    rows = []
+    for case in track(cases, "training"):
+        # Not a Pool, whose processes may have no children: torchreid's loader has.
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            rows.append(alone.submit(measured, case).result())
+    table = pd.DataFrame(rows)
+    speeds = table.set_index(["batch", "precision", "network", "way"])["images/s"]
+    for level, of in (("way", "bare step"), ("network", "base.")):
+        ratios = (speeds / speeds.xs(of, level=level)).reindex(speeds.index)
+        table[f"of {of}"] = ratios.round(3).to_numpy()
+    print(table.drop(columns="steps").to_markdown(index=False))
+    device = torch.cuda.get_device_name() if gpu else platform.machine()
+    machine = f"{device}, {torch.get_num_threads()} threads"
+    rows = table.to_dict("records")
+    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
