@@ -185,3 +185,12 @@ def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
     assert said == "stopped; the same command goes on from here\n"
     _, left = psutil.wait_procs(started, timeout=20)
     assert left == []
+
+
+def test_rays_controller_gets_the_workers_function_without_its_imports() -> None:
+    code = (
+        "import sys; from pipeline import worker;"
+        "print({'torch', 'torchvision', 'pandas'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
