@@ -28,6 +28,8 @@ ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 3.33)
 ERASED_ATTEMPTS = 100  # to find a rectangle that lies in the image, as in both releases
 
+QUEUED = 4096  # images that wait for a thread to pack them
+
 Size = tuple[int, int]
 """Height and width in pixels."""
 
@@ -71,8 +73,9 @@ def pack(
         # Pillow decodes and resizes without the interpreter's lock: threads use every core.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
-                for done, _ in enumerate(pool.map(fill, range(len(paths))), start=1):
-                    yield done
+                for start in range(0, len(paths), QUEUED):  # a million waiting would take 1 GB
+                    rows = range(start, min(start + QUEUED, len(paths)))
+                    yield from (row + 1 for row, _ in zip(rows, pool.map(fill, rows), strict=True))
             finally:
                 pool.shutdown(cancel_futures=True)
         for array in arrays.values():

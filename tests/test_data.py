@@ -77,7 +77,10 @@ def test_missing_and_damaged_sources(market: Path, tmp_path: Path) -> None:
             market1501.read(market)
 
 
-def test_packed_pixels_are_pillows(market: Path, tmp_path: Path) -> None:
+def test_packed_pixels_are_pillows(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "QUEUED", 3)  # three, three and one
     listing = market1501.read(market, published=False)
     table, files = listing.table, open_source(market, "")
     targets = {(32, 16): tmp_path / "small.npy", (128, 64): tmp_path / "same.npy"}
