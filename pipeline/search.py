@@ -228,7 +228,7 @@ def _tested(
     config |= place
     last = driver.run_workers(config, name, workers, storage, _epoch_told, lambda part: None)
     trained = driver.restored(described, last)
-    prepared, size = run.prepared, recipe.size
+    prepared, size = place["prepared"], recipe.size
     return assessed(trained.eval(), prepared, size, storage, run.seed, hold_out=False).summary()
 
 
