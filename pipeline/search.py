@@ -154,7 +154,7 @@ def tuned(
     """
     import optuna
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import FIFOScheduler
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.basic_variant import BasicVariantGenerator
     from ray.tune.search.optuna import OptunaSearch
@@ -162,7 +162,7 @@ def tuned(
     from pipeline import space
     from pipeline.recorder import Recorder
     from pipeline.storage import SEARCHES
-    from pipeline.trial import trial
+    from pipeline.trial import Halving, trial
 
     epochs = base["recipe"].training["epochs"]
     recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
@@ -179,11 +179,7 @@ def tuned(
         if sheet.algorithm == "optuna"
         else BasicVariantGenerator(max_concurrent=at_a_time, random_state=sheet.seed)
     )
-    scheduler = (
-        ASHAScheduler(time_attr="epoch", max_t=epochs, reduction_factor=2)
-        if sheet.scheduler == "asha"
-        else FIFOScheduler()
-    )
+    scheduler = Halving(base) if sheet.scheduler == "asha" else FIFOScheduler()
     return tune.Tuner(
         trainable,
         param_space=space.drawn(sheet),
