@@ -45,7 +45,8 @@ for _name, _value in {
 
 RESULTS = Path("results/searches")
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
-# those of each other's workers.
+# those of each other's workers. It is on the node of the search: Ray Tune gives a trial up whose
+# driver is lost, and a worker that is lost is Ray Train's to replace.
 DRIVER = {"memory": 500e6}
 
 
@@ -168,7 +169,8 @@ def tuned(
     recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
-    trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
+    drivers = tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[cluster.own_node()])
+    trainable = tune.with_resources(tune.with_parameters(trial, base=base), drivers)
     path = storage.path(SEARCHES, base["name"])
     if tune.Tuner.can_restore(path, storage.files):
         return tune.Tuner.restore(
