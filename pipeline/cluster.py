@@ -141,6 +141,11 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
+def own_node() -> dict[str, str]:
+    """The label by which Ray knows the node on which this command runs."""
+    return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+
+
 def free_orphans(seen: Set[str]) -> set[str]:
     """Free what trainings of this process still hold without a worker that lives.
 

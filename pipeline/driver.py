@@ -151,7 +151,7 @@ def trainer(
         score: whether each epoch is scored too, on what the worker does not train on.
         callbacks: of Ray Train's controller.
     """
-    return TorchTrainer(
+    return Interruptible(
         train_on_worker,
         train_loop_config={**config, "name": name, "score": score},
         scaling_config=scaling,
@@ -164,6 +164,15 @@ def trainer(
             callbacks=list(callbacks),
         ),
     )
+
+
+class Interruptible(TorchTrainer):
+    """A training that Ctrl-C ends as SIGTERM does, and as any stage, by KeyboardInterrupt. Ray
+    Train would ask its controller to end, which does not listen while it waits for cores.
+    """
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
 
 
 def run_workers(

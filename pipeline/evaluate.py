@@ -14,7 +14,7 @@ import pandas as pd
 from ianet import drawing
 from ianet.network import load as load_network
 from pipeline import address, tracking
-from pipeline.plan import PREPARED, Evaluation, Run, checked
+from pipeline.plan import PREPARED, Evaluation, Run, checked, files_of
 from pipeline.scoring import TOP, assessed
 from pipeline.settings import check_known, load
 from pipeline.shell import run_parser, stage, write_whole
@@ -34,7 +34,8 @@ def main() -> None:
     storage = Storage(settings.cluster.storage)
     network = load_network(evaluation.run.folder)
     seed, hold_out = evaluation.run.seed, recipe.hold_out
-    scores = assessed(network, PREPARED / on, recipe.size, storage, seed, hold_out=hold_out)
+    place = storage.shared(PREPARED / on, files_of(recipe.size))
+    scores = assessed(network, place, recipe.size, storage, seed, hold_out=hold_out)
     each = scores.cmc
     # Under the names of their means, so that a table's column names its contributions too.
     contributions = pd.concat(

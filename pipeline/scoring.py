@@ -18,7 +18,7 @@ from ianet.network import Network
 from ianet.receptive import relation_entropy
 from pipeline import address
 from pipeline.parts import part_of
-from pipeline.plan import DESCRIPTION, TABLE, files_of
+from pipeline.plan import DESCRIPTION, TABLE
 from pipeline.storage import Storage
 
 RANKS = np.arange(1, 51)
@@ -89,22 +89,21 @@ def scored(
 
 
 def assessed(
-    network: Network, prepared: Path, size: str, storage: Storage, seed: int, *, hold_out: bool
+    network: Network, place: str, size: str, storage: Storage, seed: int, *, hold_out: bool
 ) -> Scored:
     """Scores of a trained network and its entropy, computed on the cluster if one is named.
 
     Args:
         network: in evaluation mode.
-        prepared: folder of the data set.
+        place: of the data set, as `Storage.shared` returns it.
         size: of its images, height x width.
         storage: where the nodes find them.
         seed: of the run, for its split.
         hold_out: whether to score on the held-out identities.
 
     Raises:
-        ConnectionError: the storage or the cluster cannot be reached.
+        ConnectionError: the cluster cannot be reached.
     """
-    place = storage.shared(prepared, files_of(size))
     assess = partial(_assess, network, storage.url, place, size, seed, hold_out)
     if not address.elsewhere():
         return assess()

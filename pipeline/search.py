@@ -45,7 +45,8 @@ for _name, _value in {
 
 RESULTS = Path("results/searches")
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
-# those of each other's workers.
+# those of each other's workers. It is on the node of the search: Ray Tune gives a trial up whose
+# driver is lost, and a worker that is lost is Ray Train's to replace.
 DRIVER = {"memory": 500e6}
 
 
@@ -154,7 +155,7 @@ def tuned(
     """
     import optuna
     from ray import tune
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
+    from ray.tune.schedulers import FIFOScheduler
     from ray.tune.search import ConcurrencyLimiter
     from ray.tune.search.basic_variant import BasicVariantGenerator
     from ray.tune.search.optuna import OptunaSearch
@@ -162,13 +163,14 @@ def tuned(
     from pipeline import space
     from pipeline.recorder import Recorder
     from pipeline.storage import SEARCHES
-    from pipeline.trial import trial
+    from pipeline.trial import Halving, trial
 
     epochs = base["recipe"].training["epochs"]
     recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
-    trainable = tune.with_resources(tune.with_parameters(trial, base=base), DRIVER)
+    drivers = tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[cluster.own_node()])
+    trainable = tune.with_resources(tune.with_parameters(trial, base=base), drivers)
     path = storage.path(SEARCHES, base["name"])
     if tune.Tuner.can_restore(path, storage.files):
         return tune.Tuner.restore(
@@ -179,11 +181,7 @@ def tuned(
         if sheet.algorithm == "optuna"
         else BasicVariantGenerator(max_concurrent=at_a_time, random_state=sheet.seed)
     )
-    scheduler = (
-        ASHAScheduler(time_attr="epoch", max_t=epochs, reduction_factor=2)
-        if sheet.scheduler == "asha"
-        else FIFOScheduler()
-    )
+    scheduler = Halving(base) if sheet.scheduler == "asha" else FIFOScheduler()
     return tune.Tuner(
         trainable,
         param_space=space.drawn(sheet),
@@ -228,7 +226,7 @@ def _tested(
     config |= place
     last = driver.run_workers(config, name, workers, storage, _epoch_told, lambda part: None)
     trained = driver.restored(described, last)
-    prepared, size = run.prepared, recipe.size
+    prepared, size = place["prepared"], recipe.size
     return assessed(trained.eval(), prepared, size, storage, run.seed, hold_out=False).summary()
 
 

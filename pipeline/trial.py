@@ -1,12 +1,15 @@
-"""One trial of a search: a training under Ray Train, within Ray Tune."""
+"""One trial of a search, a training under Ray Train within Ray Tune, and what stops it early."""
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
 
 from pipeline import driver, space
 from pipeline.experiments import Search
@@ -33,11 +36,43 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
     laid = space.laid(search, values, base["network"], base["recipe"])
     _, config = driver.configured(run, *laid)
     config = {**base["place"], **config, "threads": base["threads"]}
-    name = f"{base['name']}-{tune.get_context().get_trial_id()}"
+    name = _training(base, tune.get_context().get_trial_id())
     storage = Storage(config["storage"])
-    reports = json.loads(storage.read(TRAINING, name, PROGRESS) or "[]")
+    reports = _reports(storage, name)
     if reports and reports[-1]["epoch"] == config["training"]["epochs"]:
         tune.report(reports[-1])
         return
     callbacks = [TuneReportCallback()]
     driver.trainer(config, name, base["scaling"], storage, score=True, callbacks=callbacks).fit()
+
+
+class Halving(ASHAScheduler):
+    """Early stopping by successive halving, which in a search that goes on knows what its trials
+    had reported before: Ray Tune saves its trials and not its scheduler.
+    """
+
+    def __init__(self, base: dict[str, Any]) -> None:
+        """`base` as of `trial`."""
+        epochs = base["recipe"].training["epochs"]
+        super().__init__(time_attr="epoch", max_t=epochs, reduction_factor=2)
+        self.base = base
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        super().on_trial_add(tune_controller, trial)
+        # A trial that was stopped may have trained on for a moment, of which Ray Tune saw nothing.
+        ended = trial.last_result["epoch"] if trial.is_finished() else math.inf
+        storage = Storage(self.base["place"]["storage"])
+        for report in _reports(storage, _training(self.base, trial.trial_id)):
+            if report["epoch"] <= ended:
+                self.on_trial_result(tune_controller, trial, report)
+
+
+def _training(base: dict[str, Any], trial: str) -> str:
+    """Name of a trial's training in the storage."""
+    return f"{base['name']}-{trial}"
+
+
+def _reports(storage: Storage, training: str) -> list[dict[str, float]]:
+    """What a training has told, an epoch each."""
+    reports: list[dict[str, float]] = json.loads(storage.read(TRAINING, training, PROGRESS) or "[]")
+    return reports

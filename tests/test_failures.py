@@ -14,10 +14,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from project import EPOCHS, Project, wait_for
+from ray.util import placement_group, placement_group_table
 from servers import free_port, mlflow_server
+
+from pipeline import cluster
+from pipeline.address import OURS
 
 TRAIN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(TRAIN)
+OF_RAY = ("RAY_", OURS)  # variables by which a command finds a shared Ray, and its token
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,23 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
     assert f"train@{KEY}" in untrained.repro(f"train@{KEY}")
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None:
+    def waiting() -> bool:
+        return any(one["state"] == "PENDING" for one in placement_group_table().values())
+
+    with cluster.shared():
+        assert placement_group([{"CPU": cluster.cores()}]).wait(30)
+        shared = {name: one for name, one in os.environ.items() if name.startswith(OF_RAY)}
+        process = untrained.start("python", "-m", "pipeline.train", *TRAIN, **shared)
+        wait_for(lambda: waiting() or process.poll() is not None, "the wait for cores")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        assert process.returncode == 1, output
+        assert output.endswith("stopped; the same command goes on from here\n")
+        assert "Traceback" not in output
+        wait_for(lambda: not waiting(), "the end of what it asked for", 30)
 
 
 def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -22,6 +23,7 @@ from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postg
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
 EPOCHS = 12
+COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
 
@@ -29,7 +31,7 @@ RAY = str(Path(sys.executable).with_name("ray"))
 def cluster() -> Iterator[Cluster]:
     """A head that computes nothing."""
     with keys():
-        head = {"num_cpus": 0, "include_dashboard": False}
+        head = {"num_cpus": 0, "include_dashboard": True}  # a search asks it what is left behind
         made = Cluster(initialize_head=True, head_node_args=head)
         yield made
         made.shutdown()
@@ -39,12 +41,15 @@ def cluster() -> Iterator[Cluster]:
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two workers, and epochs enough to lose one of them in."""
     made = Project(tmp_path_factory.mktemp("project"))
-    params = yaml.safe_load((made.folder / "params.yaml").read_text())
-    params["workers"] = 2
-    params["recipes"]["quick"]["training"]["epochs"] = EPOCHS
-    (made.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    configure(made, workers=2)
     made.repro("prepare@synthetic", "sources")
     return made
+
+
+def configure(project: Project, **changes: Any) -> None:
+    params = yaml.safe_load((project.folder / "params.yaml").read_text())
+    params["recipes"]["quick"]["training"]["epochs"] = EPOCHS
+    (project.folder / "params.yaml").write_text(yaml.safe_dump(params | changes))
 
 
 class Node:
@@ -154,6 +159,47 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         assert server_epochs(server.url) == list(range(1, EPOCHS + 1))
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_a_search_goes_on_when_the_node_of_a_trial_is_lost_and_another_joins(
+    cluster: Cluster, project: Project, tmp_path: Path
+) -> None:
+    """The only node that computes: its first trial is done, and stays so; its second goes on from
+    its last epoch. Each epoch is recorded once.
+    """
+    searching = project.copy(tmp_path / "searching")
+    sheet = yaml.safe_load((ROOT / "experiments/search_sigma.yaml").read_text())
+    sheet["network"] = "stage3"
+    sheet["space"] = {"network.after.stage3.sigma.0": {"values": [2, 5]}}
+    (searching.folder / "experiments/search_sigma.yaml").write_text(yaml.safe_dump(sheet))
+
+    def trials() -> pd.DataFrame:
+        runs = searching.tracked()
+        # Before there is one, there are no such columns.
+        return runs.reindex(columns=COLUMNS).dropna(subset="tags.trial")
+
+    with bucket() as url, nodes(cluster, searching, 1) as made:
+        configure(searching, cluster={"address": cluster.address, "storage": url})
+        process = searching.start("python", "-m", "pipeline.search", "sigma", **KEYS)
+
+        def two_train() -> bool:
+            return process.poll() is not None or trials()["metrics.loss"].count() == 2
+
+        wait_for(two_train, "an epoch of the second trial")
+        made[0].lose()
+        [finished] = trials()["tags.state"].dropna()
+        assert finished == "done"
+        made.append(Node(cluster, searching))
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, output
+    assert "2 trials, 2 done, 0 stopped early, 0 failed" in output
+    table = pd.read_parquet(searching.folder / "results/searches/sigma/trials.parquet")
+    recorded = trials()
+    assert sorted(recorded["tags.trial"]) == table.trial.tolist()
+    client = mlflow.MlflowClient()
+    for run in recorded.run_id:
+        curve = client.get_metric_history(run, "held-out_mAP")
+        assert [one.step for one in curve] == list(range(1, EPOCHS + 1))
 
 
 def server_epochs(url: str) -> list[int]:

@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -16,10 +17,14 @@ import pytest
 import yaml
 from project import EPOCHS, Project, wait_for
 from pydantic import ValidationError
+from ray.tune.schedulers import TrialScheduler
 
 from pipeline import space, trials
 from pipeline.experiments import Search
 from pipeline.settings import RecipeSettings
+from pipeline.storage import TRAINING, Storage
+from pipeline.trial import Halving
+from pipeline.worker import PROGRESS
 
 RATES = [1e-7, 1e-8, -1.0, 3e-3]  # an epoch with the last one is worse than none
 STAGE3 = {"block": "ia", "after": {"stage3": {"sigma": [5, 10]}}}
@@ -165,6 +170,45 @@ def test_plots_show_each_trial_that_did_not_fail() -> None:
         pytest.approx([1, 0.2]),
         pytest.approx([0.6309298, 1]),  # log 2 / log 3
     ]
+
+
+def test_early_stopping_in_a_search_that_goes_on_knows_what_was_reported(tmp_path: Path) -> None:
+    base = {
+        "name": "sigma",
+        "recipe": RecipeSettings(training={"height": 64, "width": 32, "epochs": 4}),
+        "place": {"storage": str(tmp_path)},
+    }
+    curves = {
+        "done": [0.2, 0.4, 0.5, 0.6],
+        "stopped": [0.1, 0.9],  # at its first epoch; its worker had gone on
+        "killed": [0.3, 0.2],
+    }
+    for name, curve in curves.items():
+        told = [{"epoch": epoch, "mAP": one} for epoch, one in enumerate(curve, 1)]
+        Storage(str(tmp_path)).write(json.dumps(told).encode(), TRAINING, f"sigma-{name}", PROGRESS)
+    scheduler = Halving(base)
+    scheduler.set_search_properties("mAP", "max")
+
+    def add(name: str, *, ended: int = 0) -> Any:
+        made = SimpleNamespace(
+            trial_id=name, is_finished=lambda: ended > 0, last_result={"epoch": ended}
+        )
+        scheduler.on_trial_add(None, made)
+        return made
+
+    def stops(trial: Any, epoch: int, score: float) -> bool:
+        decision = scheduler.on_trial_result(None, trial, {"epoch": epoch, "mAP": score})
+        return bool(decision == TrialScheduler.STOP)
+
+    add("done", ended=4)
+    add("stopped", ended=1)
+    killed = add("killed")
+    # Halves: the median after epoch 1 is that of 0.1, 0.2, 0.3, and after epoch 2 of 0.2, 0.4.
+    assert stops(add("low"), 1, 0.19)
+    new = add("new")
+    assert not stops(new, 1, 0.2)
+    assert stops(new, 2, 0.29)
+    assert not stops(killed, 3, 0.1)  # no epoch at which one is compared
 
 
 @pytest.fixture
