@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 3.33)
 ERASED_ATTEMPTS = 100  # to find a rectangle that lies in the image, as in both releases
 
-QUEUED = 4096  # images that wait for a thread to pack them
+QUEUED = 512  # images that wait to be packed or written: 60 MB at 256x128 and 128x64
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -57,29 +58,35 @@ def pack(
         size: target.with_name(f".{target.name}.{os.getpid()}.part")
         for size, target in targets.items()
     }
+
+    def resized(path: str) -> list[bytes]:
+        image = opened(path)
+        return [
+            image.resize((width, height), Image.Resampling.BILINEAR).tobytes()
+            for height, width in targets
+        ]
+
     try:
-        arrays = {
-            (height, width): np.lib.format.open_memmap(
-                part, mode="w+", dtype=np.uint8, shape=(len(paths), height, width, 3)
-            )
-            for (height, width), part in unfinished.items()
-        }
-
-        def fill(row: int) -> None:
-            image = opened(paths[row])
-            for (height, width), array in arrays.items():
-                array[row] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
-
         # Pillow decodes and resizes without the interpreter's lock: threads use every core.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ExitStack() as opened_files, ThreadPoolExecutor(os.cpu_count()) as pool:
+            files = []
+            for (height, width), part in unfinished.items():
+                # Written in order, not mapped: a mapped array counts as memory of the process,
+                # costs a page fault for every 4 KB, and a full disk kills the process.
+                file = opened_files.enter_context(part.open("wb"))
+                shape = (len(paths), height, width, 3)
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                files.append(file)
             try:
-                for start in range(0, len(paths), QUEUED):  # a million waiting would take 1 GB
-                    rows = range(start, min(start + QUEUED, len(paths)))
-                    yield from (row + 1 for row, _ in zip(rows, pool.map(fill, rows), strict=True))
+                for start in range(0, len(paths), QUEUED):
+                    done = pool.map(resized, paths[start : start + QUEUED])
+                    for row, pixels in enumerate(done, start + 1):
+                        for file, own in zip(files, pixels, strict=True):
+                            file.write(own)
+                        yield row
             finally:
                 pool.shutdown(cancel_futures=True)
-        for array in arrays.values():
-            array.flush()
         for size, part in unfinished.items():
             part.replace(targets[size])
     finally:

@@ -97,6 +97,19 @@ def test_packed_pixels_are_pillows(
     assert not list(tmp_path.glob(".*.part"))
 
 
+def test_few_images_are_held_while_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "QUEUED", 3)
+    opened: list[str] = []
+
+    def open_and_count(path: str) -> Image.Image:
+        opened.append(path)
+        return Image.new("RGB", (16, 32))
+
+    packing = images.pack(open_and_count, [""] * 7, {(32, 16): tmp_path / "packed.npy"})
+    assert all(len(opened) <= 3 * ((done - 1) // 3 + 1) for done in packing)
+    assert len(opened) == 7
+
+
 @pytest.mark.parametrize("market", ["folder"], indirect=True)
 def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Path) -> None:
     (market / "query" / "0003_c1s1_000776_00.jpg").write_bytes(b"no picture")
