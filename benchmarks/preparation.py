@@ -1,80 +1,125 @@
 """Speed of packing a data set, and the memory of packing and scoring as one grows.
 
-    python benchmarks/preparation.py [data/Market-1501-v15.09.15.zip]
+    python benchmarks/preparation.py [market1501] [--images 4000]
 
-Of all images of the source, which is Market-1501 in any form that `market1501` reads: decoded and
-nothing else, as `prepare` reads them; packed by `ianet.images.pack`, as `prepare` does, at 256x128,
-at 128x64 and at both; and the plain loop, decode, resize and stack, on one core. Then the peak
-memory of `pack` and of `ianet.retrieval.evaluate` on sets of 1, 4 and 16 times the size, made up:
-"above" is what exceeds the packed array, or the features.
+Of a data set of params.yaml, or of so many of its images, evenly drawn: what the stage `prepare`
+does to it, and DVC around it, part by part: the MD5 of the source, the listing, decoding,
+`ianet.images.pack` at 256x128, at 128x64 and at both, and the MD5 of an array. Beside them the
+plain loop, open, decode, resize and stack. On one core and, but for what uses only one, on all.
+"above" is memory beyond what the process took before; "of the loop" the speed in parts of the
+plain loop's, by CPU seconds, which other work on the machine disturbs less.
 
-Every case runs in a process of its own; seconds are of one run, at least 10 s long. Prints two
-tables and writes benchmarks/preparation.json.
+Then the peak memory of the whole stage and of `ianet.retrieval.evaluate`, above the features, on
+sets of 1, 4 and 16 times the size, made up; scored with the same queries and with more of both.
+
+Every case runs in a process of its own, three times, all in turn; each number is a median. Prints
+two tables and writes benchmarks/preparation.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import io
 import json
 import multiprocessing
 import os
 import platform
 import resource
+import subprocess
+import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import psutil
 import torch
+import yaml
 from PIL import Image
 from rich.progress import track
 
 from ianet import images
-from ianet.datasets import market1501
 from ianet.datasets.listing import Listing
 from ianet.retrieval import evaluate
+from pipeline.readers import read
+from pipeline.settings import PARAMS, Dataset, check_known, load
 
-SIZES = [(256, 128), (128, 64)]
+LARGE, SMALL = (256, 128), (128, 64)
+REPEATS = 3
 TIMES = (1, 4, 16)
-PACKED = 8_000  # images of the smallest set, of 64x32
-QUERIES, GALLERY, NUMBERS = 1_000, 8_000, 256  # of the smallest set; the queries stay
+PACKED = 2_000  # images of the smallest set, of 64x32
+QUERIES, GALLERY, NUMBERS = 500, 4_000, 512  # of the smallest set
 RESULTS = Path("benchmarks/preparation.json")
 
 
-def decoded(listing: Listing, folder: Path) -> None:
+class Case(NamedTuple):
+    dataset: Dataset
+    listing: Listing
+    paths: list[str]  # of the images that are drawn
+    folder: Path  # for what is written
+
+
+def listed(dataset: Dataset) -> Listing:
+    options = {**dataset.options, "published": dataset.published}
+    return read(dataset.reader, dataset.source, options, "options")
+
+
+def source_hashed(case: Case) -> None:
+    with case.dataset.source.open("rb") as source:
+        hashlib.file_digest(source, "md5")
+
+
+def decoded(case: Case) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(lambda path: listing.open(path).size, listing.table.path):
+        for _ in pool.map(lambda path: case.listing.open(path).size, case.paths):
             pass
 
 
-def packed(*sizes: images.Size) -> Callable[[Listing, Path], None]:
-    def pack(listing: Listing, folder: Path) -> None:
-        targets = {size: folder / f"{size[0]}.npy" for size in sizes}
-        for _ in images.pack(listing.open, listing.table.path.tolist(), targets):
+def packed(*sizes: images.Size) -> Callable[[Case], None]:
+    def pack(case: Case) -> None:
+        targets = {size: case.folder / f"{size[0]}.npy" for size in sizes}
+        for _ in images.pack(case.listing.open, case.paths, targets):
             pass
 
     return pack
 
 
-def plain_loop(listing: Listing, folder: Path) -> None:
-    height, width = SIZES[0]
-    found = []
-    for path in listing.table.path:
-        image = listing.open(path).resize((width, height), Image.Resampling.BILINEAR)
-        found.append(np.asarray(image))
-    np.save(folder / "plain.npy", np.stack(found))
+def array_hashed(case: Case) -> None:
+    digest, image = hashlib.md5(), bytes(3 * LARGE[0] * LARGE[1])
+    for _ in case.paths:
+        digest.update(image)
 
 
-WAYS: dict[str, Callable[[Listing, Path], None]] = {
+def looped(size: images.Size) -> Callable[[Case], None]:
+    def loop(case: Case) -> None:
+        height, width = size
+        found = []
+        for path in case.paths:
+            image = case.listing.open(path).resize((width, height), Image.Resampling.BILINEAR)
+            found.append(np.asarray(image))
+        np.save(case.folder / "plain.npy", np.stack(found))
+
+    return loop
+
+
+THREADED: dict[str, Callable[[Case], None]] = {
     "decoded alone": decoded,
-    "pack, 256x128": packed(SIZES[0]),
-    "pack, 128x64": packed(SIZES[1]),
-    "pack, both": packed(*SIZES),
-    "plain loop, 256x128": plain_loop,
+    "pack, 256x128": packed(LARGE),
+    "pack, 128x64": packed(SMALL),
+    "pack, both": packed(LARGE, SMALL),
+}
+ALONE: dict[str, Callable[[Case], None]] = {
+    "plain loop, 256x128": looped(LARGE),
+    "plain loop, 128x64": looped(SMALL),
+    "source's MD5": source_hashed,
+    "listing": lambda case: listed(case.dataset) and None,
+    "array's MD5, 256x128": array_hashed,
 }
 
 
@@ -83,74 +128,129 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def speed(source: Path, way: str) -> dict[str, Any]:
-    listing = market1501.read(source, published=False)
-    before = peak()
+def held() -> int:
+    """Bytes that this process holds."""
+    return psutil.Process().memory_info().rss
+
+
+def cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0))
+
+
+def speed(dataset: Dataset, number: int | None, way: str, on: int) -> dict[str, Any]:
+    os.sched_setaffinity(0, cores()[:on])
+    listing = listed(dataset)
+    size = len(listing.table)
+    rows = np.linspace(0, size - 1, min(number or size, size)).astype(int)
+    paths = listing.table.path.iloc[rows].tolist()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # /tmp may lie in memory
-        started = time.perf_counter()
-        WAYS[way](listing, Path(folder))
+        case = Case(dataset, listing, paths, Path(folder))
+        before, started, computed = held(), time.perf_counter(), time.process_time()
+        {**THREADED, **ALONE}[way](case)
+        computed = time.process_time() - computed
         seconds = time.perf_counter() - started
-        written = sum(file.stat().st_size for file in Path(folder).iterdir())
     return {
-        "way": way,
-        "images/s": round(len(listing.table) / seconds),
-        "array, GB": round(written / 1e9, 2),
-        "above, GB": round((peak() - before - written) / 1e9, 2),
+        "part": way,
+        "cores": on,
+        "s": seconds,
+        "CPU s": computed,
+        "images/s": len(paths) / seconds,
+        "images/CPU s": len(paths) / computed,
+        "above, MB": (peak() - before) / 1e6,
     }
 
 
-def memory_of_pack(times: int) -> dict[str, Any]:
-    picture = Image.fromarray(np.zeros((128, 64, 3), np.uint8))
-    number, size = times * PACKED, (64, 32)
-    before = peak()
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        target = Path(folder) / "packed.npy"
-        for _ in images.pack(lambda _: picture, [""] * number, {size: target}):
-            pass
-        written = target.stat().st_size
-    return {"data, GB": written / 1e9, "above, GB": (peak() - before - written) / 1e9}
+def memory_of_prepare(times: int) -> tuple[int, int]:
+    """Bytes of the packed array, and all that the stage's process holds at most."""
+    generator = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name)
+        with zipfile.ZipFile(folder / "made.zip", "w") as archive:
+            for number in range(times * PACKED):
+                coarse = generator.integers(256, size=(16, 8, 3), dtype=np.uint8)
+                jpeg = io.BytesIO()
+                Image.fromarray(coarse).resize((32, 64)).save(jpeg, "JPEG")
+                part = ("bounding_box_train", "query", "bounding_box_test")[number % 3]
+                image = f"{number // 12:05}_c{number % 6 + 1}s1_{number:06}_00.jpg"
+                archive.writestr(f"{part}/{image}", jpeg.getvalue())
+        params = yaml.safe_load(PARAMS.read_text())
+        params["datasets"]["market1501"] |= {"source": "made.zip", "published": False}
+        (folder / PARAMS).write_text(yaml.safe_dump(params))
+        stage = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.prepare", "market1501", "64x32"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+            stdout=subprocess.DEVNULL,
+        )
+        _, status, usage = os.wait4(stage.pid, 0)
+        if status:
+            raise RuntimeError("the stage prepare failed: its message is above")
+        (array,) = folder.glob("data/prepared/market1501/*.npy")
+        return array.stat().st_size, usage.ru_maxrss * 1024
 
 
-def memory_of_evaluate(times: int) -> dict[str, Any]:
+def memory_of_evaluate(queries: int, gallery: int) -> tuple[int, int]:
+    """Bytes of the features, and what scoring holds above them at most."""
     generator = torch.Generator().manual_seed(0)
     sides = []
-    for number in (QUERIES, times * GALLERY):
+    for number in (queries, gallery):
         features = torch.randn(number, NUMBERS, generator=generator)
-        ids = torch.randint(number // 10, (number,), generator=generator)
+        ids = torch.randint(queries // 4, (number,), generator=generator)
         sides.append((features, ids, torch.randint(6, (number,), generator=generator)))
-    before = peak()
+    before = held()
     evaluate(*(side for pair in zip(*sides, strict=True) for side in pair))
-    held = sum(features.nbytes for features, *_ in sides)
-    return {"data, GB": held / 1e9, "above, GB": (peak() - before) / 1e9}
+    return sum(features.nbytes for features, *_ in sides), peak() - before
 
 
-MEMORY = {"pack": memory_of_pack, "evaluate": memory_of_evaluate}
+MEMORY: dict[str, Callable[[int], tuple[int, int]]] = {
+    "prepare, all of it": memory_of_prepare,
+    "evaluate, gallery grows": lambda times: memory_of_evaluate(QUERIES, times * GALLERY),
+    "evaluate, both grow": lambda times: memory_of_evaluate(times * QUERIES, times * GALLERY),
+}
 
 
 def memory(what: str, times: int) -> dict[str, Any]:
-    found = MEMORY[what](times)
-    return {"what": what, "times": times, **{name: round(gb, 3) for name, gb in found.items()}}
+    data, most = MEMORY[what](times)
+    return {"what": what, "times": times, "data, MB": data / 1e6, "peak, MB": most / 1e6}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    default = Path("data/Market-1501-v15.09.15.zip")
-    parser.add_argument("source", nargs="?", type=Path, default=default)
-    source = parser.parse_args().source
-    if not source.exists():
-        parser.error(f"{source} does not exist: name Market-1501's zip or its folder")
-    cases = [(speed, source, way) for way in WAYS]
+    parser.add_argument("dataset", nargs="?", default="market1501")
+    parser.add_argument("--images", type=int, help="all by default")
+    arguments = parser.parse_args()
+    datasets = load().datasets
+    check_known(arguments.dataset, datasets, "the command", f"datasets of {PARAMS}")
+    dataset = datasets[arguments.dataset]
+    if not dataset.source.exists():
+        parser.error(f"{dataset.source} does not exist: put the data set there")
+    places = [(way, on) for on in sorted({1, len(cores())}) for way in THREADED]
+    places += [(way, 1) for way in ALONE]
+    cases: list[tuple[Any, ...]] = [(speed, dataset, arguments.images, *at) for at in places]
     cases += [(memory, what, times) for what in MEMORY for times in TIMES]
     found: dict[Any, list[dict[str, Any]]] = {speed: [], memory: []}
-    for measure, *arguments in track(cases, "preparation"):
+    for measure, *of in track(cases * REPEATS, "preparation"):
         with multiprocessing.get_context("spawn").Pool(1) as alone:
-            found[measure].append(alone.apply(measure, arguments))
-    for rows in found.values():
-        print(pd.DataFrame(rows).to_markdown(index=False), end="\n\n")
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"
-    written = {"machine": machine, "speed": found[speed], "memory": found[memory]}
+            found[measure].append(alone.apply(measure, of))
+    tables = {
+        "speed": pd.DataFrame(found[speed]).groupby(["part", "cores"], sort=False).median(),
+        "memory": pd.DataFrame(found[memory]).groupby(["what", "times"], sort=False).median(),
+    }
+    rate = tables["speed"]["images/CPU s"]
+    for size in ("256x128", "128x64"):
+        ours, loop = f"pack, {size}", rate[f"plain loop, {size}", 1]
+        tables["speed"].loc[ours, "of the loop"] = (rate[ours] / loop).to_numpy()
+    digits = {"s": 2, "CPU s": 2, "images/s": 0, "images/CPU s": 0, "above, MB": 0}
+    digits |= {"of the loop": 2, "data, MB": 1, "peak, MB": 0}
+    tables = {name: table.round(digits).reset_index() for name, table in tables.items()}
+    for table in tables.values():
+        print(table.to_markdown(index=False, intfmt=",", floatfmt=",g"), end="\n\n")
+    machine = f"{platform.processor() or platform.machine()}, {len(cores())} cores"
+    written: dict[str, Any] = {"machine": machine, "images": arguments.images}
+    for name, table in tables.items():
+        written[name] = json.loads(table.to_json(orient="records"))
     RESULTS.write_text(json.dumps(written, indent=2) + "\n")
 
 
