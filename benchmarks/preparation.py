@@ -4,7 +4,7 @@
 
 Of a data set of params.yaml, or of so many of its images, evenly drawn: what the stage `prepare`
 does to it, and DVC around it, part by part: the MD5 of the source, the listing, decoding,
-`ianet.images.pack` at 256x128, at 128x64 and at both, and the MD5 of an array. Beside them the
+`ianet.packing.pack` at 256x128, at 128x64 and at both, and the MD5 of an array. Beside them the
 plain loop, open, decode, resize and stack. On one core and, but for what uses only one, on all.
 "above" is memory beyond what the process took before; "of the loop" the speed in parts of the
 plain loop's, by CPU seconds, which other work on the machine disturbs less.
@@ -45,7 +45,7 @@ import yaml
 from PIL import Image
 from rich.progress import track
 
-from ianet import images
+from ianet import packing
 from ianet.datasets.listing import Listing
 from ianet.retrieval import evaluate
 from pipeline.readers import read
@@ -86,10 +86,10 @@ def decoded(case: Case) -> None:
             pass
 
 
-def packed(*sizes: images.Size) -> Callable[[Case], None]:
+def packed(*sizes: packing.Size) -> Callable[[Case], None]:
     def pack(case: Case) -> None:
         targets = {size: case.folder / f"{size[0]}.npy" for size in sizes}
-        for _ in images.pack(case.listing.open, case.paths, targets):
+        for _ in packing.pack(case.listing.open, case.paths, targets):
             pass
 
     return pack
@@ -101,7 +101,7 @@ def array_hashed(case: Case) -> None:
         digest.update(image)
 
 
-def looped(size: images.Size) -> Callable[[Case], None]:
+def looped(size: packing.Size) -> Callable[[Case], None]:
     def loop(case: Case) -> None:
         height, width = size
         found = []

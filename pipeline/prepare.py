@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import track
 
-from ianet import images
+from ianet import packing
 from ianet.datasets.listing import split_columns
 from pipeline.parts import held_out_of
 from pipeline.plan import DESCRIPTION, PREPARED, TABLE
@@ -79,8 +79,8 @@ def main() -> None:
     part.mkdir(parents=True)
     try:
         targets = {size: part / f"{text}.npy" for text, size in sizes.items()}
-        packing = images.pack(listing.open, table.path.tolist(), targets)
-        for _ in track(packing, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
+        packed = packing.pack(listing.open, table.path.tolist(), targets)
+        for _ in track(packed, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
             pass
         table.to_parquet(part / TABLE, index=False)
         description = {"scoring": listing.scoring, "counts": listing.counts}
@@ -98,7 +98,7 @@ def numbered(labels: pd.Series) -> pd.Series:
     return pd.Series(np.unique(labels.to_numpy(str), return_inverse=True)[1] + 1, labels.index)
 
 
-def size_of(text: str) -> images.Size:
+def size_of(text: str) -> packing.Size:
     height, _, width = text.partition("x")
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
         raise ValueError(f"size is {text!r}: give HEIGHTxWIDTH, such as 256x128")

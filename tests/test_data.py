@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ianet import images
+from ianet import images, packing
 from ianet.datasets import market1501
 from ianet.datasets.source import open_source
 from pipeline.parts import held_out_of, part_of, split_of
@@ -80,11 +80,11 @@ def test_missing_and_damaged_sources(market: Path, tmp_path: Path) -> None:
 def test_packed_pixels_are_pillows(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images, "QUEUED", 3)  # three, three and one
+    monkeypatch.setattr(packing, "QUEUED", 3)  # three, three and one
     listing = market1501.read(market, published=False)
     table, files = listing.table, open_source(market, "")
     targets = {(32, 16): tmp_path / "small.npy", (128, 64): tmp_path / "same.npy"}
-    done = list(images.pack(listing.open, table.path.tolist(), targets))
+    done = list(packing.pack(listing.open, table.path.tolist(), targets))
     assert done == list(range(1, 8))
     for (height, width), target in targets.items():
         packed = images.load(target)
@@ -98,15 +98,15 @@ def test_packed_pixels_are_pillows(
 
 
 def test_few_images_are_held_while_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "QUEUED", 3)
+    monkeypatch.setattr(packing, "QUEUED", 3)
     opened: list[str] = []
 
     def open_and_count(path: str) -> Image.Image:
         opened.append(path)
         return Image.new("RGB", (16, 32))
 
-    packing = images.pack(open_and_count, [""] * 7, {(32, 16): tmp_path / "packed.npy"})
-    assert all(len(opened) <= 3 * ((done - 1) // 3 + 1) for done in packing)
+    packed = packing.pack(open_and_count, [""] * 7, {(32, 16): tmp_path / "packed.npy"})
+    assert all(len(opened) <= 3 * ((done - 1) // 3 + 1) for done in packed)
     assert len(opened) == 7
 
 
@@ -117,11 +117,11 @@ def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Pa
     paths = listing.table.path.tolist()
     target = tmp_path / "packed.npy"
     with pytest.raises(ValueError, match=r"query/0003_c1s1_000776_00\.jpg cannot be decoded"):
-        list(images.pack(listing.open, paths, {(32, 16): target}))
+        list(packing.pack(listing.open, paths, {(32, 16): target}))
     # Stopped half-way, as by Ctrl-C.
-    packing = images.pack(listing.open, paths[:3], {(32, 16): target})
-    next(packing)
-    packing.close()
+    packed = packing.pack(listing.open, paths[:3], {(32, 16): target})
+    next(packed)
+    packed.close()
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob(".*.part"))
 
