@@ -138,7 +138,6 @@ def trace() -> None:
         "mlflow": ["set_experiment"],
         "ianet.features": ["extract"],
         "pipeline.driver": [],
-        "pipeline.worker": ["train_on_worker"],
     }
     ours = tuple(f"cpu{core} " for core in os.sched_getaffinity(0))
 
@@ -304,7 +303,7 @@ def watched(copy: Copy, **planned: Any) -> Watched:
 
 def phases_of(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """The phases of a trace, which starts and ends with DVC's lines."""
-    worker = next(line["pid"] for line in lines if line["what"].endswith("train_on_worker"))
+    worker = next(line["pid"] for line in lines if line["what"].endswith("set_num_threads"))
     own = [line for line in lines if line["pid"] == worker]
     saving = [one for one in own if one["what"][2:] in ("torch.save", "ray.train.report")]
     own[0]["what"], saving[-1]["what"] = "start worker", "last report"
