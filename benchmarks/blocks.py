@@ -7,14 +7,16 @@ contexts 1, 2, 3 from one Gram matrix (ours), from patches that are extracted an
 torch.compile of ours where there is a compiler, and with context 1 alone; CIA; and the whole IA
 block. In float32 and in bfloat16 autocast, in which relations stay in float32.
 
-Seconds are the median of five after one to warm up, all forms in turn within each; a GPU's peak
-memory beside them. Prints a table and writes benchmarks/blocks.json.
+Each place and precision in a process of its own. Seconds are the median of five after one to warm
+up, all forms in turn within each; a GPU's peak memory beside them. Prints a table and writes
+benchmarks/blocks.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import platform
 import shutil
 import time
@@ -31,6 +33,7 @@ from torch.nn import functional as F
 
 from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
+from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
 
 PLACES = {"stage 2": (512, 32, 16), "stage 3": (1024, 16, 8)}
 REPEATS = 5
@@ -78,6 +81,8 @@ def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], Non
 
 
 def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
+    torch.manual_seed(0)
+    torch.set_flush_denormal(True)
     channels, height, width = PLACES[place]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if autocast else torch.float32
@@ -123,9 +128,11 @@ def main() -> None:
     )
     parser.add_argument("--batch", type=int, default=32)
     batch = parser.parse_args().batch
-    torch.manual_seed(0)
-    cases = [(place, autocast) for place in PLACES for autocast in (False, True)]
-    rows = [row for case in track(cases, "blocks") for row in measured(case[0], batch, case[1])]
+    rows = []
+    cases = [(place, batch, autocast) for place in PLACES for autocast in (False, True)]
+    for case in track(cases, "blocks"):
+        with multiprocessing.get_context("spawn").Pool(1) as alone:
+            rows += alone.apply(measured, case)
     print(pd.DataFrame(rows).to_markdown(index=False))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     machine = f"{device}, {torch.get_num_threads()} threads"

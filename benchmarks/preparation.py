@@ -2,16 +2,16 @@
 
     python benchmarks/preparation.py [market1501] [--images 4000]
 
-Of a data set of params.yaml, or of so many of its images, evenly drawn: what the stage `prepare`
-does to it, and DVC around it, part by part: the MD5 of the source, the listing, decoding,
-`ianet.packing.pack` at 256x128, at 128x64 and at both, and the MD5 of an array. Beside them the
+Of a data set of params.yaml, or of so many of its images, evenly drawn: what the stages `prepare`
+and `pack` do to it, and DVC around them, part by part: the MD5 of the source, the listing,
+decoding, `ianet.packing.pack` at 256x128 and at 128x64, and the MD5 of an array. Beside them the
 plain loop, open, decode, resize and stack. On one core and, but for what uses only one, on all.
 "above" is memory beyond what the process took before; "of the loop" the speed in parts of the
 plain loop's, by CPU seconds, which other work on the machine disturbs less.
 
-Then the peak memory on sets of 1, 4 and 16 times the size, made up: of the whole stage, which holds
-no array, and of `ianet.retrieval.evaluate` above the features, of which it makes one copy; with the
-same queries, and with more of both.
+Then the peak memory on sets of 1, 4 and 16 times the size, made up: of the whole stage `pack`,
+which holds no array, and of `ianet.retrieval.evaluate` above the features, of which it makes one
+copy; with the same queries, and with more of both.
 
 Every case runs in a process of its own, three times, all in turn; each number is a median. Prints
 two tables and writes benchmarks/preparation.json.
@@ -48,8 +48,8 @@ from rich.progress import track
 from ianet import packing
 from ianet.datasets.listing import Listing
 from ianet.retrieval import evaluate
-from pipeline.readers import read
-from pipeline.settings import PARAMS, Dataset, check_known, load
+from pipeline.readers import listed
+from pipeline.settings import PARAMS, check_known, load
 
 LARGE, SMALL = (256, 128), (128, 64)
 REPEATS = 3
@@ -60,19 +60,15 @@ RESULTS = Path("benchmarks/preparation.json")
 
 
 class Case(NamedTuple):
-    dataset: Dataset
+    dataset: str
+    source: Path
     listing: Listing
     paths: list[str]  # of the images that are drawn
     folder: Path  # for what is written
 
 
-def listed(dataset: Dataset) -> Listing:
-    options = {**dataset.options, "published": dataset.published}
-    return read(dataset.reader, dataset.source, options, "options")
-
-
 def source_hashed(case: Case) -> None:
-    with case.dataset.source.open("rb") as source:
+    with case.source.open("rb") as source:
         hashlib.file_digest(source, "md5")
 
 
@@ -86,10 +82,9 @@ def decoded(case: Case) -> None:
             pass
 
 
-def packed(*sizes: packing.Size) -> Callable[[Case], None]:
+def packed(size: packing.Size) -> Callable[[Case], None]:
     def pack(case: Case) -> None:
-        targets = {size: case.folder / f"{size[0]}.npy" for size in sizes}
-        for _ in packing.pack(case.listing.open, case.paths, targets):
+        for _ in packing.pack(case.listing.open, case.paths, size, case.folder / "packed.npy"):
             pass
 
     return pack
@@ -117,7 +112,6 @@ THREADED: dict[str, Callable[[Case], None]] = {
     "decoded alone": decoded,
     "pack, 256x128": packed(LARGE),
     "pack, 128x64": packed(SMALL),
-    "pack, both": packed(LARGE, SMALL),
 }
 ALONE: dict[str, Callable[[Case], None]] = {
     "plain loop, 256x128": looped(LARGE),
@@ -142,14 +136,14 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def speed(dataset: Dataset, number: int | None, way: str, on: int) -> dict[str, Any]:
+def speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]:
     os.sched_setaffinity(0, cores()[:on])
-    listing = listed(dataset)
+    settings, listing = listed(dataset)
     size = len(listing.table)
     rows = np.linspace(0, size - 1, min(number or size, size)).astype(int)
     paths = listing.table.path.iloc[rows].tolist()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # /tmp may lie in memory
-        case = Case(dataset, listing, paths, Path(folder))
+        case = Case(dataset, settings.source, listing, paths, Path(folder))
         before, started, computed = held(), time.perf_counter(), time.process_time()
         {**THREADED, **ALONE}[way](case)
         computed = time.process_time() - computed
@@ -165,7 +159,7 @@ def speed(dataset: Dataset, number: int | None, way: str, on: int) -> dict[str, 
     }
 
 
-def memory_of_prepare(times: int) -> tuple[int, int]:
+def memory_of_pack(times: int) -> tuple[int, int]:
     """Bytes of the packed array, and all that the stage's process holds at most."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=".") as name:
@@ -181,15 +175,16 @@ def memory_of_prepare(times: int) -> tuple[int, int]:
         params = yaml.safe_load(PARAMS.read_text())
         params["datasets"]["market1501"] |= {"source": "made.zip", "published": False}
         (folder / PARAMS).write_text(yaml.safe_dump(params))
-        stage = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.prepare", "market1501", "64x32"],
-            cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(Path.cwd())},
-            stdout=subprocess.DEVNULL,
-        )
-        _, status, usage = os.wait4(stage.pid, 0)
-        if status:
-            raise RuntimeError("the stage prepare failed: its message is above")
+        for stage in (["prepare", "market1501"], ["pack", "market1501", "64x32"]):
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"pipeline.{stage[0]}", *stage[1:]],
+                cwd=folder,
+                env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+                stdout=subprocess.DEVNULL,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+            if status:
+                raise RuntimeError(f"the stage {stage[0]} failed: its message is above")
         (array,) = folder.glob("data/prepared/market1501/*.npy")
         return array.stat().st_size, usage.ru_maxrss * 1024
 
@@ -208,7 +203,7 @@ def memory_of_evaluate(queries: int, gallery: int) -> tuple[int, int]:
 
 
 MEMORY: dict[str, Callable[[int], tuple[int, int]]] = {
-    "prepare, all of it": memory_of_prepare,
+    "pack, all of it": memory_of_pack,
     "evaluate, gallery grows": lambda times: memory_of_evaluate(QUERIES, times * GALLERY),
     "evaluate, both grow": lambda times: memory_of_evaluate(times * QUERIES, times * GALLERY),
 }
@@ -228,12 +223,13 @@ def main() -> None:
     arguments = parser.parse_args()
     datasets = load().datasets
     check_known(arguments.dataset, datasets, "the command", f"datasets of {PARAMS}")
-    dataset = datasets[arguments.dataset]
-    if not dataset.source.exists():
-        parser.error(f"{dataset.source} does not exist: put the data set there")
+    source = datasets[arguments.dataset].source
+    if not source.exists():
+        parser.error(f"{source} does not exist: put the data set there")
     places = [(way, on) for on in sorted({1, len(cores())}) for way in THREADED]
     places += [(way, 1) for way in ALONE]
-    cases: list[tuple[Any, ...]] = [(speed, dataset, arguments.images, *at) for at in places]
+    name, images = arguments.dataset, arguments.images
+    cases: list[tuple[Any, ...]] = [(speed, name, images, *at) for at in places]
     cases += [(memory, what, times) for what in MEMORY for times in TIMES]
     found: dict[Any, list[dict[str, Any]]] = {speed: [], memory: []}
     for measure, *of in track(cases * REPEATS, "preparation"):

@@ -212,7 +212,7 @@ class Copy:
         self.seeds = iter(range(10_000))  # a run with a new one was never made
         self.run("git", "init", "--quiet")
         self.planned(1)
-        self.run("dvc", "repro", "--quiet", "plan", "sources", "prepare@synthetic")
+        self.run("dvc", "repro", "--quiet", "plan", "sources", "pack@synthetic-64x32")
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

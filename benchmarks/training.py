@@ -40,6 +40,7 @@ from torch.nn import functional as F
 
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit
+from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "base.": {},

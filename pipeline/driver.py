@@ -32,7 +32,7 @@ from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import address, cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import TABLE, Plan, Run, files_of, runs_of
+from pipeline.plan import TABLE, Plan, Run, check_prepared, files_of, runs_of
 from pipeline.settings import RecipeSettings, options
 from pipeline.shell import only_one
 from pipeline.storage import PROJECT, TRAINING, Storage
@@ -54,11 +54,13 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     Raises:
         SettingsError: an option of its network or recipe is wrong.
         ValueError: another process trains it, or a node of the cluster does not see its data.
-        OSError: MLflow, the storage or Ray does not answer, or see `run_workers`.
+        OSError: its data is not prepared, MLflow, the storage or Ray does not answer, or see
+            `run_workers`.
     """
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
     network, config = configured(run, settings.networks[run.network], recipe)
+    check_prepared(run.dataset, recipe.size)
     digest = digest_of(run, config)
     # A changed configuration never goes on from the weights of an older one.
     name = f"{run.key}-{digest[:DIGITS]}"

@@ -14,7 +14,7 @@ import pandas as pd
 from ianet import drawing
 from ianet.network import load as load_network
 from pipeline import address, tracking
-from pipeline.plan import PREPARED, Evaluation, Run, checked, files_of
+from pipeline.plan import PREPARED, Evaluation, Run, check_prepared, checked, files_of
 from pipeline.scoring import TOP, assessed
 from pipeline.settings import check_known, load
 from pipeline.shell import run_parser, stage, write_whole
@@ -31,6 +31,7 @@ def main() -> None:
     evaluation = Evaluation(checked(Run(**arguments), settings), on)
     address.take(settings)
     recipe = settings.recipes[evaluation.run.recipe]
+    check_prepared(on, recipe.size)
     storage = Storage(settings.cluster.storage)
     network = load_network(evaluation.run.folder)
     seed, hold_out = evaluation.run.seed, recipe.hold_out

@@ -225,9 +225,32 @@ def files_of(size: str) -> tuple[str, ...]:
     return TABLE, DESCRIPTION, f"{size}.npy"
 
 
+def check_prepared(dataset: str, size: str) -> None:
+    """Refuse a data set whose images are not there at that size.
+
+    Raises:
+        FileNotFoundError: it says what makes them.
+    """
+    for name in files_of(size):
+        if not (path := PREPARED / dataset / name).exists():
+            raise FileNotFoundError(
+                f"{path} does not exist: `dvc repro pack@{dataset}-{size}` makes it"
+            )
+
+
 def runs_of(evaluations: Iterable[Evaluation]) -> list[Run]:
     """The trainings behind them, each once."""
     return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
+
+
+def packed_of(evaluations: Iterable[Evaluation], settings: Settings) -> list[tuple[str, str]]:
+    """The data sets whose images they need, at which size, each once."""
+    needed = [
+        (name, settings.recipes[run.recipe].size)
+        for run, on in evaluations
+        for name in (run.dataset, on)
+    ]
+    return list(dict.fromkeys(needed))
 
 
 def compared_with(row: Row, evaluation: Evaluation) -> Evaluation | None:
@@ -242,12 +265,10 @@ def pipeline(plan: Plan) -> dict[str, Any]:
     settings, evaluations = plan.settings, plan.evaluations()
     runs = runs_of(evaluations)
     size = {run: settings.recipes[run.recipe].size for run in runs}
-    sizes: dict[str, set[str]] = {}
-    for run, on in evaluations:
-        for name in (run.dataset, on):
-            sizes.setdefault(name, set()).add(size[run])
+    packed = packed_of(evaluations, settings)
     for search in plan.searches.values():
-        sizes.setdefault(search.dataset, set()).add(settings.recipes[search.recipe].size)
+        packed.append((search.dataset, settings.recipes[search.recipe].size))
+    source = {name: str(settings.datasets[name].source) for name, _ in packed}
     arguments = "${item.dataset} ${item.network} ${item.recipe} ${item.seed}"
     stages: dict[str, Any] = {
         "plan": {
@@ -271,16 +292,10 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             "outs": [str(SYNTHETIC)],
         },
         "prepare": {
-            "foreach": {
-                name: {
-                    "source": str(settings.datasets[name].source),
-                    "sizes": " ".join(sorted(own)),
-                }
-                for name, own in sizes.items()
-            },
+            "foreach": {name: {"source": path} for name, path in source.items()},
             "do": {
-                "desc": "a table of the images, and the images packed at the runs' sizes",
-                "cmd": "python -m pipeline.prepare ${key} ${item.sizes}",
+                "desc": "a table of the images, and how they are scored",
+                "cmd": "python -m pipeline.prepare ${key}",
                 "deps": [
                     "${item.source}",
                     "build/sources/datasets/${key}.json",
@@ -288,7 +303,26 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                     "pipeline/parts.py",
                     "pipeline/readers.py",
                 ],
-                "outs": ["data/prepared/${key}"],
+                "outs": [f"data/prepared/${{key}}/{name}" for name in (TABLE, DESCRIPTION)],
+            },
+        },
+        "pack": {
+            "foreach": {
+                f"{name}-{pixels}": {"dataset": name, "size": pixels, "source": source[name]}
+                for name, pixels in dict.fromkeys(packed)
+            },
+            "do": {
+                "desc": "the images, decoded and resized, in one array",
+                "cmd": "python -m pipeline.pack ${item.dataset} ${item.size}",
+                "deps": [
+                    "${item.source}",
+                    f"data/prepared/${{item.dataset}}/{TABLE}",
+                    "build/sources/datasets/${item.dataset}.json",
+                    "ianet/packing.py",
+                    "pipeline/pack.py",
+                    "pipeline/readers.py",
+                ],
+                "outs": ["data/prepared/${item.dataset}/${item.size}.npy"],
             },
         },
         "train": {

@@ -1,26 +1,22 @@
-"""A data set -> data/prepared/<data set>: table.parquet, one packed array a size, and
-dataset.json (how it is scored, counts).
+"""A data set -> data/prepared/<data set>: table.parquet, a row an image, and dataset.json (how it
+is scored, counts).
 
-python -m pipeline.prepare market1501 256x128
+    python -m pipeline.prepare market1501
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
-from rich.progress import track
 
-from ianet import packing
 from ianet.datasets.listing import split_columns
 from pipeline.parts import held_out_of
 from pipeline.plan import DESCRIPTION, PREPARED, TABLE
-from pipeline.readers import read
-from pipeline.settings import PARAMS, check_known, load
-from pipeline.shell import stage
+from pipeline.readers import listed
+from pipeline.shell import stage, write_whole
 
 
 def held_out(table: pd.DataFrame, identities: int) -> pd.Series:
@@ -50,45 +46,24 @@ def held_out(table: pd.DataFrame, identities: int) -> pd.Series:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m pipeline.prepare", description=__doc__)
-    parser.add_argument("dataset", help="name in params.yaml")
-    parser.add_argument("sizes", nargs="+", metavar="HEIGHTxWIDTH", help="in pixels")
-    arguments = parser.parse_args()
-    sizes = {text: size_of(text) for text in arguments.sizes}
-    datasets = load().datasets
-    check_known(arguments.dataset, datasets, "the command", f"datasets of {PARAMS}")
-    settings = datasets[arguments.dataset]
-    listing = read(
-        settings.reader,
-        settings.source,
-        {**settings.options, "published": settings.published},
-        f"{PARAMS}: datasets.{arguments.dataset}.options",
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("dataset", help="name in params.yaml")
+    dataset = parser.parse_args().dataset
+    settings, listing = listed(dataset)
     counts = ", ".join(f"{n:,} {what}" for what, n in listing.counts.items())
-    print(f"{arguments.dataset}: {counts}")
+    print(f"{dataset}: {counts}")
     table = listing.table.assign(
         person=numbered(listing.table.person), camera=numbered(listing.table.camera)
     )
     for split in split_columns(table):
         chosen = held_out(table.assign(split=table[split]), settings.held_out)
         table[held_out_of(split)] = chosen
-
-    target = PREPARED / arguments.dataset
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        targets = {size: part / f"{text}.npy" for text, size in sizes.items()}
-        packed = packing.pack(listing.open, table.path.tolist(), targets)
-        for _ in track(packed, f"{arguments.dataset} {' '.join(arguments.sizes)}", len(table)):
-            pass
-        table.to_parquet(part / TABLE, index=False)
-        description = {"scoring": listing.scoring, "counts": listing.counts}
-        (part / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    target = PREPARED / dataset
+    write_whole(target / TABLE, table.to_parquet(index=False))
+    description = {"scoring": listing.scoring, "counts": listing.counts}
+    write_whole(target / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 
 def numbered(labels: pd.Series) -> pd.Series:
@@ -96,13 +71,6 @@ def numbered(labels: pd.Series) -> pd.Series:
     if pd.api.types.is_integer_dtype(labels):
         return labels
     return pd.Series(np.unique(labels.to_numpy(str), return_inverse=True)[1] + 1, labels.index)
-
-
-def size_of(text: str) -> packing.Size:
-    height, _, width = text.partition("x")
-    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise ValueError(f"size is {text!r}: give HEIGHTxWIDTH, such as 256x128")
-    return int(height), int(width)
 
 
 if __name__ == "__main__":

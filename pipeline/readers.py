@@ -12,7 +12,7 @@ from typing import Any
 from ianet import datasets
 from ianet.datasets.listing import Listing
 from ianet.datasets.source import open_source
-from pipeline.settings import SettingsError, keywords
+from pipeline.settings import PARAMS, Dataset, SettingsError, check_known, keywords, load
 
 
 def readers() -> dict[str, ModuleType]:
@@ -41,6 +41,21 @@ def read(reader: str, source: Path, options: Mapping[str, Any], where: str) -> L
     function = known[reader].read
     listing: Listing = function(source, **keywords(function, options, where))
     return listing
+
+
+def listed(dataset: str) -> tuple[Dataset, Listing]:
+    """The settings of a data set of params.yaml, and what its reader finds.
+
+    Raises:
+        SettingsError: params.yaml lacks it, or as `read`.
+        FileNotFoundError, ValueError: as the reader.
+    """
+    datasets = load().datasets
+    check_known(dataset, datasets, "the command", f"datasets of {PARAMS}")
+    settings = datasets[dataset]
+    options = {**settings.options, "published": settings.published}
+    where = f"{PARAMS}: datasets.{dataset}.options"
+    return settings, read(settings.reader, settings.source, options, where)
 
 
 def guessed(source: Path) -> str:

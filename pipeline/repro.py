@@ -30,7 +30,16 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline import address
-from pipeline.plan import PIPELINE, Evaluation, Plan, Run, load_plan, runs_of, write
+from pipeline.plan import (
+    PIPELINE,
+    Evaluation,
+    Plan,
+    Run,
+    load_plan,
+    packed_of,
+    runs_of,
+    write,
+)
 from pipeline.settings import Settings
 from pipeline.shell import only_one, stage
 
@@ -245,8 +254,8 @@ def main() -> None:
 
 def _made(plan: Plan, targets: Sequence[str]) -> None:
     settings, evaluations = plan.settings, plan.evaluations(targets)
-    datasets = dict.fromkeys(name for run, on in evaluations for name in (run.dataset, on))
-    first = ["plan", "sources", *(f"prepare@{name}" for name in datasets)]
+    packed = packed_of(evaluations, settings)
+    first = ["plan", "sources", *(f"pack@{name}-{size}" for name, size in packed)]
     prepared = subprocess.run([*DVC, "repro", "--quiet", *first])
     if prepared.returncode:
         sys.exit(prepared.returncode)  # the stage and DVC said why

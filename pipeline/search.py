@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import address, cluster
 from pipeline.experiments import EXPERIMENTS, Search
-from pipeline.plan import DESCRIPTION, Plan, Run, load_plan
+from pipeline.plan import DESCRIPTION, Plan, Run, check_prepared, load_plan
 from pipeline.settings import RecipeSettings, SettingsError
 from pipeline.shell import only_one, stage
 
@@ -61,7 +61,7 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
     Raises:
         SettingsError: there is no such search, or a mistake in its space.
         ValueError: Ray holds too little for one trial, or all trials failed.
-        ConnectionError: MLflow does not answer.
+        OSError: its data is not prepared, or MLflow does not answer.
     """
     # torch, torchvision and MLflow take as long to import as Ray takes to start.
     from pipeline import driver, space, tracking, trials
@@ -76,12 +76,8 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         _, config = driver.configured(run, *space.laid(sheet, space.first(sheet), network, recipe))
     except ValueError as error:
         raise SettingsError(f"{EXPERIMENTS}/search_{name}.yaml: {error}") from error
-    description = run.prepared / DESCRIPTION
-    if not description.exists():
-        raise SettingsError(
-            f"{description} does not exist: `dvc repro prepare@{run.dataset}` first"
-        )
-    described = json.loads(description.read_text())
+    check_prepared(run.dataset, recipe.size)
+    described = json.loads((run.prepared / DESCRIPTION).read_text())
     if described["scoring"] == "single_shot" and sheet.maximise != "top-1":
         raise SettingsError(
             f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "

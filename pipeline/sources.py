@@ -58,7 +58,7 @@ def main() -> None:
     settings = load()
     for name, dataset in settings.datasets.items():
         prepared = dataset.model_dump(mode="json", include=set(PREPARING))
-        modules = closure((f"ianet.datasets.{dataset.reader}", "ianet.packing"))
+        modules = closure((f"ianet.datasets.{dataset.reader}",))
         _write(f"datasets/{name}", {"options": prepared, "modules": modules})
     for name, recipe in settings.recipes.items():
         _write(f"recipes/{name}", recipe.model_dump(mode="json", exclude={"minutes"}))

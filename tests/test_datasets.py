@@ -27,9 +27,9 @@ from ianet import network as networks
 from ianet.datasets import cuhk03, dukemtmc, folders, listed, msmt17
 from ianet.datasets.source import Files, open_source
 from ianet.network import Network, NetworkOptions
-from pipeline import evaluate, prepare, readers, settings
+from pipeline import evaluate, pack, prepare, readers, settings
 from pipeline.parts import part_of
-from pipeline.plan import Evaluation, Run
+from pipeline.plan import Evaluation, Run, check_prepared
 from pipeline.scoring import scored
 from pipeline.settings import SettingsError
 
@@ -593,21 +593,47 @@ def test_an_unknown_reader_is_told() -> None:
 
 @pytest.fixture
 def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """A project with the small CUHK03 prepared by `pipeline.prepare`, and an untrained run."""
+    """A project with the small CUHK03 prepared and packed, and an untrained run."""
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["datasets"]["cuhk03-labeled"] |= {
         "source": str(mat), "published": False, "held_out": 2, "recipes": {"plain": "quick"},
     }  # fmt: skip
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(yaml.safe_dump(params))
-    monkeypatch.setattr(sys, "argv", ["prepare", "cuhk03-labeled", "64x32"])
+    monkeypatch.setattr(sys, "argv", ["prepare", "cuhk03-labeled"])
     prepare.main()
+    monkeypatch.setattr(sys, "argv", ["pack", "cuhk03-labeled", "64x32"])
+    pack.main()
     run = Run("cuhk03-labeled", "base", "quick", seed=4)
     run.folder.mkdir(parents=True)
     torch.manual_seed(0)
     networks.save(Network(5, NetworkOptions(backbone="resnet18", weights="none")), run.folder)
     (run.folder / "digest.txt").write_text("")
     return run
+
+
+def test_another_size_leaves_the_first_and_what_is_missing_is_named(
+    classic: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in classic.prepared.iterdir()}
+
+    before = states()
+    with pytest.raises(
+        FileNotFoundError, match=r"32x16\.npy does not exist: `dvc repro pack@cuhk0"
+    ):
+        check_prepared(classic.dataset, "32x16")
+    monkeypatch.setattr(sys, "argv", ["pack", classic.dataset, "32x16"])
+    pack.main()
+    check_prepared(classic.dataset, "32x16")
+    after = states()
+    assert after.pop("32x16.npy")
+    assert after == before
+    (classic.prepared / "table.parquet").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"parquet does not exist: `dvc repro prepare@cuhk0"
+    ):
+        pack.main()
 
 
 def test_the_classic_protocol_through_the_pipeline(

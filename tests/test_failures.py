@@ -28,7 +28,7 @@ OF_RAY = ("RAY_", OURS)  # variables by which a command finds a shared Ray, and 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     made = Project(tmp_path_factory.mktemp("project"))
-    made.repro("prepare@synthetic")
+    made.repro("pack@synthetic-64x32")
     return made
 
 

@@ -42,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Two workers, and epochs enough to lose one of them in."""
     made = Project(tmp_path_factory.mktemp("project"))
     configure(made, workers=2)
-    made.repro("prepare@synthetic", "sources")
+    made.repro("pack@synthetic-64x32", "sources")
     return made
 
 

@@ -168,8 +168,11 @@ def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_part() -> No
         "synthetic-base-quick-strong-0",
         "market1501-base-strong-0",
     ]
-    prepared = plan.pipeline(across)["stages"]["prepare"]["foreach"]
-    assert prepared["synthetic"]["sizes"] == "256x128 64x32"
+    stages = plan.pipeline(across)["stages"]
+    assert list(stages["prepare"]["foreach"]) == ["market1501", "synthetic"]
+    assert list(stages["pack"]["foreach"]) == [
+        "market1501-256x128", "synthetic-256x128", "synthetic-64x32",
+    ]  # fmt: skip
     # A table that has nothing to show is left out.
     content["rows"] = rows[:1]
     alone = Plan(settings.load(), {"t": Table.model_validate(content)})
