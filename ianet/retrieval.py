@@ -20,12 +20,14 @@ With R matches at ranks r_1 < ... < r_R, counted from 1:
 mINP, the mean of R / r_R, is from Ye et al., Deep Learning for Person Re-identification: A
 Survey and Outlook (TPAMI 2021). CMC at k is the share of queries with r_1 <= k.
 
-Neither the whole distance matrix nor a sort of its rows is needed: a match's rank is its place
-among the matches plus the number of other images before it (`_match_ranks`).
+The whole distance matrix is never needed, nor which image has which rank: a match's rank is its
+place among the matches plus the number of other images before it, which is looked up in their
+sorted distances (`_match_ranks`). To sort numbers alone is much faster than to sort their order.
 """
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -313,24 +315,35 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
     costs.scatter_(1, own, torch.inf)
     bounds = match_costs.sort(dim=1).values
 
-    # An image of another identity stands before all matches but the `nearer` ones.
-    nearer = torch.searchsorted(bounds, costs)
-    others = nearer.new_zeros(len(bounds), bounds.shape[1] + 1)
-    others.scatter_add_(1, nearer, nearer.new_ones(1, 1).expand_as(nearer))
+    others = _ascending(costs)
+    nearer = torch.searchsorted(others, bounds)
     place = torch.arange(1, bounds.shape[1] + 1, device=bounds.device)
-    ranks = place + others.cumsum(1)[:, :-1]
+    ranks = place + nearer
 
-    # Where it is exactly as far as a match, the gallery index decides. That is rare: the few
-    # queries concerned can afford a sort of the whole row.
-    finite = F.pad(bounds.masked_fill(bounds == torch.inf, torch.nan), (0, 1), value=torch.nan)
-    tied = (finite.gather(1, nearer) == costs).any(1)
-    del nearer
+    # Where another image is exactly as far as a match, the gallery index decides. That is rare:
+    # the few queries concerned can afford the order of the whole row.
+    not_farther = torch.searchsorted(others, bounds, right=True)
+    tied = ((not_farther > nearer) & (bounds != torch.inf)).any(1)
+    del others
     if tied.any():
         order = costs.scatter_(1, matches, match_costs)[tied].sort(dim=1, stable=True).indices
         place = torch.arange(1, costs.shape[1] + 1, device=costs.device)
         rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))
         ranks[tied] = rank.gather(1, matches[tied]).sort(dim=1).values
     return ranks.double().masked_fill(bounds == torch.inf, torch.inf)
+
+
+def _ascending(costs: Tensor) -> Tensor:
+    """Each row sorted, (c, G) as the argument."""
+    if costs.device.type != "cpu":
+        return costs.sort(dim=1).values
+    # NumPy's sort of numbers is vectorised: 20 times as fast as torch's, which also finds their
+    # order, but on one core. It releases the interpreter's lock.
+    found = costs.clone()
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        parts = np.array_split(found.numpy(), torch.get_num_threads())
+        list(pool.map(lambda part: part.sort(axis=1), parts))
+    return found
 
 
 def _scores(ranks: Tensor, average_precision: str) -> Tensor:
