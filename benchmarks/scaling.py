@@ -66,9 +66,9 @@ WORKERS = (1, 2, 4)
 BATCH = 6  # runs
 AT_A_TIME = (1, 2, 4)
 
-# `make repro` as README.md and docs/performance.md have it, without the 84 s of the cost table,
-# which comes after the runs, on two cores; images/s are base.'s on one of them.
-REPRO = {"at a time": 2, "seconds": 2_164 - 84, "images/s": 145}
+# `make repro` on two cores: its runs, without the tables that come after them, and the images/s of
+# base. there.
+REPRO = {"at a time": 2, "seconds": 1_793, "images/s": 126}
 REPRO_CORES = 2
 
 TABLES = re.compile("table[1-5][a-f]?")  # of the paper
@@ -461,7 +461,7 @@ def works(plan: Plan, assumed: Assumed) -> list[Work]:
 
 
 def defaults(found: Mapping[str, Any]) -> list[list[Step]]:
-    """The runs of `make repro`, by what README's machine trains a second."""
+    """The runs of `make repro`."""
     plan = load_plan()
     frame = pd.read_csv(WRITTEN / "cost.csv", index_col="label")["quick training"]
     speeds = {row.network: frame[row.label] for row in plan.sheet("cost", Costs).rows}
@@ -470,7 +470,7 @@ def defaults(found: Mapping[str, Any]) -> list[list[Step]]:
         # What is not in the table is a variant of SIA.
         relative = speeds.get(run.network, speeds["sia"]) / speeds["base"]
         images = found["images"] * plan.settings.recipes[run.recipe].training["epochs"]
-        seconds = images / (REPRO["images/s"] * relative)
+        seconds = images / (found["workers"][0]["images/s"] * relative)
         runs.append(here(found["phases"]["shared"], seconds))
     return runs
 
