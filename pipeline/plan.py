@@ -318,7 +318,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
                     "${item.source}",
                     f"data/prepared/${{item.dataset}}/{TABLE}",
                     "build/sources/datasets/${item.dataset}.json",
-                    "ianet/packing.py",
+                    "build/sources/packing.json",
                     "pipeline/pack.py",
                     "pipeline/readers.py",
                 ],

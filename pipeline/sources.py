@@ -3,8 +3,9 @@
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, its options and the digests of the modules
 that are imported on its behalf, and the training depends on that file alone; likewise the
-preparation of a data set on its own. A file changes only where one of those modules does, comments
-and layout not counted, or one of the options. (Stages that named their options as DVC's `params`
+preparation of a data set on its own, and the packing of its images on another. A file changes
+only where one of those modules does, comments and layout not counted, or one of the options.
+(Stages that named their options as DVC's `params`
 would each read params.yaml anew, a sixth of a second every time.)
 """
 
@@ -60,6 +61,7 @@ def main() -> None:
         prepared = dataset.model_dump(mode="json", include=set(PREPARING))
         modules = closure((f"ianet.datasets.{dataset.reader}",))
         _write(f"datasets/{name}", {"options": prepared, "modules": modules})
+    _write("packing", {"modules": closure(("ianet.packing",))})
     for name, recipe in settings.recipes.items():
         _write(f"recipes/{name}", recipe.model_dump(mode="json", exclude={"minutes"}))
     for name, options in settings.networks.items():

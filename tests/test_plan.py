@@ -193,8 +193,10 @@ def test_stages_depend_on_their_own_parts_only() -> None:
     assert "params" not in stages["train"]["do"]
     assert "build/sources/networks/${item.network}/train.json" in stages["train"]["do"]["deps"]
     assert "build/sources/recipes/${item.recipe}.json" in stages["train"]["do"]["deps"]
+    assert "build/sources/packing.json" in stages["pack"]["do"]["deps"]
     for whole in ("ianet", "pipeline", "params.yaml", "build/sources"):
         assert whole not in stages["train"]["do"]["deps"]
+        assert whole not in stages["pack"]["do"]["deps"]
     networks = ("base", "stage2", "stage3", "stage23-c", "stage23")
     assert {dep for dep in stages["table4f"]["deps"] if dep.startswith("results")} == {
         f"results/{kind.format(f'synthetic-{name}-quick-0')}"
