@@ -16,6 +16,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ for _name, _value in {
     os.environ.setdefault(_name, _value)
 
 RESULTS = Path("results/searches")
+STATES = "experiment_state-*.json"  # as Ray Tune calls what it saves; the last by name is newest
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
 # those of each other's workers. It is on the node of the search: Ray Tune gives a trial up whose
 # driver is lost, and a worker that is lost is Ray Train's to replace.
@@ -168,7 +170,7 @@ def tuned(
     drivers = tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[cluster.own_node()])
     trainable = tune.with_resources(tune.with_parameters(trial, base=base), drivers)
     path = storage.path(SEARCHES, base["name"])
-    if tune.Tuner.can_restore(path, storage.files):
+    if _begun(storage, base["name"]):
         return tune.Tuner.restore(
             path, trainable, resume_errored=True, storage_filesystem=storage.files
         ).fit()
@@ -197,6 +199,17 @@ def tuned(
             verbose=0,
         ),
     ).fit()
+
+
+def _begun(storage: Storage, name: str) -> bool:
+    """Whether Ray Tune saved a trial of that search. Of one that was killed before, it would
+    remember no space.
+    """
+    from pipeline.storage import SEARCHES
+
+    states = [one for one in storage.names(SEARCHES, name) if fnmatch(one, STATES)]
+    saved = storage.read(SEARCHES, name, max(states)) if states else None
+    return saved is not None and bool(json.loads(saved)["trial_data"])
 
 
 def _name_of(trial: Trial) -> str:

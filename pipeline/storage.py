@@ -8,18 +8,34 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+from uuid import uuid4
 
+from fsspec.implementations.local import LocalFileSystem as FsspecFileSystem
 from platformdirs import user_cache_path
-from pyarrow.fs import FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from pyarrow import PythonFile
+from pyarrow.fs import (
+    FileSelector,
+    FileSystem,
+    FileType,
+    FSSpecHandler,
+    LocalFileSystem,
+    PyFileSystem,
+    copy_files,
+)
 
 from pipeline.settings import PARAMS, SettingsError
 
 PROJECT = Path("build")  # in the project's folder, where params.yaml names no other
 TRAINING, SEARCHES, DATA = "training", "searches", "data"
 DIGITS = 32  # of the digest of what is shared, in its name
+ATTEMPTS = 5  # to read what lies at a URL
+
+Returned = TypeVar("Returned")
 
 
 class Storage:
@@ -39,6 +55,8 @@ class Storage:
             raise SettingsError(f"{PARAMS}: cluster.storage is {url!r}: {error}") from error
         self.root = PurePosixPath(root)
         self.is_folder = isinstance(self.files, LocalFileSystem)
+        if self.is_folder:  # what is none shows a file when it is closed
+            self.files = PyFileSystem(WholeFiles())
 
     def path(self, *parts: str) -> str:
         """As `files` takes it."""
@@ -49,25 +67,32 @@ class Storage:
         path = self.path(*parts)
         if self.files.get_file_info(path).type != FileType.File:
             return None
-        with self.files.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-        return content
+
+        def content() -> bytes:
+            with self.files.open_input_stream(path) as stream:
+                read: bytes = stream.read()
+            return read
+
+        return _patiently(content)
 
     def write(self, content: bytes, *parts: str) -> None:
         """A file that appears whole or not at all."""
         path = self.path(*parts)
-        # What is no folder shows a file when it is closed, and would copy one that is moved.
-        part = f"{path}.part" if self.is_folder else path
         self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        with self.files.open_output_stream(part) as stream:
+        with self.files.open_output_stream(path) as stream:
             stream.write(content)
-        if self.is_folder:
-            self.files.move(part, path)
+
+    def names(self, *parts: str) -> list[str]:
+        """Names of the files in a folder, which may not exist yet."""
+        return self._inside(FileType.File, *parts)
 
     def folders(self, *parts: str) -> list[str]:
         """Names of the folders in a folder, which may not exist yet."""
+        return self._inside(FileType.Directory, *parts)
+
+    def _inside(self, kind: FileType, *parts: str) -> list[str]:
         inside = self.files.get_file_info(FileSelector(self.path(*parts), allow_not_found=True))
-        return [one.base_name for one in inside if one.type == FileType.Directory]
+        return [one.base_name for one in inside if one.type == kind]
 
     def delete(self, *parts: str) -> None:
         """Delete a folder."""
@@ -129,11 +154,73 @@ class Storage:
                 part = own.with_name(f".{own.name}.{os.getpid()}")
                 shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
-                copy_files(
-                    place,
-                    str(part),
-                    source_filesystem=self.files,
-                    destination_filesystem=LocalFileSystem(),
+                _patiently(
+                    lambda: copy_files(
+                        place,
+                        str(part),
+                        source_filesystem=self.files,
+                        destination_filesystem=LocalFileSystem(),
+                    )
                 )
                 part.replace(own)
         return own
+
+
+def _patiently(read: Callable[[], Returned]) -> Returned:
+    """Read from a store that may be busy. pyarrow asks again by itself, but not for a file that is
+    smaller than the store's answer that it is busy.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return read()
+        except OSError:
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
+class WholeFiles(FSSpecHandler):
+    """Files of a folder, each of which appears whole or not at all.
+
+    Ray writes what it knows of a training or search over what it knew before. A driver that was
+    killed while it did would not go on: of half a state, Ray starts again or gives up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(FsspecFileSystem())
+
+    def open_output_stream(self, path: str, metadata: Any) -> PythonFile:
+        return PythonFile(_WholeFile(path), mode="w")
+
+
+class _WholeFile:
+    """Written beside its place, and moved there when it is closed, unless writing failed."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.part = Path(path), Path(f"{path}.{uuid4().hex}.part")
+        self.file = self.part.open("wb")
+        self.whole = True
+
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def write(self, content: Any) -> None:
+        self.whole = False  # until this, too, is written
+        self.file.write(content)
+        self.whole = True
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            self.file.close()
+            if self.whole:
+                self.part.replace(self.path)
+        finally:
+            self.part.unlink(missing_ok=True)

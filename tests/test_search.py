@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,8 +20,9 @@ from ray.tune.schedulers import TrialScheduler
 
 from pipeline import space, trials
 from pipeline.experiments import Search
+from pipeline.search import STATES, _begun
 from pipeline.settings import RecipeSettings
-from pipeline.storage import TRAINING, Storage
+from pipeline.storage import SEARCHES, TRAINING, Storage
 from pipeline.trial import Halving
 from pipeline.worker import PROGRESS
 
@@ -211,6 +211,17 @@ def test_early_stopping_in_a_search_that_goes_on_knows_what_was_reported(tmp_pat
     assert not stops(killed, 3, 0.1)  # no epoch at which one is compared
 
 
+def test_a_search_of_which_no_trial_was_saved_begins_anew(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    assert not _begun(storage, "sigma")
+    storage.write(b"", SEARCHES, "sigma", "tuner.pkl")
+    assert not _begun(storage, "sigma")
+    for name, saved in (("01", []), ("02", [["{}", "{}"]])):
+        state = json.dumps({"trial_data": saved}).encode()
+        storage.write(state, SEARCHES, "sigma", f"experiment_state-{name}.json")
+        assert _begun(storage, "sigma") == bool(saved)
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     made = Project(tmp_path / "project")
@@ -239,7 +250,13 @@ def test_a_killed_search_goes_on_and_a_failing_trial_costs_itself_only(project: 
     else:
         raise AssertionError("".join(said))
     _, finished, _ = line.split(maxsplit=2)
-    time.sleep(3)  # Tune saves what has ended every second
+    [saved] = (project.folder / "build/searches").glob("sigma-*")
+
+    def ends() -> list[str]:
+        state = json.loads(max(saved.glob(STATES)).read_text())
+        return [json.loads(trial)["status"] for trial, _ in state["trial_data"]]
+
+    wait_for(lambda: "TERMINATED" in ends(), "Tune to save what has ended")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     wait_for(lambda: project.killed() == [], "the end of what the killed search left")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from servers import bucket, keys
+from servers import FAILS, bucket, keys
 
 from pipeline.settings import SettingsError
 from pipeline.storage import Storage
+
+FULL = "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))"  # no file takes more than 4 bytes
 
 
 @pytest.fixture(params=["project", "folder", "s3"])
@@ -33,9 +37,47 @@ def test_files_and_folders(storage: Storage) -> None:
         assert storage.read("training", "a", "progress.json") == content
     storage.write(b"", "training", "b", "progress.json")
     assert sorted(storage.folders("training")) == ["a", "b"]
+    assert storage.names("training", "a") == ["progress.json"]
     storage.delete("training", "a")
     assert storage.folders("training") == ["b"]
     assert storage.read("training", "a", "progress.json") is None
+
+
+def test_a_store_that_fails_now_and_then_is_asked_again(storage: Storage) -> None:
+    """pyarrow asks again, but not for a file smaller than the store's answer that it is busy."""
+    storage.write(b"small", "training", "batches.json")
+    for _ in range(FAILS):
+        assert storage.read("training", "batches.json") == b"small"
+
+
+@pytest.mark.parametrize(
+    ("end", "left"),
+    [
+        ("stream.close()", b"the second"),
+        ("stream.flush(); os.kill(os.getpid(), signal.SIGKILL)", b"first"),
+        ("resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4)); stream.close()", b"first"),  # full
+        (
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4)); stream.write(bytes(99_999))",
+            b"first",
+        ),
+    ],
+)
+def test_a_file_of_a_folder_appears_whole_or_not_at_all(
+    tmp_path: Path, end: str, left: bytes
+) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write(b"first", "state")
+    script = f"""
+import os, pickle, resource, signal
+from pipeline.storage import Storage
+files = pickle.loads(pickle.dumps(Storage({str(tmp_path)!r}).files))  # as Ray's workers have it
+with files.open_output_stream({storage.path("state")!r}) as stream:
+    stream.write(b"the second")
+    {end}
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (ended.returncode == 0) == (left == b"the second"), ended.stderr
+    assert storage.read("state") == left
 
 
 def test_what_is_shared_is_found_by_its_content(storage: Storage, tmp_path: Path) -> None:
