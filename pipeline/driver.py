@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import ray
 import torch
+from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.train import (
     CheckpointConfig,
@@ -170,11 +172,23 @@ def trainer(
 
 class Interruptible(TorchTrainer):
     """A training that Ctrl-C ends as SIGTERM does, and as any stage, by KeyboardInterrupt. Ray
-    Train would ask its controller to end, which does not listen while it waits for cores.
+    Train would ask its controller to end, which does not listen while it waits for cores: it would
+    go on waiting for them.
     """
 
-    def _register_sigint_handler(self, controller: Any) -> None:
-        pass
+    controller: ActorHandle | None = None
+
+    def _register_sigint_handler(self, controller: ActorHandle) -> None:
+        self.controller = controller
+
+    def fit(self) -> Result:
+        """See TorchTrainer."""
+        try:
+            return super().fit()
+        except KeyboardInterrupt:
+            if self.controller is not None:
+                ray.kill(self.controller)
+            raise
 
 
 def run_workers(

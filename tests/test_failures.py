@@ -68,7 +68,7 @@ def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None
         assert process.returncode == 1, output
         assert output.endswith("stopped; the same command goes on from here\n")
         assert "Traceback" not in output
-        wait_for(lambda: not waiting(), "the end of what it asked for", 30)
+        wait_for(lambda: not waiting(), "the end of what it asked for", 90)
 
 
 def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
