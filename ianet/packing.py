@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-QUEUED = 512  # images that wait to be packed or written: 50 MB at 256x128
+TASK = 16  # images that a thread packs at a time
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -41,24 +41,31 @@ def pack(
     """
     height, width = size
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    shape = (len(paths), height, width, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 
-    def resized(path: str) -> bytes:
-        return opened(path).resize((width, height), Image.Resampling.BILINEAR).tobytes()
+    def packed(first: int) -> range:
+        """Write some rows from the first on; how many images are done after each of them."""
+        some = paths[first : first + TASK]
+        with part.open("r+b") as file:
+            file.seek(start + first * height * width * 3)
+            for path in some:
+                image = opened(path).resize((width, height), Image.Resampling.BILINEAR)
+                file.write(image.tobytes())
+        return range(first + 1, first + len(some) + 1)
 
     try:
-        # Pillow decodes and resizes without the interpreter's lock: threads use every core.
-        # Written in order, not mapped: a mapped array counts as memory of the process, costs a
-        # page fault for every 4 KB, and a full disk kills the process.
-        with part.open("wb") as file, ThreadPoolExecutor(os.cpu_count()) as pool:
-            shape = (len(paths), height, width, 3)
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        with part.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+        # Pillow decodes and resizes without the interpreter's lock: threads use every core. Each
+        # writes its own rows, which is faster than handing them to one that writes all. Written,
+        # not mapped: a mapped array counts as memory of the process, costs a page fault for every
+        # 4 KB, and a full disk kills the process.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
-                for start in range(0, len(paths), QUEUED):
-                    done = pool.map(resized, paths[start : start + QUEUED])
-                    for row, pixels in enumerate(done, start + 1):
-                        file.write(pixels)
-                        yield row
+                for done in pool.map(packed, range(0, len(paths), TASK)):
+                    yield from done
             finally:
                 pool.shutdown(cancel_futures=True)
         part.replace(target)

@@ -50,7 +50,7 @@ COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 
 CHUNK_BYTES = 128 * 2**20
 """Most memory, beside copies of the features, that ranking may take at any one time."""
-PAIR_BYTES = 40
+PAIR_BYTES = 30
 """What a query-image pair of a chunk takes at most, in float64 and with ties (measured)."""
 
 

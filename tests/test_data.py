@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
@@ -80,7 +81,7 @@ def test_missing_and_damaged_sources(market: Path, tmp_path: Path) -> None:
 def test_packed_pixels_are_pillows(
     market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(packing, "QUEUED", 3)  # three, three and one
+    monkeypatch.setattr(packing, "TASK", 3)  # three, three and one
     listing = market1501.read(market, published=False)
     table, files = listing.table, open_source(market, "")
     for height, width in ((32, 16), (128, 64)):  # smaller, and as they are
@@ -96,17 +97,24 @@ def test_packed_pixels_are_pillows(
     assert not list(tmp_path.glob(".*.part"))
 
 
-def test_few_images_are_held_while_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packing, "QUEUED", 3)
-    opened: list[str] = []
+def test_a_thread_holds_one_image_while_packing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    held: WeakValueDictionary[int, Image.Image] = WeakValueDictionary()
+    most = 0
 
-    def open_and_count(path: str) -> Image.Image:
-        opened.append(path)
-        return Image.new("RGB", (16, 32))
+    def opened(path: str) -> Image.Image:
+        nonlocal most
+        image = Image.new("RGB", (16, 32))
+        held[id(image)] = image
+        most = max(most, len(held))
+        return image
 
-    packed = packing.pack(open_and_count, [""] * 7, (32, 16), tmp_path / "packed.npy")
-    assert all(len(opened) <= 3 * ((done - 1) // 3 + 1) for done in packed)
-    assert len(opened) == 7
+    packed = packing.pack(opened, [""] * 100, (32, 16), tmp_path / "packed.npy")
+    assert list(packed) == list(range(1, 101))
+    # Each thread's next image is there before its last one goes.
+    assert 1 <= most <= 4
 
 
 @pytest.mark.parametrize("market", ["folder"], indirect=True)
