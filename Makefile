@@ -26,8 +26,8 @@ test: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
-# Two files at a time: whole-pipeline tests wait for Ray and DVC half of the time.
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile
+# A thread each: two processes compute on both cores without getting in each other's way.
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
 # Without the processes for its jobs on LLM traces, of which there are eight.
 ui: $(INSTALLED)
