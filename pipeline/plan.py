@@ -413,7 +413,12 @@ def _curve_stage(name: str, sheet: Curve, plan: Plan) -> dict[str, Any]:
     return {
         "desc": sheet.title,
         "cmd": f"python -m pipeline.curve {name}",
-        "deps": [f"{EXPERIMENTS}/{name}.yaml", "pipeline/curve.py", *dict.fromkeys(scores)],
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            "build/sources/drawing.json",
+            "pipeline/curve.py",
+            *dict.fromkeys(scores),
+        ],
         "outs": _written(FIGURES / f"{name}.svg", TABLES / f"{name}.csv"),
     }
 
@@ -467,6 +472,7 @@ def _report_stage(stages: Mapping[str, Any], evaluations: Iterable[Evaluation]) 
         "desc": "all tables, figures and curves on one page",
         "cmd": "python -m pipeline.report",
         "deps": [
+            "build/sources/drawing.json",
             "pipeline/report.py",
             "pipeline/page.py",
             "pipeline/page.html.jinja",

@@ -3,10 +3,10 @@
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, its options and the digests of the modules
 that are imported on its behalf, and the training depends on that file alone; likewise the
-preparation of a data set on its own, and the packing of its images on another. A file changes
-only where one of those modules does, comments and layout not counted, or one of the options.
-(Stages that named their options as DVC's `params`
-would each read params.yaml anew, a sixth of a second every time.)
+preparation of a data set on its own, the packing of images, and what draws. A file changes only
+where one of those modules does, comments and layout not counted, or one of the options. (Stages
+that named their options as DVC's `params` would each read params.yaml anew, a sixth of a second
+every time.)
 """
 
 from __future__ import annotations
@@ -61,7 +61,8 @@ def main() -> None:
         prepared = dataset.model_dump(mode="json", include=set(PREPARING))
         modules = closure((f"ianet.datasets.{dataset.reader}",))
         _write(f"datasets/{name}", {"options": prepared, "modules": modules})
-    _write("packing", {"modules": closure(("ianet.packing",))})
+    for name in ("packing", "drawing"):
+        _write(name, {"modules": closure((f"ianet.{name}",))})
     for name, recipe in settings.recipes.items():
         _write(f"recipes/{name}", recipe.model_dump(mode="json", exclude={"minutes"}))
     for name, options in settings.networks.items():

@@ -92,7 +92,7 @@ def test_backbone_computes_what_torchvision_does_up_to_the_last_stride(
 
 
 def test_cost_is_the_papers() -> None:
-    """Section 4.3: base 4.06 G, SIA after stage 3 +0.034 G (0.03 in print); PROTOCOLS.md."""
+    """Section 4.3: base 4.06 G, SIA after stage 3 +0.034 G (0.03 in print)."""
 
     def giga(*stages: str, **options: Any) -> float:
         options = {"backbone": "resnet50", **options}

@@ -126,7 +126,7 @@ def test_uniform_is_global_average_pooling() -> None:
 
 
 def test_literal_semantic_relation_is_almost_uniform() -> None:
-    """PROTOCOLS.md: the largest over the smallest weight of a row, 16 x 8, is at most 1.0003."""
+    """Softmax of softmax: no weight of a row, 16 x 8, is over 1.0003 times another."""
     rows = SpatialIA(64).relation(torch.randn(1, 64, 16, 8))
     ratio = (rows.amax(-1) / rows.amin(-1)).max()
     assert 1 < ratio <= 1.0003
