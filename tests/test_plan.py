@@ -194,8 +194,7 @@ def test_stages_depend_on_their_own_parts_only() -> None:
     assert "build/sources/networks/${item.network}/train.json" in stages["train"]["do"]["deps"]
     assert "build/sources/recipes/${item.recipe}.json" in stages["train"]["do"]["deps"]
     assert "build/sources/packing.json" in stages["pack"]["do"]["deps"]
-    for drawn in ("figure7", "report"):
-        assert "build/sources/drawing.json" in stages[drawn]["deps"]
+    assert "build/sources/drawing.json" in stages["report"]["deps"]
     for whole in ("ianet", "pipeline", "params.yaml", "build/sources"):
         assert whole not in stages["train"]["do"]["deps"]
         assert whole not in stages["pack"]["do"]["deps"]
