@@ -221,7 +221,7 @@ def check_seen(*paths: Path) -> None:
         ValueError: names the node and the first such path.
     """
     nodes = _nodes()
-    if len(nodes) == 1:
+    if len(nodes) == 1 and not is_client():
         return
     remote = ray.remote(num_cpus=0)(_inodes)
     wanted = _inodes(*paths)
@@ -246,12 +246,17 @@ def within(call: Callable[[], Returned]) -> Returned:
     return _remotely(call, num_cpus=0) if is_client() else call()
 
 
-def computed(call: Callable[[], Returned]) -> Returned:
-    """Call on a node of the cluster, with a GPU where it has any, and its part of the cores."""
+def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
+    """Call on a node of the cluster, with a GPU where it has any, and its part of the cores.
+
+    Raises:
+        ValueError: a node does not see these paths.
+    """
     if not ray.is_initialized():
         with starting() as ready:
             ready()
-            return computed(call)
+            return computed(call, *seen)
+    check_seen(*seen)
     part, threads = scaling(1, alone=False)
     return _remotely(call, num_cpus=threads, num_gpus=1 if part.use_gpu else 0)
 
@@ -292,10 +297,33 @@ def _reach(address: str) -> None:
         ) from error
 
 
-def _held() -> tuple[int, int]:
-    """The GPUs and CPU cores that Ray holds."""
-    resources = ray.cluster_resources()
-    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+def _held() -> list[tuple[int, int]]:
+    """The GPUs and CPU cores that Ray holds, of each node."""
+    every = [node["Resources"] for node in _nodes()]
+    return [(int(one.get("GPU", 0)), int(one.get("CPU", 0))) for one in every]
+
+
+def _places(held: list[tuple[int, int]], cores: int) -> int:
+    """How many workers find room with so many cores each, and a GPU where there are any."""
+    if any(gpus for gpus, _ in held):
+        return sum(min(gpus, own // cores) for gpus, own in held)
+    return sum(own // cores for _, own in held)
+
+
+def drivers(memory: float) -> int:
+    """How many drivers of trials, with so many bytes each, Ray holds on this node.
+
+    Raises:
+        ValueError: not one.
+    """
+    [own] = [one for one in _nodes() if one["NodeID"] == own_node()["ray.io/node-id"]]
+    held = own["Resources"].get("memory", 0)
+    if held < memory:
+        raise ValueError(
+            f"Ray holds {held / 1e6:.0f} MB of memory on the node of the search, whose trials need "
+            f"{memory / 1e6:.0f} MB each there: start Ray with more (`ray start --memory`)"
+        )
+    return int(held // memory)
 
 
 def trainings(workers: int | str) -> int:
@@ -304,13 +332,13 @@ def trainings(workers: int | str) -> int:
     Args:
         workers: as in params.yaml; "auto" is one.
     """
-    gpus, cores = _held()
-    return max((gpus or cores) // (1 if workers == "auto" else int(workers)), 1)
+    return max(_places(_held(), 1) // (1 if workers == "auto" else int(workers)), 1)
 
 
 def scaling(workers: int | str, *, alone: bool) -> tuple[ScalingConfig, int]:
     """Resources of one training. A worker has a GPU where there are any. One of several trainings
-    has its part of the CPU cores, and to a training alone they all go.
+    has its part of the CPU cores, and to a training alone they all go, as far as its workers find
+    room on the nodes.
 
     Args:
         workers: a number, or "auto": one for each GPU, one where there is none or it is not alone.
@@ -324,14 +352,19 @@ def scaling(workers: int | str, *, alone: bool) -> tuple[ScalingConfig, int]:
     """
     from ray.train import ScalingConfig  # a second that other users of this file need not spend
 
-    gpus, cores = _held()
-    most = gpus or cores
-    number = (max(gpus, 1) if alone else 1) if workers == "auto" else int(workers)
+    held = _held()
+    gpus, cores = (sum(numbers) for numbers in zip(*held, strict=True))
+    most = _places(held, 1)
+    if not most:
+        raise ValueError(f"Ray holds {gpus} GPUs and {cores} CPU cores, no place for a worker yet")
+    number = ((most if gpus else 1) if alone else 1) if workers == "auto" else int(workers)
     if number > most:
         raise ValueError(
             f"workers is {number}, but Ray holds {gpus} GPUs and {cores} CPU cores: set workers "
             f"in params.yaml to {most} at most, or to auto"
         )
-    each = {"CPU": max(cores // (number if alone else most), 1), **({"GPU": 1} if gpus else {})}
+    wanted = number if alone else most
+    own = max(each for each in range(1, cores + 1) if _places(held, each) >= wanted)
+    each = {"CPU": own, **({"GPU": 1} if gpus else {})}
     config = ScalingConfig(num_workers=number, use_gpu=gpus > 0, resources_per_worker=each)
-    return config, each["CPU"]
+    return config, own

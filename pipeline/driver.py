@@ -18,7 +18,7 @@ import pandas as pd
 import ray
 import torch
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.train import (
     CheckpointConfig,
     FailureConfig,
@@ -83,9 +83,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
             _write(run, restored(network, last), last, digest)
             tracked.model(run)
         # Also what an earlier configuration of this run left behind when it was stopped.
-        for scratch in storage.folders(TRAINING):
-            if re.fullmatch(f"{re.escape(run.key)}-[0-9a-f]{{{DIGITS}}}", scratch):
-                storage.delete(TRAINING, scratch)
+        storage.clear(TRAINING, rf"{re.escape(run.key)}-[0-9a-f]{{{DIGITS}}}")
 
 
 def configured(
@@ -243,6 +241,9 @@ def _cause(name: str, error: TrainingFailedError) -> Exception:
     for failure in getattr(error, "worker_failures", {}).values():
         if isinstance(failure, OSError | ValueError):
             return OSError(f"training {name} failed on its workers, several times: {failure}")
+        if isinstance(failure, RayActorError | OutOfMemoryError):
+            why = str(failure).strip().splitlines()[-1]
+            return OSError(f"the workers of training {name} died, several times: {why}")
     return error
 
 
@@ -303,6 +304,7 @@ def restored(options: NetworkOptions, last: dict[str, Any]) -> Network:
 def _write(run: Run, network: Network, last: dict[str, Any], digest: str) -> None:
     """runs/<run>, whole or not at all; the digest finds its MLflow run again."""
     part = run.folder.with_name(f".{run.key}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     networks.save(network, part)
     pd.DataFrame(last["history"]).to_csv(part / "history.csv", index=False)

@@ -22,10 +22,18 @@ class Recorder(Callback):
 
     current: ClassVar[Recorder]
 
-    def __init__(self, tracked: TrackedSearch, number: int, epochs: int, maximise: str) -> None:
-        """`number` of trials, of so many epochs each."""
+    def __init__(
+        self,
+        tracked: TrackedSearch,
+        number: int,
+        epochs: int,
+        maximise: str,
+        reports: Callable[[str], list[dict[str, float]]],
+    ) -> None:
+        """`number` of trials, of so many epochs each; `reports` is what one told before a kill."""
         Recorder.current = self
         self.tracked, self.number, self.epochs, self.maximise = tracked, number, epochs, maximise
+        self.reports = reports
         self.begun = time.monotonic()
         self.ended = 0
         self.stopped = False  # whether a trial was, early
@@ -38,11 +46,8 @@ class Recorder(Callback):
         # Ray Tune saves callbacks with the state of a search.
         return _current, ()
 
-    def setup(self, *_: Any, **__: Any) -> None:
-        self.progress.start()
-
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
-        self.tracked.begun(trial.trial_id, trial.config)
+        self.tracked.begun(trial.trial_id, trial.config, self.reports(trial.trial_id))
         if trial.trial_id not in self.bars:
             self.bars[trial.trial_id] = self.progress.add_task(
                 f"trial {trial.trial_id}", total=self.epochs, report="starting"
@@ -71,12 +76,9 @@ class Recorder(Callback):
             self.looked = time.monotonic()
             self.orphans = cluster.free_orphans(self.orphans)
 
-    def on_experiment_end(self, *_: Any, **__: Any) -> None:
-        self.progress.stop()
-
     def _end(self, all_trials: list[Trial], trial: Trial, *, failed: bool) -> None:
         if trial.trial_id not in self.bars:  # it failed before it started
-            self.tracked.begun(trial.trial_id, trial.config)
+            self.tracked.begun(trial.trial_id, trial.config, [])
         last = trial.last_result or {}
         state = trials.state(last, self.epochs, failed=failed)
         self.tracked.ended(trial.trial_id, state, failed=failed)

@@ -116,7 +116,7 @@ class Job:
             assert started.stdout is not None
             for line in started.stdout:
                 log.write(line)
-                if line.startswith(("  epoch", self.run.key, "error: ")):
+                if line.startswith(("  epoch", self.run.key, "error: ", "ERROR: ")):
                     self.last = line.strip()
         return started.returncode == 0
 

@@ -18,7 +18,7 @@ from ianet.network import Network
 from ianet.receptive import relation_entropy
 from pipeline import address
 from pipeline.parts import part_of
-from pipeline.plan import DESCRIPTION, TABLE
+from pipeline.plan import DESCRIPTION, TABLE, files_of
 from pipeline.storage import Storage
 
 RANKS = np.arange(1, 51)
@@ -103,13 +103,15 @@ def assessed(
 
     Raises:
         ConnectionError: the cluster cannot be reached.
+        ValueError: a node of it does not see the images.
     """
     assess = partial(_assess, network, storage.url, place, size, seed, hold_out)
     if not address.elsewhere():
         return assess()
     from pipeline import cluster  # a second that an evaluation here need not spend
 
-    return cluster.computed(assess)
+    seen = [Path(place, name) for name in files_of(size)] if storage.is_folder else []
+    return cluster.computed(assess, *seen)
 
 
 def _assess(network: Network, url: str, place: str, size: str, seed: int, hold_out: bool) -> Scored:

@@ -14,16 +14,18 @@ import argparse
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline import address, cluster
 from pipeline.experiments import EXPERIMENTS, Search
 from pipeline.plan import DESCRIPTION, Plan, Run, check_prepared, load_plan
-from pipeline.settings import RecipeSettings, SettingsError
+from pipeline.settings import PARAMS, RecipeSettings, SettingsError
 from pipeline.shell import only_one, stage
 
 if TYPE_CHECKING:
@@ -85,7 +87,13 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
             f"{sheet.maximise}: maximise top-1"
         )
-    digest = driver.digest_of(run, [sheet.model_dump(mode="json"), config])
+    if settings.datasets[run.dataset].held_out == 0:
+        raise SettingsError(
+            f"{PARAMS}: datasets.{run.dataset}.held_out is 0: a search scores its trials on "
+            "held-out identities, never on test"
+        )
+    searched = sheet.model_dump(mode="json", exclude={"title", "caption"})
+    digest = driver.digest_of(run, [searched, config])
     key = f"{name}-{digest[: driver.DIGITS]}"
     storage = Storage(settings.cluster.storage)
     lock = PROJECT / SEARCHES / f"{name}.lock"
@@ -102,7 +110,8 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             "threads": threads,
             "place": place,
         }
-        grid = tuned(sheet, base, storage, cluster.trainings(settings.workers), tracked)
+        at_a_time = min(cluster.trainings(settings.workers), cluster.drivers(DRIVER["memory"]))
+        grid = tuned(sheet, base, storage, at_a_time, tracked)
         table = trials.table(grid, recipe.training["epochs"])
         values = trials.best(table, sheet)
         print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
@@ -110,16 +119,18 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
         laid = space.laid(sheet, values, network, recipe)
         scores = _tested(run, *laid, f"{key}-best", settings.workers, place, storage)
         part = RESULTS / f".{name}.{os.getpid()}"
+        shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         trials.write(part, sheet, table, scores)
         trials.write_best(part / "best.yaml", name, sheet, *laid)
-        tracked.results(part, values, scores)
         shutil.rmtree(RESULTS / name, ignore_errors=True)
         part.replace(RESULTS / name)
-    for scratch in storage.folders(TRAINING):
-        if scratch.startswith(f"{key}-"):
-            storage.delete(TRAINING, scratch)
-    storage.delete(SEARCHES, key)
+        # From where it stays: MLflow may be away, and copies it when it is back.
+        tracked.results(RESULTS / name, values, scores)
+        # Also what an earlier search of this name left behind when it was stopped.
+        own = rf"{re.escape(name)}-[0-9a-f]{{{driver.DIGITS}}}"
+        storage.clear(SEARCHES, own)
+        storage.clear(TRAINING, rf"{own}-.*")
     print(
         f"search {name}: {trials.summary(table)}; on test {sheet.maximise} "
         f"{scores[sheet.maximise]:.1%}: {RESULTS / name}"
@@ -161,26 +172,29 @@ def tuned(
     from pipeline import space
     from pipeline.recorder import Recorder
     from pipeline.storage import SEARCHES
-    from pipeline.trial import Halving, trial
+    from pipeline.trial import Halving, reports, trial
 
     epochs = base["recipe"].training["epochs"]
-    recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise)
+    told = partial(reports, base)
+    recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
     drivers = tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[cluster.own_node()])
     trainable = tune.with_resources(tune.with_parameters(trial, base=base), drivers)
     path = storage.path(SEARCHES, base["name"])
     if _begun(storage, base["name"]):
-        return tune.Tuner.restore(
+        tuner = tune.Tuner.restore(
             path, trainable, resume_errored=True, storage_filesystem=storage.files
-        ).fit()
+        )
+        with recorder.progress:
+            return tuner.fit()
     searched = (
         ConcurrencyLimiter(OptunaSearch(seed=sheet.seed), at_a_time)
         if sheet.algorithm == "optuna"
         else BasicVariantGenerator(max_concurrent=at_a_time, random_state=sheet.seed)
     )
     scheduler = Halving(base) if sheet.scheduler == "asha" else FIFOScheduler()
-    return tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         param_space=space.drawn(sheet),
         tune_config=tune.TuneConfig(
@@ -198,18 +212,23 @@ def tuned(
             callbacks=[recorder],
             verbose=0,
         ),
-    ).fit()
+    )
+    with recorder.progress:
+        return tuner.fit()
 
 
 def _begun(storage: Storage, name: str) -> bool:
-    """Whether Ray Tune saved a trial of that search. Of one that was killed before, it would
-    remember no space.
+    """Whether Ray Tune saved a trial of that search. Of one that was killed before, or while it
+    wrote its state, Tune would remember no space: such a search begins anew.
     """
     from pipeline.storage import SEARCHES
 
     states = [one for one in storage.names(SEARCHES, name) if fnmatch(one, STATES)]
     saved = storage.read(SEARCHES, name, max(states)) if states else None
-    return saved is not None and bool(json.loads(saved)["trial_data"])
+    try:
+        return saved is not None and bool(json.loads(saved)["trial_data"])
+    except ValueError:  # half of it
+        return False
 
 
 def _name_of(trial: Trial) -> str:
@@ -254,8 +273,9 @@ def main() -> None:
     address.take(plan.settings)
     if address.is_client():
         raise SettingsError(
-            f"a search cannot be led from outside of a cluster ({address.CLIENT}...): start it on "
-            f"a node, `ray job submit --working-dir . -- python -m pipeline.search {name}`"
+            f"a search cannot be led from outside of a cluster ({address.CLIENT}...): run `python "
+            f"-m pipeline.search {name}` on one of its nodes, with {address.ADDRESS}=auto, in a "
+            "checkout whose data is prepared"
         )
     with cluster.starting(dashboard=True) as ready:
         search(name, plan, ready)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,9 +95,16 @@ class Storage:
         inside = self.files.get_file_info(FileSelector(self.path(*parts), allow_not_found=True))
         return [one.base_name for one in inside if one.type == kind]
 
-    def delete(self, *parts: str) -> None:
-        """Delete a folder."""
-        self.files.delete_dir(self.path(*parts))
+    def clear(self, folder: str, names: str) -> None:
+        """Delete the folders there whose names are of a pattern. Their work is done: one that
+        cannot be deleted costs no more than its place.
+        """
+        try:
+            for name in self.folders(folder):
+                if re.fullmatch(names, name):
+                    self.files.delete_dir(self.path(folder, name))
+        except OSError as error:
+            print(f"{self.path(folder)} keeps what is no longer needed: {error}", file=sys.stderr)
 
     def shared(self, folder: Path, names: Sequence[str]) -> str:
         """Make files of a folder known to all nodes.
@@ -150,9 +158,9 @@ class Storage:
         own.parent.mkdir(parents=True, exist_ok=True)
         with own.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            part = own.with_name(f".{own.name}.part")
+            shutil.rmtree(part, ignore_errors=True)  # of one that was killed
             if not own.exists():
-                part = own.with_name(f".{own.name}.{os.getpid()}")
-                shutil.rmtree(part, ignore_errors=True)
                 part.mkdir()
                 _patiently(
                     lambda: copy_files(

@@ -16,7 +16,7 @@ import sys
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -170,13 +170,25 @@ class TrackedSearch(Tracked):
         super().__init__(run_id)
         self.key = key
         self.client = mlflow.MlflowClient()
-        self.children: dict[str, str] = {}
+        self.children: dict[str, str] = {}  # of trials, but those that the server refused
+        self.known: dict[str, set[int]] = {}  # epochs of each that MLflow has
 
-    def begun(self, trial: str, values: Mapping[str, Any]) -> None:
-        """A trial starts, or goes on."""
-        self._try(lambda: self.children.update({trial: self._child(trial, values)}))
+    def begun(
+        self, trial: str, values: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """A trial starts, or goes on after these epochs."""
+        self._try(lambda: self._begin(trial, values))
+        for report in reports:
+            self.epoch_of(trial, report)
 
-    def _child(self, trial: str, values: Mapping[str, Any]) -> str:
+    def _begin(self, trial: str, values: Mapping[str, Any]) -> None:
+        child = self._child(trial)
+        for option, value in values.items():
+            self.client.log_param(child, option, value)
+        known = {one.step for one in self.client.get_metric_history(child, "loss")}
+        self.children[trial], self.known[trial] = child, known
+
+    def _child(self, trial: str) -> str:
         tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.run_id}
         wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         experiment = self.client.get_run(self.run_id).info.experiment_id
@@ -185,10 +197,7 @@ class TrackedSearch(Tracked):
             self.client.set_terminated(found[0].info.run_id, "RUNNING")
             return str(found[0].info.run_id)
         name = f"{self.key.rpartition('-')[0]} {trial}"
-        child = str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
-        for option, value in values.items():
-            self.client.log_param(child, option, value)
-        return child
+        return str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
 
     def epoch_of(self, trial: str, report: Mapping[str, Any]) -> None:
         """A trial's epoch is done."""
@@ -197,16 +206,22 @@ class TrackedSearch(Tracked):
             for name in ("loss", "accuracy", "lr", *SCORES)
             if report.get(name) is not None
         }
-        step = int(report["epoch"])
-        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=self.children[trial]))
+        self._try(lambda: self._epoch(trial, int(report["epoch"]), metrics))
+
+    def _epoch(self, trial: str, step: int, metrics: dict[str, float]) -> None:
+        if trial in self.children and step not in self.known[trial]:
+            mlflow.log_metrics(metrics, step=step, run_id=self.children[trial])
+            self.known[trial].add(step)
 
     def ended(self, trial: str, state: str, *, failed: bool) -> None:
         """A trial ended, as `state` says."""
-        self._try(lambda: self._end(self.children[trial], state, failed))
+        self._try(lambda: self._end(trial, state, failed))
 
-    def _end(self, child: str, state: str, failed: bool) -> None:
-        self.client.set_tag(child, "state", state)
-        self.client.set_terminated(child, "FAILED" if failed else "FINISHED")
+    def _end(self, trial: str, state: str, failed: bool) -> None:
+        if trial in self.children:
+            child = self.children[trial]
+            self.client.set_tag(child, "state", state)
+            self.client.set_terminated(child, "FAILED" if failed else "FINISHED")
 
     def results(
         self, folder: Path, values: Mapping[str, Any], scores: Mapping[str, float | None]

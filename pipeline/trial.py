@@ -38,9 +38,9 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
     config = {**base["place"], **config, "threads": base["threads"]}
     name = _training(base, tune.get_context().get_trial_id())
     storage = Storage(config["storage"])
-    reports = _reports(storage, name)
-    if reports and reports[-1]["epoch"] == config["training"]["epochs"]:
-        tune.report(reports[-1])
+    told = reports(base, tune.get_context().get_trial_id())
+    if told and told[-1]["epoch"] == config["training"]["epochs"]:
+        tune.report(told[-1])
         return
     callbacks = [TuneReportCallback()]
     driver.trainer(config, name, base["scaling"], storage, score=True, callbacks=callbacks).fit()
@@ -61,8 +61,7 @@ class Halving(ASHAScheduler):
         super().on_trial_add(tune_controller, trial)
         # A trial that was stopped may have trained on for a moment, of which Ray Tune saw nothing.
         ended = trial.last_result["epoch"] if trial.is_finished() else math.inf
-        storage = Storage(self.base["place"]["storage"])
-        for report in _reports(storage, _training(self.base, trial.trial_id)):
+        for report in reports(self.base, trial.trial_id):
             if report["epoch"] <= ended:
                 self.on_trial_result(tune_controller, trial, report)
 
@@ -72,7 +71,10 @@ def _training(base: dict[str, Any], trial: str) -> str:
     return f"{base['name']}-{trial}"
 
 
-def _reports(storage: Storage, training: str) -> list[dict[str, float]]:
-    """What a training has told, an epoch each."""
-    reports: list[dict[str, float]] = json.loads(storage.read(TRAINING, training, PROGRESS) or "[]")
-    return reports
+def reports(base: dict[str, Any], trial: str) -> list[dict[str, float]]:
+    """What a trial has told so far, an epoch each; `base` as of `trial`."""
+    storage = Storage(base["place"]["storage"])
+    told: list[dict[str, float]] = json.loads(
+        storage.read(TRAINING, _training(base, trial), PROGRESS) or "[]"
+    )
+    return told

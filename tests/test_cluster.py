@@ -16,9 +16,16 @@ from ray.util import state
 from pipeline import cluster
 
 
-def holding(monkeypatch: pytest.MonkeyPatch, gpus: int, cores: int) -> None:
-    held = {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})}
-    monkeypatch.setattr(cluster.ray, "cluster_resources", lambda: held)
+def holding(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
+    """Each with so many GPUs and cores."""
+    held = [
+        {
+            "Alive": True,
+            "Resources": {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})},
+        }
+        for gpus, cores in nodes
+    ]
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: held)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +49,7 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
     number: int,
     threads: int,
 ) -> None:
-    holding(monkeypatch, gpus, cores)
+    holding(monkeypatch, (gpus, cores))
     config, own = cluster.scaling(workers, alone=alone)
     assert config.num_workers == number
     assert own == threads
@@ -58,14 +65,55 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
 def test_trainings_at_a_time(
     monkeypatch: pytest.MonkeyPatch, workers: int | str, gpus: int, cores: int, expected: int
 ) -> None:
-    holding(monkeypatch, gpus, cores)
+    holding(monkeypatch, (gpus, cores))
     assert cluster.trainings(workers) == expected
 
 
+@pytest.mark.parametrize(
+    ("nodes", "workers", "alone", "number", "threads"),
+    [
+        ([(0, 112), (8, 16)], "auto", True, 8, 2),  # the cores of a head are not for GPUs
+        ([(0, 112), (8, 16)], 4, True, 4, 4),
+        ([(4, 64), (4, 16)], "auto", True, 8, 4),
+        ([(4, 64), (4, 16)], 4, True, 4, 16),  # all on the first
+        ([(4, 64), (4, 16)], "auto", False, 1, 4),
+        ([(0, 5), (0, 3)], 2, True, 2, 3),
+        ([(0, 5), (0, 3)], 3, True, 3, 2),
+    ],
+)
+def test_workers_find_room_on_the_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[tuple[int, int]],
+    workers: int | str,
+    alone: bool,
+    number: int,
+    threads: int,
+) -> None:
+    holding(monkeypatch, *nodes)
+    config, own = cluster.scaling(workers, alone=alone)
+    assert (config.num_workers, own) == (number, threads)
+
+
 def test_more_workers_than_ray_holds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    holding(monkeypatch, 0, 2)
+    holding(monkeypatch, (0, 2))
     with pytest.raises(ValueError, match="workers is 3, but Ray holds 0 GPUs and 2 CPU cores"):
         cluster.scaling(3, alone=True)
+    holding(monkeypatch, (0, 0))
+    with pytest.raises(ValueError, match="Ray holds 0 GPUs and 0 CPU cores, no place for a worker"):
+        cluster.scaling("auto", alone=True)
+
+
+def test_too_little_memory_for_the_driver_of_a_trial_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node = {"Alive": True, "NodeID": "own", "Resources": {"memory": 1.2e9}}
+    other = {"Alive": True, "NodeID": "other", "Resources": {"memory": 9e9}}
+    monkeypatch.setattr(cluster.ray, "nodes", lambda: [other, node])
+    monkeypatch.setattr(cluster, "own_node", lambda: {"ray.io/node-id": "own"})
+    assert cluster.drivers(500e6) == 2
+    node["Resources"] = {"memory": 0.4e9}
+    with pytest.raises(ValueError, match="Ray holds 400 MB of memory on the node of the search"):
+        cluster.drivers(500e6)
 
 
 def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_files_and_folders(storage: Storage) -> None:
     storage.write(b"", "training", "b", "progress.json")
     assert sorted(storage.folders("training")) == ["a", "b"]
     assert storage.names("training", "a") == ["progress.json"]
-    storage.delete("training", "a")
+    storage.clear("training", "[ac]")
     assert storage.folders("training") == ["b"]
     assert storage.read("training", "a", "progress.json") is None
 
