@@ -42,6 +42,12 @@ def untrained(prepared: Project, tmp_path: Path) -> Iterator[Project]:
 
 def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
     process = untrained.start("dvc", "repro", f"train@{KEY}")
+    lock = untrained.folder / f"build/training/{KEY}.lock"
+    wait_for(lock.exists, "the training")
+    second = untrained.start("dvc", "repro", f"train@{KEY}")  # somebody else, in the same folder
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode != 0
+    assert "is busy" in output
     wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
