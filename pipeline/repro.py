@@ -116,7 +116,10 @@ class Job:
             assert started.stdout is not None
             for line in started.stdout:
                 log.write(line)
-                if line.startswith(("  epoch", self.run.key, "error: ", "ERROR: ")):
+                told = line.startswith(("  epoch", self.run.key, "error: "))
+                # DVC's own, but that a stage failed, which has said why.
+                dvcs = line.startswith("ERROR: ") and not self.last.startswith("error: ")
+                if told or dvcs:
                     self.last = line.strip()
         return started.returncode == 0
 

@@ -26,6 +26,8 @@ EPOCHS = 12
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
+pytestmark = pytest.mark.xdist_group("nodes")  # a head's dashboard is at one port
+
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
