@@ -26,15 +26,16 @@ EPOCHS = 12
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
-pytestmark = pytest.mark.xdist_group("nodes")  # a head's dashboard is at one port
+pytestmark = pytest.mark.xdist_group("nodes")  # which share a project
 
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     """A head that computes nothing."""
     with keys():
-        head = {"num_cpus": 0, "include_dashboard": True}  # a search asks it what is left behind
-        made = Cluster(initialize_head=True, head_node_args=head)
+        # A search asks the dashboard what is left behind; its usual port may be another Ray's.
+        dashboard = {"include_dashboard": True, "dashboard_port": free_port()}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **dashboard})
         yield made
         made.shutdown()
 
