@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from ray.train import ScalingConfig
 
 Returned = TypeVar("Returned")
+Told = TypeVar("Told")
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
 MANY = 10_000  # the most that Ray lists
@@ -243,7 +245,36 @@ def check_seen(*paths: Path) -> None:
 
 def within(call: Callable[[], Returned]) -> Returned:
     """Call on the cluster what Ray does for its own nodes only: a training."""
-    return _remotely(call, num_cpus=0) if is_client() else call()
+    if not is_client():
+        return call()
+    # On the node by which this process reaches the cluster: with another it might lose the call.
+    here = NodeAffinitySchedulingStrategy(own_node()["ray.io/node-id"], soft=False)
+    return _remotely(call, num_cpus=0, scheduling_strategy=here)
+
+
+def followed(
+    call: Callable[[Callable[[Told], None]], Returned], take: Callable[[Told], None]
+) -> Returned:
+    """`within`, of a call that tells what happens, which is taken here, each in its turn."""
+    if not is_client():
+        return call(take)
+    from ray.util.queue import Queue
+
+    told = Queue(actor_options={"num_cpus": 0})
+
+    def follow() -> None:
+        while (one := told.get()) is not None:
+            take(one)
+
+    with ThreadPoolExecutor(max_workers=1) as background:
+        following = background.submit(follow)
+        try:
+            returned = within(partial(call, told.put))
+        finally:
+            with suppress(OSError, ray.exceptions.RayError):  # the cluster is gone
+                told.put(None)
+        following.result()
+    return returned
 
 
 def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
@@ -261,10 +292,14 @@ def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
     return _remotely(call, num_cpus=threads, num_gpus=1 if part.use_gpu else 0)
 
 
-def _remotely(call: Callable[[], Returned], *, num_cpus: int, num_gpus: int = 0) -> Returned:
+def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
+    """Call in a task of Ray with these options; it raises what the call raised."""
     # What is called may hold a network: as an argument Ray bears that, not within a function.
-    remote: Any = ray.remote(num_cpus=num_cpus, num_gpus=num_gpus)(lambda argument: argument())
-    returned: Returned = ray.get(remote.remote(call))
+    remote: Any = ray.remote(**options)(lambda argument: argument())
+    try:
+        returned: Returned = ray.get(remote.remote(call))
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error  # its own message would be a traceback
     return returned
 
 

@@ -29,11 +29,11 @@ from pipeline.settings import PARAMS, RecipeSettings, SettingsError
 from pipeline.shell import only_one, stage
 
 if TYPE_CHECKING:
-    from ray.tune import ResultGrid
+    import pandas as pd
     from ray.tune.experiment import Trial
 
+    from pipeline.recorder import Event
     from pipeline.storage import Storage
-    from pipeline.tracking import TrackedSearch
 
 for _name, _value in {
     # Ctrl-C ends a search as it ends any stage; Ray Tune's own handler would let it return.
@@ -49,8 +49,8 @@ for _name, _value in {
 RESULTS = Path("results/searches")
 STATES = "experiment_state-*.json"  # as Ray Tune calls what it saves; the last by name is newest
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
-# those of each other's workers. It is on the node of the search: Ray Tune gives a trial up whose
-# driver is lost, and a worker that is lost is Ray Train's to replace.
+# those of each other's workers. It is on the node of Ray Tune, which gives a trial up whose driver
+# is lost; a worker that is lost is Ray Train's to replace.
 DRIVER = {"memory": 500e6}
 
 
@@ -69,7 +69,9 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
     """
     # torch, torchvision and MLflow take as long to import as Ray takes to start.
     from pipeline import driver, space, tracking, trials
+    from pipeline.recorder import Recorder
     from pipeline.storage import PROJECT, SEARCHES, TRAINING, Storage
+    from pipeline.trial import reports
 
     sheet = found(name, plan)
     settings = plan.settings
@@ -110,9 +112,11 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             "threads": threads,
             "place": place,
         }
-        at_a_time = min(cluster.trainings(settings.workers), cluster.drivers(DRIVER["memory"]))
-        grid = tuned(sheet, base, storage, at_a_time, tracked)
-        table = trials.table(grid, recipe.training["epochs"])
+        epochs = recipe.training["epochs"]
+        told = partial(reports, base)
+        recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
+        with recorder.progress:
+            table = cluster.followed(partial(tuned, base, settings.workers), recorder.take)
         values = trials.best(table, sheet)
         print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
         recipe = settings.recipes[sheet.recipe]
@@ -150,17 +154,19 @@ def found(name: str, plan: Plan) -> Search:
     return plan.searches[name]
 
 
-def tuned(
-    sheet: Search, base: dict[str, Any], storage: Storage, at_a_time: int, tracked: TrackedSearch
-) -> ResultGrid:
-    """All trials of a search, which goes on where it stopped.
+def tuned(base: dict[str, Any], workers: int | str, tell: Callable[[Event], None]) -> pd.DataFrame:
+    """All trials of a search, which goes on where it stopped, on a node of the cluster.
 
     Args:
-        sheet: the search.
         base: of `trial.trial`.
-        storage: of the search's state.
-        at_a_time: trials that Ray holds.
-        tracked: where they are recorded.
+        workers: of each training, as in params.yaml.
+        tell: is handed what happens to them.
+
+    Returns:
+        `trials.table`.
+
+    Raises:
+        ValueError: Ray holds too little for one trial, or all trials failed.
     """
     import optuna
     from ray import tune
@@ -169,14 +175,15 @@ def tuned(
     from ray.tune.search.basic_variant import BasicVariantGenerator
     from ray.tune.search.optuna import OptunaSearch
 
-    from pipeline import space
-    from pipeline.recorder import Recorder
-    from pipeline.storage import SEARCHES
-    from pipeline.trial import Halving, reports, trial
+    from pipeline import space, trials
+    from pipeline.recorder import Teller
+    from pipeline.storage import SEARCHES, Storage
+    from pipeline.trial import Halving, trial
 
-    epochs = base["recipe"].training["epochs"]
-    told = partial(reports, base)
-    recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
+    sheet, epochs = base["search"], base["recipe"].training["epochs"]
+    storage = Storage(base["place"]["storage"])
+    at_a_time = min(cluster.trainings(workers), cluster.drivers(DRIVER["memory"]))
+    teller = Teller(epochs, tell)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # of failed trials we tell
     drivers = tune.PlacementGroupFactory([DRIVER], bundle_label_selector=[cluster.own_node()])
@@ -186,8 +193,7 @@ def tuned(
         tuner = tune.Tuner.restore(
             path, trainable, resume_errored=True, storage_filesystem=storage.files
         )
-        with recorder.progress:
-            return tuner.fit()
+        return trials.table(tuner.fit(), epochs)
     searched = (
         ConcurrencyLimiter(OptunaSearch(seed=sheet.seed), at_a_time)
         if sheet.algorithm == "optuna"
@@ -209,12 +215,11 @@ def tuned(
             name=base["name"],
             storage_path=storage.path(SEARCHES),
             storage_filesystem=storage.files,
-            callbacks=[recorder],
+            callbacks=[teller],
             verbose=0,
         ),
     )
-    with recorder.progress:
-        return tuner.fit()
+    return trials.table(tuner.fit(), epochs)
 
 
 def _begun(storage: Storage, name: str) -> bool:
@@ -250,7 +255,7 @@ def _tested(
     from pipeline.scoring import assessed
 
     described, config = driver.configured(run, network, recipe)
-    cluster.free_all()  # no trial is left
+    cluster.within(cluster.free_all)  # no trial is left
     config |= place
     last = driver.run_workers(config, name, workers, storage, _epoch_told, lambda part: None)
     trained = driver.restored(described, last)
@@ -271,12 +276,6 @@ def main() -> None:
     plan = load_plan()
     found(name, plan)
     address.take(plan.settings)
-    if address.is_client():
-        raise SettingsError(
-            f"a search cannot be led from outside of a cluster ({address.CLIENT}...): run `python "
-            f"-m pipeline.search {name}` on one of its nodes, with {address.ADDRESS}=auto, in a "
-            "checkout whose data is prepared"
-        )
     with cluster.starting(dashboard=True) as ready:
         search(name, plan, ready)
 

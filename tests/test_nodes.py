@@ -26,16 +26,27 @@ EPOCHS = 12
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
-pytestmark = pytest.mark.xdist_group("nodes")  # which share a project
+pytestmark = [
+    pytest.mark.xdist_group("nodes"),  # they share a project
+    # Ray leaves its client server's logs to be closed by the garbage collector.
+    pytest.mark.filterwarnings("ignore:(?s).*ray_client_server.(err|out)"),
+]
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def outside() -> int:
+    """Port by which the head is reached from a machine that is no node."""
+    return free_port()
+
+
+@pytest.fixture
+def cluster(outside: int) -> Iterator[Cluster]:
     """A head that computes nothing."""
     with keys():
         # A search asks the dashboard what is left behind; its usual port may be another Ray's.
         dashboard = {"include_dashboard": True, "dashboard_port": free_port()}
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **dashboard})
+        head = {"num_cpus": 0, "ray_client_server_port": outside, **dashboard}
+        made = Cluster(initialize_head=True, head_node_args=head)
         yield made
         made.shutdown()
 
@@ -164,11 +175,11 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
 
-def test_a_search_goes_on_when_the_node_of_a_trial_is_lost_and_another_joins(
-    cluster: Cluster, project: Project, tmp_path: Path
+def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_another_joins(
+    cluster: Cluster, outside: int, project: Project, tmp_path: Path
 ) -> None:
-    """The only node that computes: its first trial is done, and stays so; its second goes on from
-    its last epoch. Each epoch is recorded once.
+    """As from a laptop. The only node that computes: its first trial is done, and stays so; its
+    second goes on from its last epoch. Each epoch is recorded once.
     """
     searching = project.copy(tmp_path / "searching")
     sheet = yaml.safe_load((ROOT / "experiments/search_sigma.yaml").read_text())
@@ -182,7 +193,7 @@ def test_a_search_goes_on_when_the_node_of_a_trial_is_lost_and_another_joins(
         return runs.reindex(columns=COLUMNS).dropna(subset="tags.trial")
 
     with bucket() as url, nodes(cluster, searching, 1) as made:
-        configure(searching, cluster={"address": cluster.address, "storage": url})
+        configure(searching, cluster={"address": f"ray://127.0.0.1:{outside}", "storage": url})
         process = searching.start("python", "-m", "pipeline.search", "sigma", **KEYS)
 
         def two_train() -> bool:
