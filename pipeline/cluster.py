@@ -247,9 +247,7 @@ def within(call: Callable[[], Returned]) -> Returned:
     """Call on the cluster what Ray does for its own nodes only: a training."""
     if not is_client():
         return call()
-    # On the node by which this process reaches the cluster: with another it might lose the call.
-    here = NodeAffinitySchedulingStrategy(own_node()["ray.io/node-id"], soft=False)
-    return _remotely(call, num_cpus=0, scheduling_strategy=here)
+    return _remotely(call, **_there())
 
 
 def followed(
@@ -260,7 +258,7 @@ def followed(
         return call(take)
     from ray.util.queue import Queue
 
-    told = Queue(actor_options={"num_cpus": 0})
+    told = Queue(actor_options=_there())
 
     def follow() -> None:
         while (one := told.get()) is not None:
@@ -275,6 +273,14 @@ def followed(
                 told.put(None)
         following.result()
     return returned
+
+
+def _there() -> dict[str, Any]:
+    """Options of what is not to be lost with a node that computes: it is on the one by which this
+    process reaches the cluster, and costs nothing there.
+    """
+    reached = NodeAffinitySchedulingStrategy(own_node()["ray.io/node-id"], soft=False)
+    return {"num_cpus": 0, "scheduling_strategy": reached}
 
 
 def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
@@ -294,10 +300,10 @@ def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
 
 def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
     """Call in a task of Ray with these options; it raises what the call raised."""
-    # What is called may hold a network: as an argument Ray bears that, not within a function.
+    # What is called may hold a network: Ray bears that as an object, not within a function.
     remote: Any = ray.remote(**options)(lambda argument: argument())
     try:
-        returned: Returned = ray.get(remote.remote(call))
+        returned: Returned = ray.get(remote.remote(ray.put(call)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
     return returned

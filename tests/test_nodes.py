@@ -22,7 +22,8 @@ from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postg
 
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
-EPOCHS = 12
+EPOCHS = 12  # of a training, time to lose a node in
+TRIAL = 6  # of a trial
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
@@ -60,9 +61,9 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return made
 
 
-def configure(project: Project, **changes: Any) -> None:
+def configure(project: Project, epochs: int = EPOCHS, **changes: Any) -> None:
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
-    params["recipes"]["quick"]["training"]["epochs"] = EPOCHS
+    params["recipes"]["quick"]["training"]["epochs"] = epochs
     (project.folder / "params.yaml").write_text(yaml.safe_dump(params | changes))
 
 
@@ -193,7 +194,8 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
         return runs.reindex(columns=COLUMNS).dropna(subset="tags.trial")
 
     with bucket() as url, nodes(cluster, searching, 1) as made:
-        configure(searching, cluster={"address": f"ray://127.0.0.1:{outside}", "storage": url})
+        reached = {"address": f"ray://127.0.0.1:{outside}", "storage": url}
+        configure(searching, TRIAL, cluster=reached)
         process = searching.start("python", "-m", "pipeline.search", "sigma", **KEYS)
 
         def two_train() -> bool:
@@ -207,13 +209,14 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     assert "2 trials, 2 done, 0 stopped early, 0 failed" in output
+    assert "Warning" not in output
     table = pd.read_parquet(searching.folder / "results/searches/sigma/trials.parquet")
     recorded = trials()
     assert sorted(recorded["tags.trial"]) == table.trial.tolist()
     client = mlflow.MlflowClient()
     for run in recorded.run_id:
         curve = client.get_metric_history(run, "held-out_mAP")
-        assert [one.step for one in curve] == list(range(1, EPOCHS + 1))
+        assert [one.step for one in curve] == list(range(1, TRIAL + 1))
 
 
 def server_epochs(url: str) -> list[int]:
