@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -269,7 +270,7 @@ def followed(
         try:
             returned = within(partial(call, told.put))
         finally:
-            with suppress(OSError, ray.exceptions.RayError):  # the cluster is gone
+            if ray.is_initialized():  # the cluster is still there
                 told.put(None)
         following.result()
     return returned
@@ -281,6 +282,51 @@ def _there() -> dict[str, Any]:
     """
     reached = NodeAffinitySchedulingStrategy(own_node()["ray.io/node-id"], soft=False)
     return {"num_cpus": 0, "scheduling_strategy": reached}
+
+
+@contextmanager
+def claimed(name: str, doing: str, patience: float = 60) -> Iterator[None]:
+    """Hold a name on a cluster, so that of all commands that use it one at a time is at something;
+    those of one folder are told apart by `shell.only_one`. Ray gives the name of a laptop's command
+    that was killed free after half a minute, in which the laptop could come back.
+
+    Args:
+        name: of what is done, the same wherever it is led from.
+        doing: told to a user, as "training <run>".
+        patience: seconds to wait for the name.
+
+    Raises:
+        ValueError: another command holds it.
+    """
+    if not elsewhere():
+        yield
+        return
+    claim: Any = ray.remote(_Claim).options(name=name, namespace="ianet", **_there())
+    begun: float | None = None
+    while True:
+        try:
+            held = claim.remote()
+            ray.get(held.__ray_ready__.remote())  # by a laptop it is made at its first call
+            break
+        except ray.exceptions.ActorAlreadyExistsError:
+            if begun is None:
+                begun = time.monotonic()
+                print(f"another command is {doing}, or was killed: waiting", file=sys.stderr)
+            if time.monotonic() - begun > patience:
+                raise ValueError(
+                    f"another command is {doing}, on this cluster and in this storage: wait for "
+                    "it, or stop it"
+                ) from None
+            time.sleep(1)
+    try:
+        yield
+    finally:
+        if ray.is_initialized():  # the cluster is still there
+            ray.kill(held)
+
+
+class _Claim:
+    """Does nothing but live as long as the command that made it."""
 
 
 def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
@@ -299,13 +345,23 @@ def computed(call: Callable[[], Returned], *seen: Path) -> Returned:
 
 
 def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
-    """Call in a task of Ray with these options; it raises what the call raised."""
+    """Call in a task of Ray with these options.
+
+    Raises:
+        ConnectionError: a cluster of which this machine is no node went away.
+        Exception: what the call raised.
+    """
     # What is called may hold a network: Ray bears that as an object, not within a function.
     remote: Any = ray.remote(**options)(lambda argument: argument())
     try:
         returned: Returned = ray.get(remote.remote(ray.put(call)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"Ray at {os.environ.get(ADDRESS)} went away ({error}): when that is mended, the same "
+            "command goes on"
+        ) from error
     return returned
 
 

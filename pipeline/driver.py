@@ -40,8 +40,8 @@ from pipeline.shell import only_one
 from pipeline.storage import PROJECT, TRAINING, Storage
 from pipeline.worker import BATCHES, PROGRESS, train_on_worker
 
-FAILURES = 3  # of its workers that a training outlives; on a cluster nodes come and go
-FAILURES_ELSEWHERE = 10
+FAILURES = 3
+FAILURES_ELSEWHERE = 10  # on a cluster nodes come and go
 DIGITS = 12  # of a configuration's digest, in the name of its scratch folder
 
 
@@ -134,11 +134,17 @@ def placed(config: Mapping[str, Any], run: Run, storage: Storage) -> dict[str, A
     return {**config, "storage": storage.url, "prepared": place}
 
 
+def failures() -> int:
+    """How often a training that this command leads may lose its workers and go on."""
+    return FAILURES_ELSEWHERE if address.elsewhere() else FAILURES
+
+
 def trainer(
     config: dict[str, Any],
     name: str,
     scaling: ScalingConfig,
     storage: Storage,
+    failures: int,
     *,
     score: bool = False,
     callbacks: Sequence[Any] = (),
@@ -150,6 +156,7 @@ def trainer(
         name: of its folder in the storage.
         scaling: of `cluster.scaling`.
         storage: of the checkpoints.
+        failures: of `failures`.
         score: whether each epoch is scored too, on what the worker does not train on.
         callbacks: of Ray Train's controller.
     """
@@ -161,7 +168,7 @@ def trainer(
             name=name,
             storage_path=storage.path(TRAINING),
             storage_filesystem=storage.files,
-            failure_config=FailureConfig(FAILURES_ELSEWHERE if address.elsewhere() else FAILURES),
+            failure_config=FailureConfig(failures),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=list(callbacks),
         ),
@@ -211,16 +218,18 @@ def run_workers(
         The last checkpoint: "state" of `fit`, and the "history", one report an epoch.
 
     Raises:
+        ValueError: another command on the cluster is at it.
         OSError: Ray, or its head, went away; or why its workers failed again and again, where
             that is the user's to mend.
     """
     scaling, threads = cluster.scaling(workers, alone=address.alone())
-    training = trainer({**config, "threads": threads}, name, scaling, storage)
+    training = trainer({**config, "threads": threads}, name, scaling, storage, failures())
     done = threading.Event()
     follower = Follower(storage, name, done, on_epoch, on_part)
     follower.start()
     try:
-        result = cluster.within(training.fit)
+        with cluster.claimed(storage.path(TRAINING, name), f"training {name}"):
+            result = cluster.within(training.fit)
     except TrainingFailedError as error:
         raise _cause(name, error) from error
     except RayActorError as error:

@@ -110,12 +110,14 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             "recipe": recipe,
             "scaling": scaling,
             "threads": threads,
+            "failures": driver.failures(),
             "place": place,
         }
         epochs = recipe.training["epochs"]
         told = partial(reports, base)
         recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
-        with recorder.progress:
+        claimed = cluster.claimed(storage.path(SEARCHES, key), f"searching {name}")
+        with claimed, recorder.progress:
             table = cluster.followed(partial(tuned, base, settings.workers), recorder.take)
         values = trials.best(table, sheet)
         print(f"best: {trials.told(values)}; now trained on all identities", flush=True)

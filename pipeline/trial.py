@@ -25,7 +25,7 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
 
     Args:
         values: of `space.drawn`.
-        base: what all trials share: search, network, recipe, scaling, threads and place.
+        base: what all trials share: search, network, recipe, scaling, threads, failures and place.
 
     Raises:
         ValueError: the values do not fit together.
@@ -42,8 +42,15 @@ def trial(values: dict[str, Any], base: dict[str, Any]) -> None:
     if told and told[-1]["epoch"] == config["training"]["epochs"]:
         tune.report(told[-1])
         return
-    callbacks = [TuneReportCallback()]
-    driver.trainer(config, name, base["scaling"], storage, score=True, callbacks=callbacks).fit()
+    driver.trainer(
+        config,
+        name,
+        base["scaling"],
+        storage,
+        base["failures"],
+        score=True,
+        callbacks=[TuneReportCallback()],
+    ).fit()
 
 
 class Halving(ASHAScheduler):

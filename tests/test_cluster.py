@@ -167,6 +167,23 @@ def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.Monk
     assert os.environ[cluster.API] == f"http://127.0.0.1:{options['dashboard_port']}"
 
 
+def test_what_another_command_is_at_is_waited_for_and_then_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with cluster.starting() as ready:
+        ready()
+        with cluster.claimed("a", "training a"), cluster.claimed("a", "training a"):
+            pass  # on its own Ray there is no other command
+        monkeypatch.setenv(cluster.ADDRESS, "auto")
+        with cluster.claimed("a", "training a"), cluster.claimed("b", "training b"):
+            refused = cluster.claimed("a", "training a", patience=0)
+            with pytest.raises(ValueError, match="another command is training a, on this"), refused:
+                pass
+        assert "another command is training a, or was killed: waiting" in capfd.readouterr().err
+        with cluster.claimed("a", "training a", patience=10):
+            pass
+
+
 def test_cores_without_a_living_worker_are_freed_at_the_second_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
