@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
+KUBERNETES = "1.37"
 MADE = {"build", "data", "results", "runs"}  # what stages make
 # A secret's name with a value that is neither taken from elsewhere nor a path.
 SECRET = re.compile(
@@ -64,6 +68,31 @@ def test_a_mistake_in_the_cluster_is_found() -> None:
     config["available_node_types"]["gpu"]["min_worker"] = 1
     with pytest.raises(Exception, match="min_worker"):
         validate_config(prepare_config(config))
+
+
+def test_pods_keep_kubernetes_schema() -> None:
+    """KubeRay's own, of what is around them, is in no package."""
+    made = [
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+        for name, spec in pods().items()
+    ]
+    for pod in made:
+        kubernetes_validate.validate(pod, KUBERNETES, strict=True)
+    made[0]["spec"]["containers"][0]["securityContext"]["runAsNonRot"] = True
+    with pytest.raises(kubernetes_validate.ValidationError, match="runAsNonRot"):
+        kubernetes_validate.validate(made[0], KUBERNETES, strict=True)
+
+
+def test_compose_keeps_its_schema(tmp_path: Path) -> None:
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    subprocess.run([*check, DEPLOY / "compose.yaml"], check=True)
+    content = read("compose.yaml")
+    content["services"]["mlflow"]["depend_on"] = []
+    wrong = tmp_path / "compose.yaml"
+    wrong.write_text(yaml.safe_dump(content))
+    found = subprocess.run([*check, wrong], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert "depend_on" in found.stdout
 
 
 def test_one_image_and_one_ray() -> None:
