@@ -73,7 +73,7 @@ class Reranked:
         self.images = torch.cat([query, gallery])
         self.squares = self.images.square().sum(1)
         number = min(max(options.k1 + 1, options.k2), len(self.images))
-        self.nearest, self.largest = self._neighbours(number)
+        self.nearest, self.near, self.largest = self._neighbours(number)
         described = self._described(options.k1)
         if options.k2 > 1:
             described = self._averaging(options.k2) @ described  # Eq. 11
@@ -91,21 +91,37 @@ class Reranked:
 
     def _squared(self, rows: slice, columns: slice) -> Tensor:
         """Squared distances of some images to others, (rows, columns)."""
-        product = self.images[rows] @ self.images[columns].T
-        return (self.squares[rows, None] + self.squares[columns] - 2 * product).clamp_(min=0)
+        squares = self.squares[rows, None] + self.squares[columns]
+        product = (self.images[rows], self.images[columns].T)
+        return torch.addmm(squares, *product, alpha=-2).clamp_(min=0)
 
-    def _neighbours(self, number: int) -> tuple[Tensor, Tensor]:
-        """The nearest images of each, itself first, (N, number); its largest squared distance."""
+    def _neighbours(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The nearest images of each, itself first, (N, number); their squared distances; its
+        largest one.
+        """
         size = len(self.images)
-        nearest = torch.empty(size, number, dtype=torch.int64, device=self.images.device)
-        largest = torch.empty_like(self.squares)
+        nearest = torch.zeros(size, number, dtype=torch.int64, device=self.images.device)
+        near = self.squares.new_full((size, number), torch.inf)
+        largest = torch.zeros_like(self.squares)
+
+        def meet(rows: slice, columns: slice, squared: Tensor) -> None:
+            largest[rows] = torch.maximum(largest[rows], squared.amax(1))
+            found = squared.topk(min(number, squared.shape[1]), largest=False)
+            known = torch.cat([near[rows], found.values], 1)
+            names = torch.cat([nearest[rows], found.indices + columns.start], 1)
+            near[rows], places = known.topk(number, largest=False)
+            nearest[rows] = names.gather(1, places)
+
         for rows in _chunks(size, 3 * size * self.images.element_size()):
-            squared = self._squared(rows, slice(None))
-            largest[rows] = squared.amax(1)
-            squared.diagonal(rows.start).fill_(-1)  # an equal image must not come before it
-            nearest[rows] = squared.topk(number, largest=False).indices
+            # Each pair once: what is far for the one is as far for the other.
+            here, later = slice(rows.start, size), slice(rows.stop, size)
+            squared = self._squared(rows, here)
+            squared.diagonal().fill_(-1)  # an equal image must not come before it
+            meet(rows, here, squared)
+            if rows.stop < size:
+                meet(later, rows, squared[:, rows.stop - rows.start :].T.contiguous())
         # Where all images are alike every distance is 0, whatever it is divided by.
-        return nearest, largest.masked_fill_(largest == 0, 1)
+        return nearest, near.clamp_(min=0), largest.masked_fill_(largest == 0, 1)
 
     def _reciprocal(self, k: int) -> Tensor:
         """R(p, k) of Eq. 3 as a row of N(p, k) in which others are NOBODY, (N, k + 1)."""
@@ -142,12 +158,14 @@ class Reranked:
 
     def _between(self, rows: Tensor, columns: Tensor) -> Tensor:
         """d of pairs of images, (P,)."""
-        found = self.squares.new_empty(len(rows))
-        for part in _chunks(len(rows), 3 * self.images[0].nbytes):
-            product = (self.images[rows[part]] * self.images[columns[part]]).sum(1)
-            squared = self.squares[rows[part]] + self.squares[columns[part]] - 2 * product
-            found[part] = squared.clamp_(min=0) / self.largest[rows[part]]
-        return found
+        known = self.nearest[rows] == columns[:, None]  # most of them, from the search
+        squared = (self.near[rows] * known).sum(1)
+        others = (~known.any(1)).nonzero()[:, 0]
+        for part in others.split(max(1, CHUNK_BYTES // (3 * self.images[0].nbytes))):
+            row, column = rows[part], columns[part]
+            product = (self.images[row] * self.images[column]).sum(1)
+            squared[part] = self.squares[row] + self.squares[column] - 2 * product
+        return squared.clamp_(min=0) / self.largest[rows]
 
     def _averaging(self, k2: int) -> sparse.csr_array:
         """(N, N), the mean over the k2 nearest."""
