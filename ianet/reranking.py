@@ -92,8 +92,8 @@ class Reranked:
     def _squared(self, rows: slice, columns: slice) -> Tensor:
         """Squared distances of some images to others, (rows, columns)."""
         squares = self.squares[rows, None] + self.squares[columns]
-        product = (self.images[rows], self.images[columns].T)
-        return torch.addmm(squares, *product, alpha=-2).clamp_(min=0)
+        left, right = self.images[rows], self.images[columns].T
+        return torch.addmm(squares, left, right, alpha=-2).clamp_(min=0)
 
     def _neighbours(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest images of each, itself first, (N, number); their squared distances; its
@@ -158,13 +158,17 @@ class Reranked:
 
     def _between(self, rows: Tensor, columns: Tensor) -> Tensor:
         """d of pairs of images, (P,)."""
-        known = self.nearest[rows] == columns[:, None]  # most of them, from the search
-        squared = (self.near[rows] * known).sum(1)
-        others = (~known.any(1)).nonzero()[:, 0]
-        for part in others.split(max(1, CHUNK_BYTES // (3 * self.images[0].nbytes))):
-            row, column = rows[part], columns[part]
+        squared = self.squares.new_empty(len(rows))
+        found = torch.empty_like(rows, dtype=torch.bool)  # in the search: most of them
+        for part in _chunks(len(rows), 20 * self.near.shape[1]):
+            known = self.nearest[rows[part]] == columns[part, None]
+            squared[part], found[part] = (self.near[rows[part]] * known).sum(1), known.any(1)
+        others = (~found).nonzero()[:, 0]
+        for part in _chunks(len(others), 3 * self.images[0].nbytes):
+            pairs = others[part]
+            row, column = rows[pairs], columns[pairs]
             product = (self.images[row] * self.images[column]).sum(1)
-            squared[part] = self.squares[row] + self.squares[column] - 2 * product
+            squared[pairs] = self.squares[row] + self.squares[column] - 2 * product
         return squared.clamp_(min=0) / self.largest[rows]
 
     def _averaging(self, k2: int) -> sparse.csr_array:

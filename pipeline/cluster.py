@@ -151,7 +151,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def own_node() -> dict[str, str]:
-    """The label by which Ray knows the node on which this command runs."""
+    """The label by which Ray knows the node on which this runs, or is led from outside."""
     return {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
 
 
@@ -245,7 +245,7 @@ def check_seen(*paths: Path) -> None:
 
 
 def within(call: Callable[[], Returned]) -> Returned:
-    """Call on the cluster what Ray does for its own nodes only: a training."""
+    """Call on the cluster what Ray does for its own nodes only, as a training or a search."""
     if not is_client():
         return call()
     return _remotely(call, **_there())
@@ -260,19 +260,29 @@ def followed(
     from ray.util.queue import Queue
 
     told = Queue(actor_options=_there())
+    failed: list[Exception] = []  # of `take`, which ends the call
 
     def follow() -> None:
         while (one := told.get()) is not None:
-            take(one)
+            try:
+                take(one)
+            except Exception as error:
+                failed.append(error)
+                told.shutdown(force=True)
+                return
 
     with ThreadPoolExecutor(max_workers=1) as background:
-        following = background.submit(follow)
         try:
+            background.submit(follow)
             returned = within(partial(call, told.put))
+        except Exception:
+            if not failed:
+                raise
         finally:
-            if ray.is_initialized():  # the cluster is still there
+            with suppress(Exception):  # the queue is gone, as `take` failed, or with the cluster
                 told.put(None)
-        following.result()
+    if failed:
+        raise failed[0]
     return returned
 
 
@@ -284,30 +294,29 @@ def _there() -> dict[str, Any]:
     return {"num_cpus": 0, "scheduling_strategy": reached}
 
 
-@contextmanager
-def claimed(name: str, doing: str, patience: float = 60) -> Iterator[None]:
-    """Hold a name on a cluster, so that of all commands that use it one at a time is at something;
-    those of one folder are told apart by `shell.only_one`. Ray gives the name of a laptop's command
-    that was killed free after half a minute, in which the laptop could come back.
+def claim(name: str, doing: str, ready: Callable[[], None], patience: float = 60) -> None:
+    """Hold a name on a cluster as long as this command lives, so that of all commands that use it
+    one at a time is at something; those of one folder are told apart by `shell.only_one`.
 
     Args:
         name: of what is done, the same wherever it is led from.
         doing: told to a user, as "training <run>".
-        patience: seconds to wait for the name.
+        ready: of `starting`.
+        patience: seconds to wait for the name, which Ray gives free half a minute after a command
+            on a laptop was killed: until then that might be back.
 
     Raises:
         ValueError: another command holds it.
     """
     if not elsewhere():
-        yield
         return
-    claim: Any = ray.remote(_Claim).options(name=name, namespace="ianet", **_there())
+    ready()
+    made: Any = ray.remote(_Claim).options(name=name, namespace="ianet", **_there())
     begun: float | None = None
     while True:
         try:
-            held = claim.remote()
+            held = made.remote()
             ray.get(held.__ray_ready__.remote())  # by a laptop it is made at its first call
-            break
         except ray.exceptions.ActorAlreadyExistsError:
             if begun is None:
                 begun = time.monotonic()
@@ -318,11 +327,12 @@ def claimed(name: str, doing: str, patience: float = 60) -> Iterator[None]:
                     "it, or stop it"
                 ) from None
             time.sleep(1)
-    try:
-        yield
-    finally:
-        if ray.is_initialized():  # the cluster is still there
-            ray.kill(held)
+        else:
+            _claims.append(held)
+            return
+
+
+_claims: list[Any] = []  # which end with their handles, and with the command
 
 
 class _Claim:
@@ -351,15 +361,17 @@ def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
         ConnectionError: a cluster of which this machine is no node went away.
         Exception: what the call raised.
     """
-    # What is called may hold a network: Ray bears that as an object, not within a function.
+    # What is called may hold a network: Ray bears that as an object, not within a function, and
+    # Ray Client would warn of it as an argument.
     remote: Any = ray.remote(**options)(lambda argument: argument())
     try:
         returned: Returned = ray.get(remote.remote(ray.put(call)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
     except ConnectionError as error:
+        why = " ".join(str(error).split())[:200]
         raise ConnectionError(
-            f"Ray at {os.environ.get(ADDRESS)} went away ({error}): when that is mended, the same "
+            f"Ray at {os.environ.get(ADDRESS)} went away ({why}): when that is mended, the same "
             "command goes on"
         ) from error
     return returned

@@ -55,7 +55,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
 
     Raises:
         SettingsError: an option of its network or recipe is wrong.
-        ValueError: another process trains it, or a node of the cluster does not see its data.
+        ValueError: another command trains it, or a node of the cluster does not see its data.
         OSError: its data is not prepared, MLflow, the storage or Ray does not answer, or see
             `run_workers`.
     """
@@ -68,6 +68,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     name = f"{run.key}-{digest[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with only_one(PROJECT / TRAINING / f"{run.key}.lock", f"training {run.key}"):
+        cluster.claim(storage.path(TRAINING, run.key), f"training {run.key}", ready)
         with (
             tracking.training(run, digest, settings, config) as tracked,
             Display(run, runs_of(plan.evaluations()), config["training"]["epochs"]) as display,
@@ -144,7 +145,7 @@ def trainer(
     name: str,
     scaling: ScalingConfig,
     storage: Storage,
-    failures: int,
+    outlives: int,
     *,
     score: bool = False,
     callbacks: Sequence[Any] = (),
@@ -156,7 +157,7 @@ def trainer(
         name: of its folder in the storage.
         scaling: of `cluster.scaling`.
         storage: of the checkpoints.
-        failures: of `failures`.
+        outlives: losses of its workers, see `failures`.
         score: whether each epoch is scored too, on what the worker does not train on.
         callbacks: of Ray Train's controller.
     """
@@ -168,7 +169,7 @@ def trainer(
             name=name,
             storage_path=storage.path(TRAINING),
             storage_filesystem=storage.files,
-            failure_config=FailureConfig(failures),
+            failure_config=FailureConfig(outlives),
             checkpoint_config=CheckpointConfig(num_to_keep=1),
             callbacks=list(callbacks),
         ),
@@ -218,7 +219,6 @@ def run_workers(
         The last checkpoint: "state" of `fit`, and the "history", one report an epoch.
 
     Raises:
-        ValueError: another command on the cluster is at it.
         OSError: Ray, or its head, went away; or why its workers failed again and again, where
             that is the user's to mend.
     """
@@ -228,8 +228,7 @@ def run_workers(
     follower = Follower(storage, name, done, on_epoch, on_part)
     follower.start()
     try:
-        with cluster.claimed(storage.path(TRAINING, name), f"training {name}"):
-            result = cluster.within(training.fit)
+        result = cluster.within(training.fit)
     except TrainingFailedError as error:
         raise _cause(name, error) from error
     except RayActorError as error:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pipeline.recorder import Event
     from pipeline.storage import Storage
 
-for _name, _value in {
+TUNE = {
     # Ctrl-C ends a search as it ends any stage; Ray Tune's own handler would let it return.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # Files of Tune's own beside MLflow, the table and the plots.
@@ -43,9 +43,7 @@ for _name, _value in {
     "RAY_AIR_NEW_OUTPUT": "0",  # its tables beside ours
     # Seconds of results that a killed search may have to look up again.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
-}.items():
-    os.environ.setdefault(_name, _value)
-
+}
 RESULTS = Path("results/searches")
 STATES = "experiment_state-*.json"  # as Ray Tune calls what it saves; the last by name is newest
 # A trial's driver holds memory and no CPU: drivers that held all CPUs would wait for ever for
@@ -64,7 +62,8 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
 
     Raises:
         SettingsError: there is no such search, or a mistake in its space.
-        ValueError: Ray holds too little for one trial, or all trials failed.
+        ValueError: Ray holds too little for one trial, all trials failed, or another command is
+            at this search.
         OSError: its data is not prepared, or MLflow does not answer.
     """
     # torch, torchvision and MLflow take as long to import as Ray takes to start.
@@ -99,40 +98,41 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
     key = f"{name}-{digest[: driver.DIGITS]}"
     storage = Storage(settings.cluster.storage)
     lock = PROJECT / SEARCHES / f"{name}.lock"
-    with only_one(lock, f"searching {name}"), tracking.search(name, key, sheet) as tracked:
-        ready()
-        place = driver.placed({"size": recipe.size}, run, storage)
-        scaling, threads = cluster.scaling(settings.workers, alone=False)
-        base = {
-            "name": key,
-            "search": sheet,
-            "network": network,
-            "recipe": recipe,
-            "scaling": scaling,
-            "threads": threads,
-            "failures": driver.failures(),
-            "place": place,
-        }
-        epochs = recipe.training["epochs"]
-        told = partial(reports, base)
-        recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
-        claimed = cluster.claimed(storage.path(SEARCHES, key), f"searching {name}")
-        with claimed, recorder.progress:
-            table = cluster.followed(partial(tuned, base, settings.workers), recorder.take)
-        values = trials.best(table, sheet)
-        print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
-        recipe = settings.recipes[sheet.recipe]
-        laid = space.laid(sheet, values, network, recipe)
-        scores = _tested(run, *laid, f"{key}-best", settings.workers, place, storage)
-        part = RESULTS / f".{name}.{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        trials.write(part, sheet, table, scores)
-        trials.write_best(part / "best.yaml", name, sheet, *laid)
-        shutil.rmtree(RESULTS / name, ignore_errors=True)
-        part.replace(RESULTS / name)
-        # From where it stays: MLflow may be away, and copies it when it is back.
-        tracked.results(RESULTS / name, values, scores)
+    with only_one(lock, f"searching {name}"):
+        cluster.claim(storage.path(SEARCHES, name), f"searching {name}", ready)
+        with tracking.search(name, key, sheet) as tracked:
+            ready()
+            place = driver.placed({"size": recipe.size}, run, storage)
+            scaling, threads = cluster.scaling(settings.workers, alone=False)
+            base = {
+                "name": key,
+                "search": sheet,
+                "network": network,
+                "recipe": recipe,
+                "scaling": scaling,
+                "threads": threads,
+                "failures": driver.failures(),
+                "place": place,
+            }
+            epochs = recipe.training["epochs"]
+            told = partial(reports, base)
+            recorder = Recorder(tracked, space.trials(sheet), epochs, sheet.maximise, told)
+            with recorder.progress:
+                table = cluster.followed(partial(tuned, base, settings.workers), recorder.take)
+            values = trials.best(table, sheet)
+            print(f"best: {trials.told(values)}; now trained on all identities", flush=True)
+            recipe = settings.recipes[sheet.recipe]
+            laid = space.laid(sheet, values, network, recipe)
+            scores = _tested(run, *laid, f"{key}-best", settings.workers, place, storage)
+            part = RESULTS / f".{name}.{os.getpid()}"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            trials.write(part, sheet, table, scores)
+            trials.write_best(part / "best.yaml", name, sheet, *laid)
+            shutil.rmtree(RESULTS / name, ignore_errors=True)
+            part.replace(RESULTS / name)
+            # From where it stays: MLflow may be away, and copies it when it is back.
+            tracked.results(RESULTS / name, values, scores)
         # Also what an earlier search of this name left behind when it was stopped.
         own = rf"{re.escape(name)}-[0-9a-f]{{{driver.DIGITS}}}"
         storage.clear(SEARCHES, own)
@@ -170,6 +170,7 @@ def tuned(base: dict[str, Any], workers: int | str, tell: Callable[[Event], None
     Raises:
         ValueError: Ray holds too little for one trial, or all trials failed.
     """
+    os.environ.update(TUNE)  # read when it starts, wherever that is
     import optuna
     from ray import tune
     from ray.tune.schedulers import FIFOScheduler

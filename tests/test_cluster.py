@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import psutil
@@ -167,21 +168,66 @@ def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.Monk
     assert os.environ[cluster.API] == f"http://127.0.0.1:{options['dashboard_port']}"
 
 
-def test_what_another_command_is_at_is_waited_for_and_then_refused(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def own_ray() -> Iterator[None]:
     with cluster.starting() as ready:
         ready()
-        with cluster.claimed("a", "training a"), cluster.claimed("a", "training a"):
-            pass  # on its own Ray there is no other command
-        monkeypatch.setenv(cluster.ADDRESS, "auto")
-        with cluster.claimed("a", "training a"), cluster.claimed("b", "training b"):
-            refused = cluster.claimed("a", "training a", patience=0)
-            with pytest.raises(ValueError, match="another command is training a, on this"), refused:
-                pass
-        assert "another command is training a, or was killed: waiting" in capfd.readouterr().err
-        with cluster.claimed("a", "training a", patience=10):
-            pass
+        yield
+
+
+def test_what_another_command_is_at_is_waited_for_and_then_refused(
+    own_ray: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def claim(name: str, patience: float = 0) -> None:
+        cluster.claim(name, f"training {name}", lambda: None, patience)
+
+    monkeypatch.setattr(cluster, "_claims", [])
+    claim("a")
+    claim("a")  # on its own Ray there is no other command
+    monkeypatch.setenv(cluster.ADDRESS, "auto")
+    claim("a")
+    claim("b")
+    with pytest.raises(ValueError, match="another command is training a, on this cluster"):
+        claim("a")
+    assert "another command is training a, or was killed: waiting" in capfd.readouterr().err
+    cluster._claims.clear()  # that command has ended
+    claim("a", patience=10)
+
+
+def test_what_a_call_outside_tells_is_taken_in_order(
+    own_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "is_client", lambda: True)
+
+    def call(tell: Callable[[int], None]) -> str:
+        for number in range(5):
+            tell(number)
+        return "done"
+
+    taken: list[int] = []
+    assert cluster.followed(call, taken.append) == "done"
+    assert taken == list(range(5))
+
+
+def test_a_mistake_on_either_side_of_such_a_call_ends_it(
+    own_ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "is_client", lambda: True)
+
+    def endless(tell: Callable[[int], None]) -> None:
+        while True:
+            tell(0)
+
+    def fails(tell: Callable[[int], None]) -> None:
+        raise ValueError("there is no room")
+
+    def take(number: int) -> None:
+        raise OSError("the store is gone")
+
+    with pytest.raises(OSError, match=r"^the store is gone$"):
+        cluster.followed(endless, take)
+    with pytest.raises(ValueError, match=r"^there is no room$"):
+        cluster.followed(fails, take)
 
 
 def test_cores_without_a_living_worker_are_freed_at_the_second_look(

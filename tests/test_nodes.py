@@ -17,8 +17,11 @@ import psutil
 import pytest
 import yaml
 from project import ROOT, Project, wait_for
+from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
 from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postgres
+
+from pipeline.storage import SEARCHES, Storage
 
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
@@ -202,6 +205,12 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
             return process.poll() is not None or trials()["metrics.loss"].count() == 2
 
         wait_for(two_train, "an epoch of the second trial")
+        # Tune's own loggers are off there, too.
+        store = Storage(url)
+        saved = store.files.get_file_info(FileSelector(store.path(SEARCHES), recursive=True))
+        names = {one.base_name for one in saved}
+        assert names
+        assert "progress.csv" not in names
         made[0].lose()
         [finished] = trials()["tags.state"].dropna()
         assert finished == "done"

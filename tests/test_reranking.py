@@ -110,6 +110,18 @@ def test_scores_use_it() -> None:
     assert there.mAP == pytest.approx(here.mAP)
 
 
+@pytest.mark.parametrize("chunk", [1, 2**27])
+def test_an_equal_image_does_not_come_before_itself(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
+    images = torch.from_numpy(np.tile(clustered(people=4, images=2), (2, 1)))
+    found = Reranked(images[:8], images[8:], KReciprocal(k1=2, k2=2))
+    assert found.nearest[:, 0].tolist() == list(range(16))
+    assert found.nearest[:, 1].tolist() == [(own + 8) % 16 for own in range(16)]
+    assert torch.equal(found.near[:, :2].round(decimals=9), torch.zeros(16, 2).double())
+
+
 def test_images_that_are_all_alike_have_no_order_but_a_score() -> None:
     found = Reranked(torch.ones(2, 3), torch.ones(4, 3), KReciprocal(k1=2, k2=1))
     assert torch.isfinite(found.rows(slice(0, 2))).all()
