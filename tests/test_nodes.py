@@ -205,6 +205,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
             return process.poll() is not None or trials()["metrics.loss"].count() == 2
 
         wait_for(two_train, "an epoch of the second trial")
+        assert process.poll() is None, process.communicate()[0]
         # Tune's own loggers are off there, too.
         store = Storage(url)
         saved = store.files.get_file_info(FileSelector(store.path(SEARCHES), recursive=True))
