@@ -29,8 +29,10 @@ test: $(INSTALLED)
 # A thread each: two processes compute on both cores without getting in each other's way.
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
 
-# Without the processes for its jobs on LLM traces, of which there are eight.
+# In a new folder the server and a training would both make the file, and break it: made first.
+# Without the processes for MLflow's jobs on LLM traces, of which there are eight.
 ui: $(INSTALLED)
+	@env --unset=MLFLOW_TRACKING_URI python -c 'from pipeline.tracking import connect; connect()'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
 
 # Pinned with hashes; names no package index.

@@ -68,10 +68,7 @@ def connect() -> None:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI", LOCAL)
     mlflow.set_tracking_uri(uri)
-    # Several processes that meet a new sqlite file at once would break it for good.
-    Path("build").mkdir(exist_ok=True)
-    with Path("build/mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with first_use(Path()):
         try:
             mlflow.set_experiment(EXPERIMENT)
         except MlflowException as error:
@@ -79,6 +76,17 @@ def connect() -> None:
                 f"MLflow at {uri} cannot be used ({str(error).splitlines()[0][:200]}): start the "
                 f"server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
             ) from error
+
+
+@contextmanager
+def first_use(project: Path) -> Iterator[None]:
+    """Keep other processes of a project from the first use of its MLflow: several that meet a new
+    sqlite file at once would break it for good.
+    """
+    (project / "build").mkdir(exist_ok=True)
+    with (project / "build/mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 class Tracked:

@@ -20,6 +20,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from pipeline import tracking
+
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
 
@@ -114,8 +116,10 @@ class Project:
         return len(json.loads(files[0].read_text())) if files else 0
 
     def tracked(self) -> pd.DataFrame:
+        """Its runs in MLflow, which a process of it may be using for the first time."""
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
-        return mlflow.search_runs(experiment_names=["ianet"])
+        with tracking.first_use(self.folder):
+            return mlflow.search_runs(experiment_names=["ianet"])
 
     def killed(self) -> list[int]:
         """Kill what is left of its processes; their ids."""
