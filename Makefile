@@ -32,7 +32,7 @@ test: $(INSTALLED)
 # In a new folder the server and a training would both make the file, and break it: made first.
 # Without the processes for MLflow's jobs on LLM traces, of which there are eight.
 ui: $(INSTALLED)
-	@env --unset=MLFLOW_TRACKING_URI python -c 'from pipeline.tracking import connect; connect()'
+	@env -u MLFLOW_TRACKING_URI python -c 'from pipeline.tracking import connect; connect()'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
 
 # Pinned with hashes; names no package index.
