@@ -4,11 +4,12 @@
 
 Ways to score the same features: the bare matrix product of queries and gallery, by the same
 chunks and with nothing done to it; `ianet.retrieval.evaluate`; the plain way, which sorts each row
-of the distances (`by_sorting`, as torchreid's Python ranking does); and of that NumPy's argsort
-alone. With this argsort torchreid's compiled ranking begins, whose source its package on PyPI
-lacks, so it is the least that that takes. Then, at Market-1501's size only, re-ranking, and the
-plain way of that with whole N x N matrices (`by_matrices`, as its authors' code does; at MSMT17's
-size each of them would take 35 GB).
+of the distances (`by_sorting`, as torchreid's Python ranking does); of that NumPy's argsort alone,
+with which torchreid's compiled ranking begins; and that ranking itself, where it is on the path.
+Its package on PyPI lacks it: in torchreid's repository, Cython builds it in
+torchreid/metrics/rank_cylib (`python setup.py build_ext --inplace`), which PYTHONPATH names then.
+Then, at Market-1501's size only, re-ranking, and the plain way of that with whole N x N matrices
+(`by_matrices`, as its authors' code does; at MSMT17's size each of them would take 35 GB).
 
 Every case runs in a process of its own: seconds are the median of three (one where it is long),
 memory the peak above the features. "ranking" is what a way takes beyond the bare product, "times
@@ -18,6 +19,7 @@ ours" that in parts of our ranking. Prints a table and writes benchmarks/evaluat
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import math
 import multiprocessing
@@ -42,6 +44,8 @@ SIZES = {"market1501": (3_368, 15_913, 750), "msmt17": (11_659, 82_161, 3_060)}
 NUMBERS = 2_048  # of a feature
 CAMERAS = 6
 SPREAD = 4  # of an identity's images, in parts of that of the identities
+TORCHREID = "torchreid, compiled"
+TORCHREID_QUERIES = 4_000  # at a time
 RESULTS = Path("benchmarks/evaluation.json")
 
 
@@ -95,6 +99,26 @@ def by_argsort(*arguments: torch.Tensor) -> float:
     query, gallery = (each.numpy() for each in arguments[:2])
     (-query @ gallery.T).argsort(1)
     return math.nan
+
+
+def by_torchreid(*arguments: torch.Tensor) -> float:
+    from rank_cy import evaluate_cy
+
+    query, gallery, *labels = (each.numpy() for each in arguments)
+    query, gallery = (
+        each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)
+    )
+    query_ids, gallery_ids, query_cameras, gallery_cameras = labels
+    found = 0.0
+    # It makes integers of the whole matrix, thrice: of all queries at MSMT17's size 7.7 GB each.
+    for first in range(0, len(query), TORCHREID_QUERIES):
+        rows = slice(first, first + TORCHREID_QUERIES)
+        distances = 1 - query[rows] @ gallery.T
+        _, score = evaluate_cy(
+            distances, query_ids[rows], gallery_ids, query_cameras[rows], gallery_cameras, 50
+        )
+        found += score * len(distances) / len(query)
+    return found
 
 
 def by_matrices(*arguments: torch.Tensor) -> float:
@@ -160,6 +184,7 @@ WAYS: dict[str, tuple[Callable[..., float], int]] = {
     "evaluate": (ours, 3),
     "sorting": (by_sorting, 1),
     "argsort alone": (by_argsort, 1),
+    TORCHREID: (by_torchreid, 1),
     "evaluate, re-ranked": (reranked, 1),
     "re-ranked by matrices": (by_matrices, 1),
 }
@@ -194,11 +219,14 @@ def main() -> None:
     sizes = parser.parse_args().sizes or list(SIZES)
     if unknown := set(sizes) - set(SIZES):
         parser.error(f"{', '.join(unknown)}: choose of {', '.join(SIZES)}")
+    ways = [way for way in WAYS if way != TORCHREID or importlib.util.find_spec("rank_cy")]
+    if TORCHREID not in ways:
+        print("torchreid's compiled ranking is not on the path: left out")
     cases = [
         Case(size, features, way)
         for size in sizes
         for features in ("trained", "random")
-        for way in WAYS
+        for way in ways
         if size == "market1501" or "re-ranked" not in way
     ]
     rows = []

@@ -33,6 +33,9 @@ from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20
 """Most memory, beside features and V, that any one step takes, roughly."""
+KEPT_BYTES = 2 * CHUNK_BYTES
+"""Up to this size the distances of the queries to the gallery, which the search for neighbours
+computes, are kept for Eq. 12; else they are computed again, which takes a fifth longer."""
 NOBODY = -1
 
 
@@ -72,6 +75,8 @@ class Reranked:
         self.queries, self.weight = len(query), options.weight
         self.images = torch.cat([query, gallery])
         self.squares = self.images.square().sum(1)
+        size = len(query) * len(gallery) * self.images.element_size()
+        self.kept = query.new_empty(len(query), len(gallery)) if size <= KEPT_BYTES else None
         number = min(max(options.k1 + 1, options.k2), len(self.images))
         self.nearest, self.near, self.largest = self._neighbours(number)
         described = self._described(options.k1)
@@ -84,7 +89,11 @@ class Reranked:
         """d* (Eq. 12) of some queries to all of the gallery, (c, G)."""
         start, stop, _ = rows.indices(self.queries)
         rows = slice(start, stop)
-        distances = self._squared(rows, slice(self.queries, None)) / self.largest[rows, None]
+        if self.kept is None:
+            squared = self._squared(rows, slice(self.queries, None))
+        else:
+            squared = self.kept[rows]
+        distances = squared / self.largest[rows, None]
         jaccard = np.stack([self._jaccard(query) for query in range(start, stop)])
         own = torch.from_numpy(jaccard).to(distances)
         return (1 - self.weight) * own + self.weight * distances
@@ -92,8 +101,7 @@ class Reranked:
     def _squared(self, rows: slice, columns: slice) -> Tensor:
         """Squared distances of some images to others, (rows, columns)."""
         squares = self.squares[rows, None] + self.squares[columns]
-        left, right = self.images[rows], self.images[columns].T
-        return torch.addmm(squares, left, right, alpha=-2).clamp_(min=0)
+        return squares.addmm_(self.images[rows], self.images[columns].T, alpha=-2).clamp_(min=0)
 
     def _neighbours(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
         """The nearest images of each, itself first, (N, number); their squared distances; its
@@ -116,6 +124,9 @@ class Reranked:
             # Each pair once: what is far for the one is as far for the other.
             here, later = slice(rows.start, size), slice(rows.stop, size)
             squared = self._squared(rows, here)
+            if self.kept is not None and rows.start < self.queries:
+                kept = self.kept[rows]
+                kept[:] = squared[: len(kept), self.queries - rows.start :]
             squared.diagonal().fill_(-1)  # an equal image must not come before it
             meet(rows, here, squared)
             if rows.stop < size:

@@ -8,13 +8,17 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from ray.train import ScalingConfig
 from ray.util import state
 
-from pipeline import cluster
+from pipeline import cluster, driver
+from pipeline.address import OURS
+from pipeline.storage import Storage
 
 
 def holding(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
@@ -68,6 +72,25 @@ def test_trainings_at_a_time(
 ) -> None:
     holding(monkeypatch, (gpus, cores))
     assert cluster.trainings(workers) == expected
+
+
+@pytest.mark.parametrize(
+    ("named", "losses"),
+    [
+        ({}, 3),
+        ({"RAY_ADDRESS": "head:6379"}, 10),  # where nodes come and go
+        ({"RAY_ADDRESS": "127.0.0.1:6379", OURS: "1"}, 3),
+    ],
+)
+def test_a_training_on_a_cluster_outlives_more_losses(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: dict[str, str], losses: int
+) -> None:
+    for name in ("RAY_ADDRESS", OURS):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in named.items():
+        monkeypatch.setenv(name, value)
+    made = driver.trainer({}, "run", ScalingConfig(), Storage(str(tmp_path)), driver.failures())
+    assert made.run_config.failure_config.max_failures == losses
 
 
 @pytest.mark.parametrize(

@@ -63,14 +63,16 @@ def by_sets(
         KReciprocal(k1=200, k2=100),  # more than there are images
     ],
 )
-@pytest.mark.parametrize("chunk", [1, 2**27])
+@pytest.mark.parametrize(("chunk", "kept"), [(1, 0), (1, 2**28), (2**27, 2**28)])
 def test_equals_the_method_by_sets(
-    options: KReciprocal, chunk: int, monkeypatch: pytest.MonkeyPatch
+    options: KReciprocal, chunk: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(reranking, "KEPT_BYTES", kept)
     images = clustered(people=6, images=8)
     query, gallery = images[::4], np.delete(images, np.s_[::4], axis=0)
     found = Reranked(torch.from_numpy(query), torch.from_numpy(gallery), options)
+    assert (found.kept is None) == (kept == 0)
     expected = by_sets(query, gallery, options)
     np.testing.assert_allclose(found.rows(slice(0, len(query))), expected, rtol=0, atol=1e-12)
     np.testing.assert_allclose(found.rows(slice(3, 5)), expected[3:5], rtol=0, atol=1e-12)
