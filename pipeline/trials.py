@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DONE, STOPPED, FAILED = "done", "stopped early", "failed"
 SCORES = ("mAP", "top-1", "top-5", "top-10", "mINP", "loss")
+LETTER = 0.065  # inches of a letter of a written value
 
 
 def line(
@@ -143,11 +144,15 @@ def write_best(
 def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
     """The score over each option: every trial, and at each number the mean of those not stopped."""
     options = list(space.drawn(search))
-    figure = Figure(figsize=(max(3.2 * len(options), 5), 3.4), layout="constrained")
-    panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
     good = trials[trials.state != FAILED]
+    written = [name for name in options if not is_numeric_dtype(good[name])]
+    longest = max((good[name].astype(str).str.len().max() for name in written), default=0)
+    # The panels keep their height above values that are written out, upright.
+    size = (max(3.2 * len(options), 5), 3.4 + LETTER * longest)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, options, strict=True):
-        numeric = is_numeric_dtype(good[name])
+        numeric = name not in written
         values = good[name] if numeric else good[name].astype(str)
         if numeric:
             whole = good.state == DONE
@@ -161,7 +166,7 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
         if not numeric:
-            axes.tick_params("x", rotation=90)
+            axes.tick_params("x", rotation=90, labelsize=8)
         axes.set(xlabel=name.split(".", 1)[1])
         axes.grid(alpha=0.3)
     panels[0].set(ylabel=f"{search.maximise}, held out")
