@@ -311,9 +311,8 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
     Returns:
         (c, P) float64, ascending; infinite after a query's last match.
     """
-    match_costs = costs.gather(1, matches)
+    bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
     costs.scatter_(1, own, torch.inf)
-    bounds = match_costs.sort(dim=1).values
 
     others = _ascending(costs)
     nearer = torch.searchsorted(others, bounds)
@@ -321,15 +320,16 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
     ranks = place + nearer
 
     # Where another image is exactly as far as a match, the gallery index decides. That is rare:
-    # the few queries concerned can afford the order of the whole row.
+    # the few matches concerned can afford a look at all of the row.
     not_farther = torch.searchsorted(others, bounds, right=True)
-    tied = ((not_farther > nearer) & (bounds != torch.inf)).any(1)
     del others
-    if tied.any():
-        order = costs.scatter_(1, matches, match_costs)[tied].sort(dim=1, stable=True).indices
-        place = torch.arange(1, costs.shape[1] + 1, device=costs.device)
-        rank = torch.empty_like(order).scatter_(1, order, place.expand_as(order))
-        ranks[tied] = rank.gather(1, matches[tied]).sort(dim=1).values
+    tied = ((not_farther > nearer) & (bounds != torch.inf)).nonzero()
+    index = torch.arange(costs.shape[1], device=costs.device)
+    for part in tied.split(len(costs)):
+        row, place = part.T
+        match = matches[row, order[row, place]]
+        before = (costs[row] == bounds[row, place, None]) & (index < match[:, None])
+        ranks[row, place] += before.sum(1)
     return ranks.double().masked_fill(bounds == torch.inf, torch.inf)
 
 
