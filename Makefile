@@ -26,8 +26,9 @@ test: $(INSTALLED)
 	ruff check .
 	ruff format --check .
 	mypy
-# A thread each: two processes compute on both cores without getting in each other's way.
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadgroup
+# A thread each: two processes compute on both cores without getting in each other's way. A file
+# is run by one of them, in conftest.py's order: what a file's tests share is made once.
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 # In a new folder the server and a training would both make the file, and break it: made first.
 # Without the processes for MLflow's jobs on LLM traces, of which there are eight.

@@ -21,6 +21,15 @@ NAMES = {
 }  # fmt: skip
 
 
+LONG = ("test_failures.py", "test_nodes.py", "test_search.py", "test_pipeline.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that start real processes first, so that two at a time end together."""
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+
+
 def noise(seed: int, height: int = 128, width: int = 64) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     jpeg = io.BytesIO()

@@ -25,16 +25,13 @@ from pipeline.storage import SEARCHES, Storage
 
 RUN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(RUN)
-EPOCHS = 12  # of a training, time to lose a node in
+EPOCHS = 8  # of a training, time to lose a node in
 TRIAL = 6  # of a trial
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
 RAY = str(Path(sys.executable).with_name("ray"))
 
-pytestmark = [
-    pytest.mark.xdist_group("nodes"),  # they share a project
-    # Ray leaves its client server's logs to be closed by the garbage collector.
-    pytest.mark.filterwarnings("ignore:(?s).*ray_client_server.(err|out)"),
-]
+# Ray leaves its client server's logs to be closed by the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:(?s).*ray_client_server.(err|out)")
 
 
 @pytest.fixture

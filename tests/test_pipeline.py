@@ -27,8 +27,6 @@ from ianet.network import load as load_network
 TRAIN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(TRAIN)
 
-pytestmark = pytest.mark.xdist_group("pipeline")  # one process makes `project`, once
-
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
