@@ -32,7 +32,7 @@ from scipy import sparse
 from torch import Tensor
 
 CHUNK_BYTES = 128 * 2**20
-"""Most memory, beside features and V, that any one step takes, roughly."""
+"""Most memory, beside features, V and what is kept, that any one step takes, roughly."""
 KEPT_BYTES = 2 * CHUNK_BYTES
 """Up to this size the distances of the queries to the gallery, which the search for neighbours
 computes, are kept for Eq. 12; else they are computed again, which takes a fifth longer."""
@@ -76,7 +76,7 @@ class Reranked:
         self.images = torch.cat([query, gallery])
         self.squares = self.images.square().sum(1)
         size = len(query) * len(gallery) * self.images.element_size()
-        self.kept = query.new_empty(len(query), len(gallery)) if size <= KEPT_BYTES else None
+        self.kept = self.images.new_empty(len(query), len(gallery)) if size <= KEPT_BYTES else None
         number = min(max(options.k1 + 1, options.k2), len(self.images))
         self.nearest, self.near, self.largest = self._neighbours(number)
         described = self._described(options.k1)

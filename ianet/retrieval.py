@@ -49,7 +49,8 @@ NO_MATCH = (
 COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 
 CHUNK_BYTES = 128 * 2**20
-"""Most memory, beside copies of the features, that ranking may take at any one time."""
+"""Most memory that ranking may take at any one time, beside copies of the features and what
+re-ranking keeps and takes."""
 PAIR_BYTES = 30
 """What a query-image pair of a chunk takes at most, in float64 and with ties (measured)."""
 
@@ -337,7 +338,7 @@ def _ascending(costs: Tensor) -> Tensor:
     """Each row sorted, (c, G) as the argument."""
     if costs.device.type != "cpu":
         return costs.sort(dim=1).values
-    # NumPy's sort of numbers is vectorised: 20 times as fast as torch's, which also finds their
+    # NumPy's sort of numbers is vectorised: many times as fast as torch's, which also finds their
     # order, but on one core. It releases the interpreter's lock.
     found = costs.clone()
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:

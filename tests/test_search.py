@@ -172,6 +172,16 @@ def test_plots_show_each_trial_that_did_not_fail() -> None:
     ]
 
 
+def test_panels_keep_their_height_above_values_that_are_written_out() -> None:
+    named = [{}, {"arrangement": "cia-sia"}, {"arrangement": "parallel"}]
+    table = lines().assign(**{"network.options": [json.dumps(named[row % 3]) for row in range(4)]})
+    space = {"network.options": {"values": named}}
+    figure = trials.sensitivity(table, a_search(space=space))
+    figure.draw_without_rendering()  # lays the panels out
+    [panel] = figure.axes
+    assert 2 < panel.get_position().height * figure.get_figheight() < 3.4  # inches
+
+
 def test_early_stopping_in_a_search_that_goes_on_knows_what_was_reported(tmp_path: Path) -> None:
     base = {
         "name": "sigma",
