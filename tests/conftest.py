@@ -21,7 +21,7 @@ NAMES = {
 }  # fmt: skip
 
 
-LONG = ("test_failures.py", "test_nodes.py", "test_search.py", "test_pipeline.py")
+LONG = ("test_failures.py", "test_nodes.py", "test_pipeline.py", "test_search.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,10 +43,15 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
     process = untrained.start("dvc", "repro", f"train@{KEY}")
     lock = untrained.folder / f"build/training/{KEY}.lock"
     wait_for(lock.exists, "the training")
-    second = untrained.start("dvc", "repro", f"train@{KEY}")  # somebody else, in the same folder
+    # Somebody else, in the same folder, by DVC and without.
+    second = untrained.start("dvc", "repro", f"train@{KEY}")
+    third = untrained.start("python", "-m", "pipeline.train", *TRAIN)
     output, _ = second.communicate(timeout=120)
     assert second.returncode != 0
     assert "is busy" in output
+    output, _ = third.communicate(timeout=120)
+    assert third.returncode == 1
+    assert f"another process is training {KEY}" in output
     wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
@@ -77,7 +81,9 @@ def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None
         wait_for(lambda: not waiting(), "the end of what it asked for", 90)
 
 
-def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Project) -> None:
+def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
+    untrained: Project,
+) -> None:
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
     wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
@@ -90,19 +96,19 @@ def test_runs_at_a_time_leave_what_dvc_would_and_can_be_stopped(untrained: Proje
     assert "Traceback" not in output
     assert not (untrained.folder / "runs" / KEY).exists()
 
-    output = untrained.run("python", "-m", "pipeline.repro", "table4f")
-    assert "run 2 of 2: " in output
-    assert (untrained.folder / "results/tables/table4f.csv").exists()
-    assert untrained.repro("table4f") == []
-    assert "2 runs, 0 of them to do" in untrained.run("python", "-m", "pipeline.repro", "table4f")
-
-
-def test_a_failing_run_costs_itself_only_and_is_named(untrained: Project) -> None:
     untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
     assert "there is no file ianet/blocks/ib.py" in output
     assert (untrained.folder / "results/scores/synthetic-base-quick-0.json").exists()
+
+    untrained.edit("params.yaml", "  stage3:\n    block: ib", "  stage3:\n    block: ia")
+    output = untrained.run("python", "-m", "pipeline.repro", "table4f")
+    assert "2 runs, 1 of them to do" in output
+    assert f"run 1 of 1: {KEY}" in output
+    assert (untrained.folder / "results/tables/table4f.csv").exists()
+    assert untrained.repro("table4f") == []
+    assert "2 runs, 0 of them to do" in untrained.run("python", "-m", "pipeline.repro", "table4f")
 
 
 def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: Project) -> None:
@@ -145,13 +151,3 @@ def test_a_full_disk_is_told_in_one_line(untrained: Project) -> None:
     assert f"training {KEY}" in error
     assert f"No space left on device: '{socket.gethostname()}:{full}" in error
     assert "Traceback" not in output
-
-
-def test_a_run_is_trained_by_one_process_at_a_time(untrained: Project) -> None:
-    process = untrained.start("python", "-m", "pipeline.train", *TRAIN)
-    wait_for((untrained.folder / "build/training" / f"{KEY}.lock").exists, "the lock")
-    time.sleep(1)
-    output = untrained.run("python", "-m", "pipeline.train", *TRAIN, expect=1)
-    assert f"another process is training {KEY}" in output
-    os.killpg(process.pid, signal.SIGINT)
-    process.communicate(timeout=120)
