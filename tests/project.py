@@ -121,16 +121,23 @@ class Project:
         with tracking.first_use(self.folder):
             return mlflow.search_runs(experiment_names=["ianet"])
 
-    def killed(self) -> list[int]:
-        """Kill what is left of its processes; their ids."""
-        left = [
+    def killed(self, patience: float = 30) -> list[int]:
+        """Kill what is left of its processes, those of Ray having so many seconds to end by
+        themselves; their ids.
+        """
+        until = time.monotonic() + patience
+        while (left := self._running()) and time.monotonic() < until:
+            time.sleep(0.5)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        return left
+
+    def _running(self) -> list[int]:
+        return [
             process.pid
             for process in psutil.process_iter(["environ"])
             if (process.info["environ"] or {}).get("PYTHONPATH") == str(self.folder)
         ]
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        return left
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
