@@ -35,7 +35,7 @@ CHUNK_BYTES = 128 * 2**20
 """Most memory, beside features, V and what is kept, that any one step takes, roughly."""
 KEPT_BYTES = 2 * CHUNK_BYTES
 """Up to this size the distances of the queries to the gallery, which the search for neighbours
-computes, are kept for Eq. 12; else they are computed again, which takes a fifth longer."""
+computes, are kept for Eq. 12; else they are computed again, which takes a quarter longer."""
 NOBODY = -1
 
 
