@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,16 +128,30 @@ class Project:
         until = time.monotonic() + patience
         while (left := self._running()) and time.monotonic() < until:
             time.sleep(0.5)
-        for pid in left:
-            os.kill(pid, signal.SIGKILL)
-        return left
+        for process in left:
+            kill(process)
+        return [process.pid for process in left]
 
-    def _running(self) -> list[int]:
+    def _running(self) -> list[psutil.Process]:
         return [
-            process.pid
+            process
             for process in psutil.process_iter(["environ"])
             if (process.info["environ"] or {}).get("PYTHONPATH") == str(self.folder)
         ]
+
+
+def kill(process: psutil.Process) -> None:
+    """If it has not ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def kill_all(process: subprocess.Popen[Any]) -> None:
+    """With the processes that it started, as a machine whose power fails."""
+    for one in psutil.Process(process.pid).children(recursive=True):
+        kill(one)
+    process.kill()
+    process.wait()
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:

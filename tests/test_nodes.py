@@ -13,10 +13,9 @@ from typing import Any
 
 import mlflow
 import pandas as pd
-import psutil
 import pytest
 import yaml
-from project import ROOT, Project, wait_for
+from project import ROOT, Project, kill_all, wait_for
 from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
 from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postgres
@@ -88,10 +87,7 @@ class Node:
         wait_for(lambda: len(cluster.global_state._live_node_ids()) > before, "a node", 60)
 
     def lose(self) -> None:
-        """As a machine whose power fails."""
-        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
-            process.kill()
-        self.process.wait()
+        kill_all(self.process)
 
 
 @contextmanager
@@ -125,8 +121,7 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
             wait_for(lambda: answers(port), "the head", 60)
             yield
         finally:
-            for one in [*psutil.Process(process.pid).children(recursive=True), process]:
-                one.kill()
+            kill_all(process)
             process.communicate()
 
     with head():

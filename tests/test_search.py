@@ -269,7 +269,7 @@ def test_a_killed_search_goes_on_and_a_failing_trial_costs_itself_only(project: 
     wait_for(lambda: "TERMINATED" in ends(), "Tune to save what has ended")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
-    wait_for(lambda: project.killed() == [], "the end of what the killed search left")
+    wait_for(lambda: project.killed(patience=0) == [], "the end of what the killed search left")
     output = project.run("dvc", "repro", stage)
     assert finished not in output
     assert "lr is -1.0: it must be above 0" in output
