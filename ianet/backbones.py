@@ -7,18 +7,54 @@ is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision import models
 
 from ianet.images import DEVIATION, MEAN
+
+COMPILER = "torch._dynamo"
+
+
+@contextmanager
+def _compiler_later() -> Iterator[None]:
+    """Let what is imported here have the functions of torch's compiler without importing that:
+    each does so when it is first called. The compiler is most of what `import torchvision` takes,
+    for one function that says whether a device can compile.
+    """
+    if COMPILER in sys.modules:
+        yield
+        return
+    package, utils = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
+
+    def later(name: str) -> Callable[..., Any]:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *arguments: getattr(import_module(utils.__name__), name)(*arguments)
+
+    package.__path__ = []
+    utils.__getattr__ = later  # type: ignore[method-assign]
+    stand_ins = {package.__name__: package, utils.__name__: utils}
+    sys.modules.update(stand_ins)
+    try:
+        yield
+    finally:
+        for name in stand_ins:
+            del sys.modules[name]
+
+
+with _compiler_later():
+    from torchvision import models
 
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 

@@ -28,16 +28,17 @@ from ray.train import (
     TrainingFailedError,
 )
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.callbacks import DatasetsCallback
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 
 from ianet import network as networks
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import address, cluster, tracking
 from pipeline.display import Display
-from pipeline.plan import TABLE, Plan, Run, check_prepared, files_of, runs_of
+from pipeline.plan import TABLE, Plan, Run, files_of, runs_of
 from pipeline.settings import RecipeSettings, options
-from pipeline.shell import only_one
-from pipeline.storage import PROJECT, TRAINING, Storage
+from pipeline.storage import TRAINING, Storage
 from pipeline.worker import BATCHES, PROGRESS, train_on_worker
 
 FAILURES = 3
@@ -55,36 +56,34 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
 
     Raises:
         SettingsError: an option of its network or recipe is wrong.
-        ValueError: another command trains it, or a node of the cluster does not see its data.
-        OSError: its data is not prepared, MLflow, the storage or Ray does not answer, or see
-            `run_workers`.
+        ValueError: another command trains it in the cluster, or a node of that does not see its
+            data.
+        OSError: MLflow, the storage or Ray does not answer, or see `run_workers`.
     """
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
     network, config = configured(run, settings.networks[run.network], recipe)
-    check_prepared(run.dataset, recipe.size)
     digest = digest_of(run, config)
     # A changed configuration never goes on from the weights of an older one.
     name = f"{run.key}-{digest[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
-    with only_one(PROJECT / TRAINING / f"{run.key}.lock", f"training {run.key}"):
-        cluster.claim(storage.path(TRAINING, run.key), f"training {run.key}", ready)
-        with (
-            tracking.training(run, digest, settings, config) as tracked,
-            Display(run, runs_of(plan.evaluations()), config["training"]["epochs"]) as display,
-        ):
+    cluster.claim(storage.path(TRAINING, run.key), f"training {run.key}", ready)
+    with (
+        tracking.training(run, digest, settings, config) as tracked,
+        Display(run, runs_of(plan.evaluations()), config["training"]["epochs"]) as display,
+    ):
 
-            def log(report: dict[str, float]) -> None:
-                display.epoch(report)
-                tracked.epoch(report)
+        def log(report: dict[str, float]) -> None:
+            display.epoch(report)
+            tracked.epoch(report)
 
-            ready()
-            config = placed(config, run, storage)
-            last = run_workers(config, name, settings.workers, storage, log, display.part)
-            _write(run, restored(network, last), last, digest)
-            tracked.model(run)
-        # Also what an earlier configuration of this run left behind when it was stopped.
-        storage.clear(TRAINING, rf"{re.escape(run.key)}-[0-9a-f]{{{DIGITS}}}")
+        ready()
+        config = placed(config, run, storage)
+        last = run_workers(config, name, settings.workers, storage, log, display.part)
+        _write(run, restored(network, last), last, digest)
+        tracked.model(run)
+    # Also what an earlier configuration of this run left behind when it was stopped.
+    storage.clear(TRAINING, rf"{re.escape(run.key)}-[0-9a-f]{{{DIGITS}}}")
 
 
 def configured(
@@ -179,13 +178,22 @@ def trainer(
 class Interruptible(TorchTrainer):
     """A training that Ctrl-C ends as SIGTERM does, and as any stage, by KeyboardInterrupt. Ray
     Train would ask its controller to end, which does not listen while it waits for cores: it would
-    go on waiting for them.
+    go on waiting for them. And one without actors for what it has not: see docs/performance.md.
     """
 
     controller: ActorHandle | None = None
 
     def _register_sigint_handler(self, controller: ActorHandle) -> None:
         self.controller = controller
+
+    def _create_default_callbacks(self) -> list[Any]:
+        unused: tuple[type, ...] = (DatasetsCallback,)  # of Ray Data
+        if not self.run_config.callbacks:
+            # It frees the cores of a controller that died. But in a search, Ray does so by itself,
+            # as the command ends.
+            unused += (PlacementGroupCleanerCallback,)
+        made = super()._create_default_callbacks()  # type: ignore[misc]
+        return [one for one in made if not isinstance(one, unused)]
 
     def fit(self) -> Result:
         """See TorchTrainer."""

@@ -9,16 +9,19 @@ was killed goes on from the last of them when it is started again.
 from __future__ import annotations
 
 from pipeline import address, cluster
-from pipeline.plan import Run, checked, load_plan
-from pipeline.shell import run_parser, stage
+from pipeline.plan import Run, check_prepared, checked, load_plan
+from pipeline.shell import only_one, run_parser, stage
+from pipeline.storage import PROJECT, TRAINING
 
 
 def main() -> None:
     arguments = vars(run_parser(__doc__).parse_args())
     plan = load_plan()
     run = checked(Run(**arguments), plan.settings)
+    check_prepared(run.dataset, plan.settings.recipes[run.recipe].size)
     address.take(plan.settings)
-    with cluster.starting() as ready:
+    lock = PROJECT / TRAINING / f"{run.key}.lock"
+    with only_one(lock, f"training {run.key}"), cluster.starting() as ready:
         # torch, torchvision and MLflow take as long to import as Ray takes to start.
         from pipeline import driver
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import psutil
 import pytest
-from ray.train import ScalingConfig
+from ray.train import ScalingConfig, UserCallback
 from ray.util import state
 
 from pipeline import cluster, driver
@@ -91,6 +91,21 @@ def test_a_training_on_a_cluster_outlives_more_losses(
         monkeypatch.setenv(name, value)
     made = driver.trainer({}, "run", ScalingConfig(), Storage(str(tmp_path)), driver.failures())
     assert made.run_config.failure_config.max_failures == losses
+
+
+# Ray Data copies its own settings, the deprecated ones, too.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+def test_a_training_has_no_actors_for_what_it_does_not_use(tmp_path: Path) -> None:
+    def started(**options: Any) -> set[str]:
+        place = (ScalingConfig(), Storage(str(tmp_path)), 0)
+        made = driver.trainer({}, "run", *place, **options)._create_default_callbacks()
+        return {type(one).__name__ for one in made}
+
+    alone = started()
+    assert "BackendSetupCallback" in alone
+    assert not {"DatasetsCallback", "PlacementGroupCleanerCallback"} & alone
+    # Of a trial that Ray Tune stops, the search needs the cores.
+    assert "PlacementGroupCleanerCallback" in started(callbacks=[UserCallback()])
 
 
 @pytest.mark.parametrize(

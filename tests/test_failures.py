@@ -21,6 +21,7 @@ from pipeline.address import OURS
 
 TRAIN = ("synthetic", "stage3", "quick", "0")
 KEY = "-".join(TRAIN)
+BASE = "synthetic-base-quick-0"  # the other run of Table 4f here
 OF_RAY = ("RAY_", OURS)  # variables by which a command finds a shared Ray, and its token
 
 
@@ -84,8 +85,9 @@ def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None
 def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     untrained: Project,
 ) -> None:
+    untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
-    wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
+    wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert output.startswith("error: another process is making results in this folder: wait for it")
     process.send_signal(signal.SIGINT)
@@ -94,13 +96,15 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     assert "2 runs, 2 of them to do" in output
     assert "stopped; the same command goes on from here" in output
     assert "Traceback" not in output
-    assert not (untrained.folder / "runs" / KEY).exists()
+    assert not (untrained.folder / "runs" / BASE).exists()
+    assert untrained.epochs(BASE) >= 1
 
-    untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
     assert "there is no file ianet/blocks/ib.py" in output
-    assert (untrained.folder / "results/scores/synthetic-base-quick-0.json").exists()
+    assert (untrained.folder / f"results/scores/{BASE}.json").exists()
+    history = pd.read_csv(untrained.folder / "runs" / BASE / "history.csv")
+    assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
     untrained.edit("params.yaml", "  stage3:\n    block: ib", "  stage3:\n    block: ia")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f")

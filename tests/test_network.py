@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,17 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     save_file(torchvision.models.resnet34().state_dict(), path)
     with pytest.raises(ValueError, match=r"do not fit resnet50: \d+ of \d+ tensors"):
         network(weights=str(path), backbone="resnet50")
+
+
+def test_a_network_needs_torchs_compiler_only_where_torchvision_asks_it() -> None:
+    code = (
+        "import sys, ianet.network\n"
+        "from torchvision.ops import roi_align\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+        "asked = sys.modules[roi_align.__module__].is_compile_supported\n"
+        "assert asked('cpu') == sys.modules['torch._dynamo'].utils.is_compile_supported('cpu')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
