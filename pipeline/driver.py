@@ -178,7 +178,7 @@ def trainer(
 class Interruptible(TorchTrainer):
     """A training that Ctrl-C ends as SIGTERM does, and as any stage, by KeyboardInterrupt. Ray
     Train would ask its controller to end, which does not listen while it waits for cores: it would
-    go on waiting for them. And one without actors for what it has not: see docs/performance.md.
+    go on waiting for them. And one without actors for what it has not: see docs/scale.md.
     """
 
     controller: ActorHandle | None = None
