@@ -22,7 +22,8 @@ Survey and Outlook (TPAMI 2021). CMC at k is the share of queries with r_1 <= k.
 
 The whole distance matrix is never needed, nor which image has which rank: a match's rank is its
 place among the matches plus the number of other images before it, which is looked up in their
-sorted distances (`_match_ranks`). To sort numbers alone is much faster than to sort their order.
+sorted distances (`_match_ranks`). To sort numbers alone is much faster than to sort their order,
+and those farther than the last match need not be sorted at all.
 """
 
 from __future__ import annotations
@@ -315,15 +316,12 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
     bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
     costs.scatter_(1, own, torch.inf)
 
-    others = _ascending(costs)
-    nearer = torch.searchsorted(others, bounds)
+    nearer, not_farther = _below(costs, bounds)
     place = torch.arange(1, bounds.shape[1] + 1, device=bounds.device)
     ranks = place + nearer
 
     # Where another image is exactly as far as a match, the gallery index decides. That is rare:
     # the few matches concerned can afford a look at all of the row.
-    not_farther = torch.searchsorted(others, bounds, right=True)
-    del others
     tied = ((not_farther > nearer) & (bounds != torch.inf)).nonzero()
     index = torch.arange(costs.shape[1], device=costs.device)
     for part in tied.split(len(costs)):
@@ -334,17 +332,36 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
     return ranks.double().masked_fill(bounds == torch.inf, torch.inf)
 
 
-def _ascending(costs: Tensor) -> Tensor:
-    """Each row sorted, (c, G) as the argument."""
+def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of a row's costs are less than each of its bounds, and how many are not more.
+
+    Args:
+        costs: (c, G + 1).
+        bounds: (c, P), ascending; of those that are infinite any count may be returned.
+
+    Returns:
+        (c, P) int64, twice.
+    """
     if costs.device.type != "cpu":
-        return costs.sort(dim=1).values
+        others = costs.sort(dim=1).values
+        return torch.searchsorted(others, bounds), torch.searchsorted(others, bounds, right=True)
     # NumPy's sort of numbers is vectorised: many times as fast as torch's, which also finds their
-    # order, but on one core. It releases the interpreter's lock.
-    found = costs.clone()
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        parts = np.array_split(found.numpy(), torch.get_num_threads())
-        list(pool.map(lambda part: part.sort(axis=1), parts))
-    return found
+    # order, but on one core. Like the rest of this loop it releases the interpreter's lock.
+    last = bounds.masked_fill(bounds == torch.inf, -torch.inf).amax(1).numpy()
+    rows, of = costs.numpy(), bounds.numpy()
+    less, not_more = np.empty((2, *of.shape), np.int64)
+
+    def count(part: NDArray[np.int64]) -> None:
+        for row in part:
+            near = rows[row][rows[row] <= last[row]]
+            near.sort()
+            less[row] = near.searchsorted(of[row])
+            not_more[row] = near.searchsorted(of[row], side="right")
+
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(count, np.array_split(np.arange(len(rows)), threads)))
+    return torch.from_numpy(less), torch.from_numpy(not_more)
 
 
 def _scores(ranks: Tensor, average_precision: str) -> Tensor:
