@@ -131,13 +131,12 @@ def trace() -> None:
         "dvc.stage.run": ["cmd_run"],
         "ray": ["init", "shutdown"],
         "ray.train": ["report"],
-        "ray.train.torch": ["TorchTrainer.fit"],
         "ray.util.placement_group": ["placement_group"],
         "torch": ["save", "set_num_threads"],
         "torch.optim": ["Adam.step"],
         "mlflow": ["set_experiment"],
         "ianet.features": ["extract"],
-        "pipeline.driver": [],
+        "pipeline.driver": ["Interruptible.fit"],
     }
     ours = tuple(f"cpu{core} " for core in os.sched_getaffinity(0))
 

@@ -27,9 +27,9 @@ from ray.train import (
     ScalingConfig,
     TrainingFailedError,
 )
-from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from ianet import network as networks
 from ianet.network import Network, NetworkOptions
@@ -37,6 +37,7 @@ from ianet.training import Recipe
 from pipeline import address, cluster, tracking
 from pipeline.display import Display
 from pipeline.plan import TABLE, Plan, Run, files_of, runs_of
+from pipeline.process_group import ProcessGroup
 from pipeline.settings import RecipeSettings, options
 from pipeline.storage import TRAINING, Storage
 from pipeline.worker import BATCHES, PROGRESS, train_on_worker
@@ -148,7 +149,7 @@ def trainer(
     *,
     score: bool = False,
     callbacks: Sequence[Any] = (),
-) -> TorchTrainer:
+) -> Interruptible:
     """The training of that name, which goes on from its last checkpoint.
 
     Args:
@@ -163,6 +164,7 @@ def trainer(
     return Interruptible(
         train_on_worker,
         train_loop_config={**config, "name": name, "score": score},
+        backend_config=ProcessGroup(),
         scaling_config=scaling,
         run_config=RunConfig(
             name=name,
@@ -175,7 +177,7 @@ def trainer(
     )
 
 
-class Interruptible(TorchTrainer):
+class Interruptible(DataParallelTrainer):
     """A training that Ctrl-C ends as SIGTERM does, and as any stage, by KeyboardInterrupt. Ray
     Train would ask its controller to end, which does not listen while it waits for cores: it would
     go on waiting for them. And one without actors for what it has not: see docs/scale.md.
@@ -196,7 +198,7 @@ class Interruptible(TorchTrainer):
         return [one for one in made if not isinstance(one, unused)]
 
     def fit(self) -> Result:
-        """See TorchTrainer."""
+        """See DataParallelTrainer."""
         try:
             return super().fit()
         except KeyboardInterrupt:
