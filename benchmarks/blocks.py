@@ -1,6 +1,6 @@
 """Forward and backward of the blocks, against what they replace.
 
-    python benchmarks/blocks.py [--batch 32]
+    python benchmarks/blocks.py [--batch 32 256]
 
 At the places of the paper's network, after stages 2 and 3 of a ResNet-50 at 256x128: SIA with
 contexts 1, 2, 3 from one Gram matrix (ours), from patches that are extracted and multiplied, by
@@ -15,6 +15,7 @@ benchmarks/blocks.json.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -126,10 +127,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32)
-    batch = parser.parse_args().batch
+    parser.add_argument("--batch", type=int, nargs="+", default=[32])
+    batches = parser.parse_args().batch
     rows = []
-    cases = [(place, batch, autocast) for place in PLACES for autocast in (False, True)]
+    cases = list(itertools.product(PLACES, batches, (False, True)))
     for case in track(cases, "blocks"):
         with multiprocessing.get_context("spawn").Pool(1) as alone:
             rows += alone.apply(measured, case)

@@ -194,7 +194,7 @@ class Interruptible(DataParallelTrainer):
             # It frees the cores of a controller that died. But in a search, Ray does so by itself,
             # as the command ends.
             unused += (PlacementGroupCleanerCallback,)
-        made = super()._create_default_callbacks()  # type: ignore[misc]
+        made = super()._create_default_callbacks()
         return [one for one in made if not isinstance(one, unused)]
 
     def fit(self) -> Result:

@@ -18,6 +18,7 @@ from ray.util import state
 
 from pipeline import cluster, driver
 from pipeline.address import OURS
+from pipeline.process_group import ProcessGroup
 from pipeline.storage import Storage
 
 
@@ -336,10 +337,43 @@ def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
     assert left == []
 
 
-def test_rays_controller_gets_the_workers_function_without_its_imports() -> None:
+def test_rays_controller_gets_the_workers_function_and_group_without_their_imports() -> None:
     code = (
-        "import sys; from pipeline import worker;"
-        "print({'torch', 'torchvision', 'pandas'} & set(sys.modules))"
+        "import sys; from pipeline import process_group, worker;"
+        "print({'torch', 'torchvision'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+class Workers:
+    """Of a training, without Ray."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.joining: list[tuple[int, int, str]] = []
+
+    def __len__(self) -> int:
+        return self.number
+
+    def get_resources_per_worker(self) -> dict[str, float]:
+        return {"CPU": 1}
+
+    def execute(self, call: Callable[..., Any], **options: Any) -> None:
+        """What each is told of all."""
+
+    def execute_single(self, rank: int, call: Callable[..., Any]) -> tuple[str, int]:
+        return "127.0.0.1", 29500
+
+    def execute_single_async(self, rank: int, call: Callable[..., Any], **options: Any) -> None:
+        self.joining.append((options["world_rank"], options["world_size"], options["backend"]))
+
+
+@pytest.mark.parametrize(("number", "joining"), [(1, []), (2, [(0, 2, "gloo"), (1, 2, "gloo")])])
+def test_several_workers_form_torchs_process_group_and_one_none(
+    monkeypatch: pytest.MonkeyPatch, number: int, joining: list[tuple[int, int, str]]
+) -> None:
+    monkeypatch.setattr("ray.get", lambda waiting: waiting)
+    workers: Any = Workers(number)
+    ProcessGroup().backend_cls().on_start(workers, ProcessGroup())
+    assert workers.joining == joining
