@@ -46,6 +46,7 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
+from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from pipeline.address import ADDRESS, CLIENT, OURS, alone, elsewhere, is_client  # noqa: E402
@@ -368,6 +369,9 @@ def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
         returned: Returned = ray.get(remote.remote(ray.put(call)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
+    except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
+        why = str(error).strip().splitlines()[-1]
+        raise OSError(f"Ray lost what it computed ({why}): start the same command again") from error
     except ConnectionError as error:
         why = " ".join(str(error).split())[:200]
         raise ConnectionError(

@@ -30,7 +30,7 @@ from pipeline.shell import stage
 
 IDENTITIES = 751  # of Market-1501, for a classifier as large as one really is
 BATCHES = 3  # of an epoch that is timed
-TIMED = {"epochs": 2, "milestones": ()}
+TIMED = {"epochs": 2, "warm_up": 0, "milestones": ()}
 
 
 def built(network: dict[str, Any], recipe: RecipeSettings) -> Network:

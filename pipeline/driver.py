@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import threading
@@ -321,7 +320,7 @@ def restored(options: NetworkOptions, last: dict[str, Any]) -> Network:
 
 def _write(run: Run, network: Network, last: dict[str, Any], digest: str) -> None:
     """runs/<run>, whole or not at all; the digest finds its MLflow run again."""
-    part = run.folder.with_name(f".{run.key}.{os.getpid()}")
+    part = run.folder.with_name(f".{run.key}")  # which one command at a time writes
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     networks.save(network, part)

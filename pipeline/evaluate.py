@@ -34,6 +34,7 @@ def main() -> None:
     check_prepared(on, recipe.size)
     storage = Storage(settings.cluster.storage)
     network = load_network(evaluation.run.folder)
+    tracking.connect()
     seed, hold_out = evaluation.run.seed, recipe.hold_out
     place = storage.shared(PREPARED / on, files_of(recipe.size))
     scores = assessed(network, place, recipe.size, storage, seed, hold_out=hold_out)

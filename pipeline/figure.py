@@ -1,7 +1,7 @@
 """A figure of the paper -> results/figures/<name>.svg.
 
     python -m pipeline.figure figure8
-    python -m pipeline.figure figure8 --run market1501-stage3-short-0 --to build/figure8.svg
+    python -m pipeline.figure figure8 --run market1501-stage23-short-0 --to build/figure8.svg
 
 The first shows synthetic people, as seen by the synthetic run of the figure's network. The second
 shows what another trained run sees in the photographs that the figure names for its data set.
@@ -203,7 +203,7 @@ def main() -> None:
     if (arguments.run is None) != (arguments.to is None):
         raise SettingsError("--run and --to go together: results/figures has the default run only")
     plan = load_plan()
-    figure = plan.sheet(arguments.name, Portraits)
+    figure = plan.described(arguments.name, Portraits)
     if arguments.run is None:
         run, target = default_run(figure, plan), FIGURES / f"{arguments.name}.svg"
     else:

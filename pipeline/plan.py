@@ -44,6 +44,7 @@ TRAINING = (
     "pipeline/driver.py",
     "pipeline/worker.py",
     "pipeline/parts.py",
+    "pipeline/process_group.py",
     "pipeline/storage.py",
 )
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
@@ -146,6 +147,15 @@ class Plan:
             return []
         return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in dataset.seeds]
 
+    def compared_with(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
+        """What an evaluation of a row is compared with: `against`, all else being equal; none where
+        the data set does without that network.
+        """
+        run = evaluation.run
+        if row.against is None or not self.settings.datasets[run.dataset].runs(row.against):
+            return None
+        return evaluation._replace(run=run._replace(network=row.against))
+
     def portrayed(self, sheet: Portraits) -> Run | None:
         """The run whose view of synthetic people a figure shows: the first seed of its network,
         or none where the synthetic set is not at hand or does without that network.
@@ -179,23 +189,30 @@ class Plan:
         """The table or figure of that name.
 
         Raises:
-            SettingsError: there is none, or it is of another kind.
+            SettingsError: there is none, it is of another kind, or shows no data set at hand.
         """
+        sheet = self.described(name, kind)
         if name not in self.sheets:
-            found = self._described.get(name)
-            lacks = "shows no data set at hand" if found else "does not exist"
-            if isinstance(found, Search):
-                lacks = "is a search, which `make search` runs"
             raise SettingsError(
-                f"{EXPERIMENTS / name}.yaml {lacks}: choose {', '.join(self.sheets)}"
-            )
-        sheet = self.sheets[name]
-        if not isinstance(sheet, kind):
-            own = [each for each, one in self.sheets.items() if isinstance(one, kind)]
-            raise SettingsError(
-                f"{EXPERIMENTS / name}.yaml is of another kind: choose {', '.join(own)}"
+                f"{EXPERIMENTS / name}.yaml shows no data set at hand: choose "
+                f"{', '.join(self.sheets)}"
             )
         return sheet
+
+    def described(self, name: str, kind: type[Kind]) -> Kind:
+        """The file of that name in experiments/, whether or not there is anything to show.
+
+        Raises:
+            SettingsError: there is none, or it is of another kind.
+        """
+        sheet = self._described.get(name)
+        if isinstance(sheet, kind) and not isinstance(sheet, Search):
+            return sheet
+        lacks = "is of another kind" if sheet else "does not exist"
+        if isinstance(sheet, Search):
+            lacks = "is a search, which `make search` runs"
+        own = [each for each, one in self.sheets.items() if isinstance(one, kind)]
+        raise SettingsError(f"{EXPERIMENTS / name}.yaml {lacks}: choose {', '.join(own)}")
 
 
 def checked(run: Run, settings: Settings) -> Run:
@@ -251,13 +268,6 @@ def packed_of(evaluations: Iterable[Evaluation], settings: Settings) -> list[tup
         for name in (run.dataset, on)
     ]
     return list(dict.fromkeys(needed))
-
-
-def compared_with(row: Row, evaluation: Evaluation) -> Evaluation | None:
-    """What an evaluation of a row is compared with: `against`, all else being equal."""
-    if row.against is None:
-        return None
-    return evaluation._replace(run=evaluation.run._replace(network=row.against))
 
 
 def pipeline(plan: Plan) -> dict[str, Any]:
@@ -393,31 +403,34 @@ def _written(*paths: Path | str) -> list[dict[str, Any]]:
 
 
 def _table_stage(name: str, sheet: Table, plan: Plan) -> dict[str, Any]:
-    deps = [f"{EXPERIMENTS}/{name}.yaml", "pipeline/table.py", "pipeline/page.py"]
-    for row, evaluations in plan.rows(sheet):
-        for one in evaluations:
-            deps.append(str(one.scores))
-            other = compared_with(row, one)
-            if other is not None:
-                deps += [str(one.queries), str(other.queries)]
     return {
         "desc": sheet.title,
         "cmd": f"python -m pipeline.table {name}",
-        "deps": list(dict.fromkeys(deps)),
+        "deps": [*_scored_deps(name, sheet, plan), "pipeline/page.py"],
         "outs": _written(*(TABLES / f"{name}.{kind}" for kind in ("csv", "md", "tex", "html"))),
     }
 
 
+def _scored_deps(name: str, sheet: Scored, plan: Plan) -> list[str]:
+    """What `pipeline.table.read` and `cells` need."""
+    deps = [f"{EXPERIMENTS}/{name}.yaml", "pipeline/table.py", "build/sources/comparison.json"]
+    for row, evaluations in plan.rows(sheet):
+        for one in evaluations:
+            deps.append(str(one.scores))
+            other = plan.compared_with(row, one)
+            if other is not None:
+                deps += [str(one.queries), str(other.queries)]
+    return list(dict.fromkeys(deps))
+
+
 def _curve_stage(name: str, sheet: Curve, plan: Plan) -> dict[str, Any]:
-    scores = [str(one.scores) for _, evaluations in plan.rows(sheet) for one in evaluations]
     return {
         "desc": sheet.title,
         "cmd": f"python -m pipeline.curve {name}",
         "deps": [
-            f"{EXPERIMENTS}/{name}.yaml",
+            *_scored_deps(name, sheet, plan),
             "build/sources/drawing.json",
             "pipeline/curve.py",
-            *dict.fromkeys(scores),
         ],
         "outs": _written(FIGURES / f"{name}.svg", TABLES / f"{name}.csv"),
     }
@@ -432,6 +445,8 @@ def _cost_stage(name: str, sheet: Costs, plan: Plan) -> dict[str, Any]:
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             "pipeline/cost.py",
+            "pipeline/page.py",
+            "build/sources/cost.json",
             *(f"build/sources/networks/{network}/train.json" for network in networks),
             *dict.fromkeys(
                 f"build/sources/recipes/{name}.json" for name in [sheet.recipe, *recipes]

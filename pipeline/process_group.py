@@ -6,7 +6,7 @@ not import torch for one worker, which needs none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray.train.backend import Backend, BackendConfig
 
@@ -21,6 +21,10 @@ class ProcessGroup(BackendConfig):
     @property
     def backend_cls(self) -> type[Backend]:
         return _ProcessGroup
+
+    @property
+    def train_func_context(self) -> Any:
+        return _torch().train_func_context  # a worker's own GPU; asked for by the driver
 
 
 class _ProcessGroup(Backend):

@@ -147,7 +147,12 @@ def work_off(jobs: Sequence[Job], at_a_time: int, tell: Callable[[Job], None]) -
         with contextlib.suppress(Empty):
             while not stopped.is_set():
                 job = waiting.get_nowait()
-                ended.put((job, job.work(stopped)))
+                fine = False
+                try:
+                    fine = job.work(stopped)
+                except Exception as error:  # a full disk: who waits for the job must hear of it
+                    job.last = f"error: {error}"
+                ended.put((job, fine))
 
     threads = [Thread(target=serve) for _ in range(min(at_a_time, len(jobs)))]
     for thread in threads:

@@ -124,7 +124,7 @@ def search(name: str, plan: Plan, ready: Callable[[], None]) -> None:
             recipe = settings.recipes[sheet.recipe]
             laid = space.laid(sheet, values, network, recipe)
             scores = _tested(run, *laid, f"{key}-best", settings.workers, place, storage)
-            part = RESULTS / f".{name}.{os.getpid()}"
+            part = RESULTS / f".{name}"  # which one command at a time writes
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             trials.write(part, sheet, table, scores)

@@ -19,6 +19,7 @@ from pydantic import (
     TypeAdapter,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -49,6 +50,13 @@ class Dataset(Value):
     recipes: dict[Name, Name]
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     networks: Literal["all"] | tuple[Name, ...] = "all"
+
+    @field_validator("recipes")
+    @classmethod
+    def _has_plain(cls, recipes: dict[str, str]) -> dict[str, str]:
+        if "plain" not in recipes:
+            raise ValueError("the recipe that is plain on this data set must be named")
+        return recipes
 
     def runs(self, network: str) -> bool:
         """Whether that network is to be run on it."""

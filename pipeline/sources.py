@@ -3,10 +3,10 @@
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything
 at any edit. So this stage writes, for each network, its options and the digests of the modules
 that are imported on its behalf, and the training depends on that file alone; likewise the
-preparation of a data set on its own, the packing of images, and what draws. A file changes only
-where one of those modules does, comments and layout not counted, or one of the options. (Stages
-that named their options as DVC's `params` would each read params.yaml anew, a sixth of a second
-every time.)
+preparation of a data set on its own, the packing of images, and what draws, compares or counts.
+A file changes only where one of those modules does, comments and layout not counted, or one of
+the options. (Stages that named their options as DVC's `params` would each read params.yaml anew,
+a sixth of a second every time.)
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ ROOTS = {
         "ianet.receptive",
     ),
     "figure": ("ianet.network", "ianet.receptive", "ianet.drawing", "ianet.datasets.synthetic"),
+}
+OTHERS = {
+    "packing": ("ianet.packing",),
+    "drawing": ("ianet.drawing",),
+    "comparison": ("ianet.comparison",),
+    "cost": ("ianet.cost", "ianet.features"),
 }
 PREPARING = ("reader", "source", "options", "published", "held_out")
 """Options of a data set that its preparation depends on."""
@@ -61,8 +67,8 @@ def main() -> None:
         prepared = dataset.model_dump(mode="json", include=set(PREPARING))
         modules = closure((f"ianet.datasets.{dataset.reader}",))
         _write(f"datasets/{name}", {"options": prepared, "modules": modules})
-    for name in ("packing", "drawing"):
-        _write(name, {"modules": closure((f"ianet.{name}",))})
+    for name, roots in OTHERS.items():
+        _write(name, {"modules": closure(roots)})
     for name, recipe in settings.recipes.items():
         _write(f"recipes/{name}", recipe.model_dump(mode="json", exclude={"minutes"}))
     for name, options in settings.networks.items():

@@ -21,7 +21,7 @@ from ianet.comparison import paired_bootstrap
 from pipeline import page
 from pipeline.experiments import Scored, Table
 from pipeline.page import DASH
-from pipeline.plan import TABLES, Evaluation, Plan, compared_with, load_plan
+from pipeline.plan import TABLES, Evaluation, Plan, load_plan
 from pipeline.shell import stage
 
 ENTROPY = "entropy"  # the one metric that queries do not contribute to
@@ -69,7 +69,7 @@ def cells(table: Scored, plan: Plan, results: Results) -> pd.DataFrame:
                 # A metric that the data set's protocol does not define is null.
                 found = [score[metric] for score in scores if score[metric] is not None]
                 numbers = 100 * pd.Series(found, dtype=float)
-                others = [compared_with(row, one) for one in own]
+                others = [plan.compared_with(row, one) for one in own]
                 gain, low, high = _gain(own, others, metric, results)
                 rows.append(
                     {
@@ -192,7 +192,7 @@ def read(name: str, table: Scored, plan: Plan) -> Results:
     queries: dict[Evaluation, pd.DataFrame] = {}
     for row, evaluations in plan.rows(table):
         for one in evaluations:
-            other = compared_with(row, one)
+            other = plan.compared_with(row, one)
             for path in [one.scores, *([one.queries, other.queries] if other else [])]:
                 if not path.exists():
                     raise FileNotFoundError(

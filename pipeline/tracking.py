@@ -96,6 +96,7 @@ class Tracked:
         self.run_id = run_id
         self.waiting: deque[Callable[[], object]] = deque()  # calls that were not taken, in order
         self.failed = -math.inf  # when the last attempt did
+        self.recorded: set[int] = set()  # epochs that MLflow has of an earlier command
 
     def _try(self, call: Callable[[], object]) -> None:
         self.waiting.append(call)
@@ -131,6 +132,8 @@ class Tracked:
         metrics = {name: value for name, value in report.items() if name != "epoch"}
         # By its id: the active run is known to one thread only, and this may be another.
         step, run_id = int(report["epoch"]), self.run_id
+        if step in self.recorded:
+            return
         self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=run_id))
 
     def model(self, run: Run) -> None:
@@ -252,7 +255,8 @@ def _under(name: str, split: str) -> str:
 def training(
     run: Run, digest: str, settings: Settings, config: dict[str, Any]
 ) -> Iterator[Tracked]:
-    """The MLflow run of a training, new or, after a kill, the one that was begun.
+    """The MLflow run of a training, new or, after a kill, the one that was begun. One that is
+    trained again, as with other code, has a new one.
 
     Args:
         run: which.
@@ -264,7 +268,7 @@ def training(
         ConnectionError: MLflow does not answer.
     """
     connect()
-    begun = _find(run.key, digest)
+    begun = _find(run.key, digest, "attributes.status != 'FINISHED'")
     with _opened(_tags(run, digest), begun, Tracked) as tracked:
         if begun is None:
             parameters = {
@@ -279,6 +283,9 @@ def training(
             source = str(settings.datasets[run.dataset].source)
             dataset = from_pandas(table, source=source, name=run.dataset)
             mlflow.log_input(dataset, "training")
+        else:
+            history = mlflow.MlflowClient().get_metric_history(begun, "loss")
+            tracked.recorded = {one.step for one in history}
         yield tracked
 
 
@@ -355,10 +362,12 @@ def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[R
     return links
 
 
-def _find(run: str, digest: str) -> str | None:
+def _find(run: str, digest: str, *conditions: str) -> str | None:
+    """The newest with these tags that meets the conditions."""
+    tagged = (f"tags.run = '{run}'", f"tags.digest = '{digest}'")
     found = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=f"tags.run = '{run}' and tags.digest = '{digest}'",
+        filter_string=" and ".join((*tagged, *conditions)),
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",

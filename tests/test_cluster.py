@@ -9,11 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
+from ray.exceptions import WorkerCrashedError
 from ray.train import ScalingConfig, UserCallback
+from ray.train.torch import TorchConfig
 from ray.util import state
 
 from pipeline import cluster, driver
@@ -269,6 +272,19 @@ def test_a_mistake_on_either_side_of_such_a_call_ends_it(
         cluster.followed(fails, take)
 
 
+def test_a_process_that_ray_lost_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get(waiting: Any) -> None:
+        raise WorkerCrashedError
+
+    monkeypatch.setattr(
+        cluster.ray, "remote", lambda **_: lambda call: SimpleNamespace(remote=call)
+    )
+    monkeypatch.setattr(cluster.ray, "put", lambda call: call)
+    monkeypatch.setattr(cluster.ray, "get", get)
+    with pytest.raises(OSError, match=r"^Ray lost what it computed \(.*\): start the same command"):
+        cluster._remotely(lambda: None)
+
+
 def test_cores_without_a_living_worker_are_freed_at_the_second_look(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -377,3 +393,5 @@ def test_several_workers_form_torchs_process_group_and_one_none(
     workers: Any = Workers(number)
     ProcessGroup().backend_cls().on_start(workers, ProcessGroup())
     assert workers.joining == joining
+    # Each takes the GPU that is its own.
+    assert ProcessGroup().train_func_context == TorchConfig().train_func_context

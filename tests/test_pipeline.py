@@ -212,6 +212,12 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     assert not (untrained.folder / "runs" / KEY).exists()
     untrained.run(*command)
     assert same(untrained.weights(KEY), whole)
+    tracked = untrained.tracked().set_index("tags.run").loc[[KEY]]
+    assert len(tracked) == 2  # trained twice, and each epoch recorded once
+    client = mlflow.MlflowClient()
+    for run in tracked.run_id:
+        steps = [one.step for one in client.get_metric_history(run, "loss")]
+        assert steps == list(range(1, EPOCHS + 1))
     assert not list((untrained.folder / "build" / "training").glob(f"{KEY}-*"))
 
 

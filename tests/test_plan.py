@@ -143,6 +143,12 @@ def test_a_data_set_can_be_limited_to_some_networks() -> None:
     current = changed(datasets=datasets(synthetic={"networks": ["base", "stage23"]}))
     runs = plan.runs_of(sheets_of(current, "table4f").evaluations())
     assert [run.network for run in runs] == ["base", "stage23"]
+    alone = changed(datasets=datasets(synthetic={"networks": ["stage23"]}))
+    deps = plan.pipeline(sheets_of(alone, "table4f"))["stages"]["table4f"]["deps"]
+    # Nothing to compare it with.
+    assert [dep for dep in deps if dep.startswith("results")] == [
+        "results/scores/synthetic-stage23-quick-0.json"
+    ]
 
 
 def test_a_table_needs_its_own_runs_only() -> None:
@@ -152,6 +158,16 @@ def test_a_table_needs_its_own_runs_only() -> None:
     ]  # fmt: skip
     with pytest.raises(SettingsError, match=r"experiments/table9\.yaml does not exist: choose"):
         whole.evaluations(["table9"])
+
+
+def test_a_figure_that_shows_nothing_at_hand_is_described_all_the_same() -> None:
+    current = changed(at_hand=["market1501"])
+    whole = Plan(current, experiments(current))
+    with pytest.raises(SettingsError, match=r"figure8\.yaml shows no data set at hand"):
+        whole.sheet("figure8", Portraits)
+    assert whole.described("figure8", Portraits).title == "Figure 8"
+    with pytest.raises(SettingsError, match=r"search_sigma\.yaml is a search, which `make search`"):
+        whole.described("search_sigma", Portraits)
 
 
 def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_part() -> None:
@@ -244,6 +260,7 @@ def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.Mon
             {"datasets": datasets(synthetic={"recipes": {"plain": "fast"}})},
             "names 'fast', but recipes has",
         ),
+        ({"datasets": datasets(synthetic={"recipes": {"strong": "strong"}})}, "plain on this data"),
         ({"datasets": datasets(synthetic={"networks": ["x"]})}, "names 'x', but networks has"),
         ({"datasets": datasets(synthetic={"sauce": "x"})}, "sauce"),
         ({"datasets": datasets(synthetic={"seeds": []})}, "at least 1 item"),

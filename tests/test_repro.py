@@ -54,6 +54,17 @@ def test_a_failure_is_not_tried_again_and_costs_itself_only(
     ]
 
 
+def test_a_job_that_cannot_be_worked_off_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a full disk, or where DVC is not there: nobody waits for ever."""
+    two = jobs(monkeypatch, tmp_path, "print('d-b-r-0: top-1 50.0%')", "a", "b")
+    two[0].log = tmp_path  # a folder cannot be written to
+    assert repro.work_off(two, 1, lambda job: None) == two[:1]
+    assert two[0].last.startswith("error: [Errno 21] Is a directory")
+    assert two[1].last == "d-b-r-0: top-1 50.0%"
+
+
 def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "import sys, time\ntry: time.sleep(60)\n"
