@@ -18,7 +18,6 @@ import argparse
 import itertools
 import json
 import multiprocessing
-import platform
 import shutil
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from machine import processor
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -135,7 +135,7 @@ def main() -> None:
         with multiprocessing.get_context("spawn").Pool(1) as alone:
             rows += alone.apply(measured, case)
     print(pd.DataFrame(rows).to_markdown(index=False))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
     machine = f"{device}, {torch.get_num_threads()} threads"
     RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
 

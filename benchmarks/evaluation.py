@@ -22,7 +22,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -33,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from machine import processor
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -239,7 +239,7 @@ def main() -> None:
     table["of the product"] = (table["ranking"] / table["product"]).round(2)
     table["times ours"] = times.round(1).to_numpy()
     print(table.to_markdown(index=False))
-    machine = f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    machine = f"{processor()}, {torch.get_num_threads()} threads"
     rows = table.to_dict("records")
     RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
 

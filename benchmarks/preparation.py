@@ -25,7 +25,6 @@ import io
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -42,6 +41,7 @@ import pandas as pd
 import psutil
 import torch
 import yaml
+from machine import processor
 from PIL import Image
 from rich.progress import track
 
@@ -248,7 +248,7 @@ def main() -> None:
     tables = {name: table.round(digits).reset_index() for name, table in tables.items()}
     for table in tables.values():
         print(table.to_markdown(index=False, intfmt=",", floatfmt=",g"), end="\n\n")
-    machine = f"{platform.processor() or platform.machine()}, {len(cores())} cores"
+    machine = f"{processor()}, {len(cores())} cores"
     written: dict[str, Any] = {"machine": machine, "images": arguments.images}
     for name, table in tables.items():
         written[name] = json.loads(table.to_json(orient="records"))

@@ -20,7 +20,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import platform
 import resource
 import tempfile
 import time
@@ -33,6 +32,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from machine import processor
 from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
@@ -209,7 +209,7 @@ def main() -> None:
         ratios = (speeds / speeds.xs(of, level=level)).reindex(speeds.index)
         table[f"of {of}"] = ratios.round(3).to_numpy()
     print(table.drop(columns="steps").to_markdown(index=False))
-    device = torch.cuda.get_device_name() if gpu else platform.machine()
+    device = torch.cuda.get_device_name() if gpu else processor()
     machine = f"{device}, {torch.get_num_threads()} threads"
     rows = table.to_dict("records")
     RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")

@@ -28,7 +28,7 @@ ERASED_ATTEMPTS = 100  # to find a rectangle that lies in the image, as in both 
 def load(path: Path, rows: NDArray[np.bool_] | None = None) -> Tensor:
     """Packed images in memory, (N, H, W, 3) uint8; only the rows of a mask are read."""
     array = np.load(path, mmap_mode="r")
-    return torch.from_numpy(np.array(array if rows is None else array[rows]))
+    return torch.from_numpy(np.array(array) if rows is None else array[rows])  # read once
 
 
 def normalized(images: Tensor, flipped: Tensor | None = None) -> Tensor:

@@ -40,7 +40,7 @@ def pack(
         ValueError: an image that cannot be decoded, by name.
     """
     height, width = size
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.part")  # DVC packs one at a time
     shape = (len(paths), height, width, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 

@@ -363,7 +363,9 @@ def _augmented(
     Whatever is drawn is drawn for the whole batch, so that it does not depend on the share.
     """
     flipped = generator.random(len(rows)) < recipe.flip
-    pixels = images[_sent(rows[mine], images.device)].to(device, non_blocking=True)
+    pixels = images[_sent(rows[mine], images.device)]
+    if pixels.device.type != device.type:
+        pixels = pixels.pin_memory().to(device, non_blocking=True)  # without waiting for it
     if recipe.padding:
         corners = generator.integers(2 * recipe.padding + 1, size=(len(rows), 2))
         pixels = packed.cropped(pixels, _sent(corners[mine], device), recipe.padding)
@@ -406,5 +408,5 @@ def _on_device(images: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if 2 * images.nbytes > free:
-            return images.pin_memory()
+            return images
     return images.to(device)

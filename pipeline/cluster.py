@@ -46,7 +46,7 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray.exceptions import NodeDiedError, OutOfMemoryError, WorkerCrashedError  # noqa: E402
+from ray import exceptions  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from pipeline.address import ADDRESS, CLIENT, OURS, alone, elsewhere, is_client  # noqa: E402
@@ -58,6 +58,13 @@ Returned = TypeVar("Returned")
 Told = TypeVar("Told")
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
+LOST = (
+    exceptions.LocalRayletDiedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OutOfMemoryError,
+    exceptions.WorkerCrashedError,
+)
 MANY = 10_000  # the most that Ray lists
 API = "RAY_API_SERVER_ADDRESS"  # of the dashboard, read by Ray's processes
 
@@ -360,6 +367,7 @@ def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
 
     Raises:
         ConnectionError: a cluster of which this machine is no node went away.
+        OSError: a node or a process of the cluster did.
         Exception: what the call raised.
     """
     # What is called may hold a network: Ray bears that as an object, not within a function, and
@@ -369,7 +377,7 @@ def _remotely(call: Callable[[], Returned], **options: Any) -> Returned:
         returned: Returned = ray.get(remote.remote(ray.put(call)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
-    except (NodeDiedError, OutOfMemoryError, WorkerCrashedError) as error:
+    except LOST as error:
         why = str(error).strip().splitlines()[-1]
         raise OSError(f"Ray lost what it computed ({why}): start the same command again") from error
     except ConnectionError as error:

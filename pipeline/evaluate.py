@@ -12,11 +12,12 @@ import json
 import pandas as pd
 
 from ianet import drawing
+from ianet.network import Network
 from ianet.network import load as load_network
 from pipeline import address, tracking
 from pipeline.plan import PREPARED, Evaluation, Run, check_prepared, checked, files_of
 from pipeline.scoring import TOP, assessed
-from pipeline.settings import check_known, load
+from pipeline.settings import RecipeSettings, Settings, check_known, load
 from pipeline.shell import run_parser, stage, write_whole
 from pipeline.storage import Storage
 
@@ -32,9 +33,21 @@ def main() -> None:
     address.take(settings)
     recipe = settings.recipes[evaluation.run.recipe]
     check_prepared(on, recipe.size)
-    storage = Storage(settings.cluster.storage)
     network = load_network(evaluation.run.folder)
-    tracking.connect()
+    digest = (evaluation.run.folder / "digest.txt").read_text()
+    with tracking.evaluation(evaluation.run, digest) as tracked:
+        _evaluate(evaluation, network, recipe, settings, tracked)
+
+
+def _evaluate(
+    evaluation: Evaluation,
+    network: Network,
+    recipe: RecipeSettings,
+    settings: Settings,
+    tracked: tracking.Tracked,
+) -> None:
+    on = evaluation.on
+    storage = Storage(settings.cluster.storage)
     seed, hold_out = evaluation.run.seed, recipe.hold_out
     place = storage.shared(PREPARED / on, files_of(recipe.size))
     scores = assessed(network, place, recipe.size, storage, seed, hold_out=hold_out)
@@ -55,15 +68,15 @@ def main() -> None:
         # Of the rows of S, in parts of a uniform row's; null in a network without SIA.
         "entropy": None if scores.entropy is None else round(scores.entropy, 6),
         "queries": len(each),
+        "without_match": scores.without_match,
         "cmc": cmc,
     }
-    digest = (evaluation.run.folder / "digest.txt").read_text()
-    with tracking.evaluation(evaluation.run, digest) as tracked:
-        tracked.scores(written, drawing.cmc_curve(cmc, evaluation.key))
     write_whole(evaluation.queries, contributions.astype("float32").to_parquet())
     write_whole(evaluation.scores, json.dumps(written, indent=2) + "\n")
+    tracked.scores(written, drawing.cmc_curve(cmc, evaluation.key))
     mean = "" if written["mAP"] is None else f", mAP {written['mAP']:.1%}"
-    print(f"{evaluation.key}: top-1 {cmc[0]:.1%}{mean} on {written['split']}")
+    out = f", {scores.without_match} queries without a match" if scores.without_match else ""
+    print(f"{evaluation.key}: top-1 {cmc[0]:.1%}{mean} on {written['split']}{out}")
 
 
 if __name__ == "__main__":

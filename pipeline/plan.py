@@ -47,6 +47,7 @@ TRAINING = (
     "pipeline/process_group.py",
     "pipeline/storage.py",
 )
+PAGE = ("pipeline/page.py", "pipeline/page.html.jinja")
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 
 
@@ -406,7 +407,7 @@ def _table_stage(name: str, sheet: Table, plan: Plan) -> dict[str, Any]:
     return {
         "desc": sheet.title,
         "cmd": f"python -m pipeline.table {name}",
-        "deps": [*_scored_deps(name, sheet, plan), "pipeline/page.py"],
+        "deps": [*_scored_deps(name, sheet, plan), *PAGE],
         "outs": _written(*(TABLES / f"{name}.{kind}" for kind in ("csv", "md", "tex", "html"))),
     }
 
@@ -445,7 +446,7 @@ def _cost_stage(name: str, sheet: Costs, plan: Plan) -> dict[str, Any]:
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             "pipeline/cost.py",
-            "pipeline/page.py",
+            *PAGE,
             "build/sources/cost.json",
             *(f"build/sources/networks/{network}/train.json" for network in networks),
             *dict.fromkeys(
@@ -489,8 +490,7 @@ def _report_stage(stages: Mapping[str, Any], evaluations: Iterable[Evaluation]) 
         "deps": [
             "build/sources/drawing.json",
             "pipeline/report.py",
-            "pipeline/page.py",
-            "pipeline/page.html.jinja",
+            *PAGE,
             *shown,
             *(str(one.scores) for one in evaluations),
             *(str(run.folder) for run in runs_of(evaluations)),

@@ -28,12 +28,14 @@ MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
 class Scored(NamedTuple):
-    """CMC (Q, ranks), and further scores of each query, by its row in the prepared table; the
-    entropy of the rows of S in parts of a uniform row's, where asked, None without SIA.
+    """CMC (Q, ranks), and further scores of each query that has a match, by its row in the prepared
+    table; how many have none; the entropy of the rows of S in parts of a uniform row's, where
+    asked, None without SIA.
     """
 
     cmc: pd.DataFrame
     means: pd.DataFrame
+    without_match: int = 0
     entropy: float | None = None
 
     def summary(self) -> dict[str, float | None]:
@@ -83,9 +85,10 @@ def scored(
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
-    cmc, means, _ = SCORINGS[description["scoring"]](**arguments)
-    rows = table.index[part == "query"][cmc.index]
-    return Scored(cmc.set_index(rows), means.set_index(rows))
+    found = SCORINGS[description["scoring"]](**arguments)
+    queries = table.index[part == "query"]
+    rows = queries[found.cmc.index]
+    return Scored(found.cmc.set_index(rows), found.means.set_index(rows), len(queries) - len(rows))
 
 
 def assessed(

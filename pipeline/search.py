@@ -253,10 +253,11 @@ def _tested(
     place: dict[str, Any],
     storage: Storage,
 ) -> dict[str, float | None]:
-    """Scores on test of a network trained as its recipe says."""
+    """Scores on test of a network trained as its recipe says, but on all identities."""
     from pipeline import driver
     from pipeline.scoring import assessed
 
+    recipe = recipe.model_copy(update={"hold_out": False})
     described, config = driver.configured(run, network, recipe)
     cluster.within(cluster.free_all)  # no trial is left
     config |= place

@@ -196,8 +196,7 @@ class TrackedSearch(Tracked):
         child = self._child(trial)
         for option, value in values.items():
             self.client.log_param(child, option, value)
-        known = {one.step for one in self.client.get_metric_history(child, "loss")}
-        self.children[trial], self.known[trial] = child, known
+        self.children[trial], self.known[trial] = child, _epochs(child)
 
     def _child(self, trial: str) -> str:
         tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.run_id}
@@ -268,7 +267,10 @@ def training(
         ConnectionError: MLflow does not answer.
     """
     connect()
-    begun = _find(run.key, digest, "attributes.status != 'FINISHED'")
+    begun = _find(run.key, digest)
+    recorded = _epochs(begun) if begun else set()
+    if len(recorded) == config["training"]["epochs"]:
+        begun, recorded = None, set()
     with _opened(_tags(run, digest), begun, Tracked) as tracked:
         if begun is None:
             parameters = {
@@ -283,9 +285,7 @@ def training(
             source = str(settings.datasets[run.dataset].source)
             dataset = from_pandas(table, source=source, name=run.dataset)
             mlflow.log_input(dataset, "training")
-        else:
-            history = mlflow.MlflowClient().get_metric_history(begun, "loss")
-            tracked.recorded = {one.step for one in history}
+        tracked.recorded = recorded
         yield tracked
 
 
@@ -330,12 +330,21 @@ def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[R
         results: folder whose files are logged.
 
     Returns:
-        The page of each run that is recorded here.
+        The page of each run that is recorded here; none where MLflow goes away meanwhile.
 
     Raises:
         ConnectionError: MLflow does not answer.
     """
     connect()
+    try:
+        return _reproduction(rows, results)
+    except MlflowException as error:
+        why = str(error).splitlines()[0][:120]
+        print(f"MLflow went away ({why}): nothing links to it", file=sys.stderr)
+        return {}
+
+
+def _reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(EXPERIMENT)
     assert experiment is not None  # `connect` made it
@@ -362,12 +371,15 @@ def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[R
     return links
 
 
-def _find(run: str, digest: str, *conditions: str) -> str | None:
-    """The newest with these tags that meets the conditions."""
-    tagged = (f"tags.run = '{run}'", f"tags.digest = '{digest}'")
+def _epochs(run_id: str) -> set[int]:
+    return {one.step for one in mlflow.MlflowClient().get_metric_history(run_id, "loss")}
+
+
+def _find(run: str, digest: str) -> str | None:
+    """The newest with these tags."""
     found = mlflow.search_runs(
         experiment_names=[EXPERIMENT],
-        filter_string=" and ".join((*tagged, *conditions)),
+        filter_string=f"tags.run = '{run}' and tags.digest = '{digest}'",
         order_by=["attributes.start_time DESC"],
         max_results=1,
         output_format="list",

@@ -14,7 +14,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, PercentFormatter
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ianet.drawing import svg
 from pipeline import space
@@ -120,7 +120,9 @@ def summary(trials: pd.DataFrame) -> str:
 def write(folder: Path, search: Search, trials: pd.DataFrame, scores: Mapping[str, Any]) -> None:
     """Table, plots and the scores on test, into a folder."""
     trials.to_csv(folder / "trials.csv", index=False)
-    trials.to_parquet(folder / "trials.parquet")
+    # A column of Parquet is of one type: values as 1.0 and "rsqrt_channels" are written out.
+    mixed = [name for name in space.drawn(search) if trials[name].map(type).nunique() > 1]
+    trials.astype(dict.fromkeys(mixed, str)).to_parquet(folder / "trials.parquet")
     rounded = {name: None if one is None else round(one, 6) for name, one in scores.items()}
     (folder / "scores.json").write_text(json.dumps(rounded, indent=2) + "\n")
     (folder / "sensitivity.svg").write_text(svg(sensitivity(trials, search)))
@@ -145,7 +147,7 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
     """The score over each option: every trial, and at each number the mean of those not stopped."""
     options = list(space.drawn(search))
     good = trials[trials.state != FAILED]
-    written = [name for name in options if not is_numeric_dtype(good[name])]
+    written = [name for name in options if not _is_number(good[name])]
     longest = max((good[name].astype(str).str.len().max() for name in written), default=0)
     # The panels keep their height above values that are written out, upright.
     size = (max(3.2 * len(options), 5), 3.4 + LETTER * longest)
@@ -185,7 +187,7 @@ def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
     for place, name in enumerate(options):
         axes.axvline(place, color="0.7", linewidth=1)
         marks = dict(zip(heights[name], good[name], strict=True))
-        if is_numeric_dtype(good[name]):
+        if _is_number(good[name]):
             marks = {end: marks[end] for end in (min(marks), max(marks))}
         for height, value in marks.items():
             axes.text(place + 0.02, height, _short(value), fontsize=7)
@@ -201,10 +203,14 @@ def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
     return figure
 
 
+def _is_number(values: pd.Series) -> bool:
+    return is_numeric_dtype(values) and not is_bool_dtype(values)
+
+
 def _height(values: pd.Series, search: Search, name: str) -> pd.Series:
     """Where values stand on their axis of `parallel_coordinates`, 0 to 1."""
-    if not is_numeric_dtype(values):
-        values = values.astype("category").cat.codes
+    if not _is_number(values):
+        values = values.astype(str).astype("category").cat.codes
     elif isinstance(search.space.get(name), LogUniform):
         values = np.log(values)
     span = float(values.max() - values.min())

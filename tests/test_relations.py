@@ -247,6 +247,7 @@ def test_compiles() -> None:
         ({"scale": "sqrt"}, "scale is 'sqrt': give a number"),
         ({"contexts": ()}, "contexts is empty"),
         ({"contexts": (0,), "relation": "appearance"}, "context is 0"),
+        ({"sigma": (5,)}, "sigma is .5,.: give two numbers"),
         ({"sigma": (5, 0)}, "both standard deviations must be above 0"),
         ({"arrangement": "both"}, "arrangement is 'both': choose one of sia, cia"),
     ],

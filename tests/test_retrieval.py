@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -330,6 +331,18 @@ def test_memory_is_bounded(
         per_query(**case)
     features = sum(case[n].nbytes for n in ("query_features", "gallery_features"))
     assert budget / 4 < memory.peak < budget + 2 * features
+
+
+def test_no_more_than_some_rows_are_sorted_at_a_time() -> None:
+    costs = torch.rand(64, 20_000, generator=torch.Generator().manual_seed(0))
+    bounds = costs[:, :8].sort(dim=1).values
+    tracemalloc.start()  # NumPy's arrays are not torch's
+    less, not_more = retrieval._below(costs, bounds)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < costs.nbytes / 4
+    assert torch.equal(less, (costs[:, None] < bounds[:, :, None]).sum(2))
+    assert torch.equal(not_more, less + 1)
 
 
 def changed(**changes: Any) -> Case:

@@ -182,6 +182,18 @@ def test_panels_keep_their_height_above_values_that_are_written_out() -> None:
     assert 2 < panel.get_position().height * figure.get_figheight() < 3.4  # inches
 
 
+@pytest.mark.parametrize("values", [[True, False], [1.0, "rsqrt_channels"]])
+def test_values_may_be_of_any_type(tmp_path: Path, values: list[Any]) -> None:
+    table = lines().assign(**{"network.options.scale": [*values, *values]})
+    searched = a_search(space={"network.options.scale": {"values": values}})
+    trials.write(tmp_path, searched, table, {"mAP": 0.5})
+    written = pd.read_parquet(tmp_path / "trials.parquet")["network.options.scale"]
+    assert written.astype(str).tolist() == [str(one) for one in [*values, *values]]
+    _, best, _ = trials.parallel_coordinates(table, searched).axes[0].lines[2:]
+    assert best.get_ydata()[0] in (0, 1)
+    assert (tmp_path / "sensitivity.svg").exists()
+
+
 def test_early_stopping_in_a_search_that_goes_on_knows_what_was_reported(tmp_path: Path) -> None:
     base = {
         "name": "sigma",

@@ -59,7 +59,7 @@ class SpatialIA(_Residual):
         normalization: "softmax" as printed, or "renormalized", see `relations.normalize`.
 
     Raises:
-        ValueError: an unknown name, an empty `contexts`, a sigma that is not above 0.
+        ValueError: an unknown name, an empty `contexts`, a sigma that is not two numbers above 0.
     """
 
     def __init__(
@@ -79,6 +79,8 @@ class SpatialIA(_Residual):
         self.contexts = tuple(contexts)
         self.fusion = fusion
         self.relation_name = relation
+        if len(sigma) != 2:
+            raise ValueError(f"sigma is {sigma}: give two numbers, sigma_1 and sigma_2")
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.scale = scale
         self.normalization = normalization

@@ -61,4 +61,4 @@ def fits(paths: Sequence[str]) -> bool:
 
 def _is_placed(path: str) -> bool:
     split, _, name = ("", "", "", *PurePosixPath(path).parts)[-3:]
-    return split in SPLITS and "_" in name.lstrip("_")
+    return split in SPLITS and name.find("_") > 0
