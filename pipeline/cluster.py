@@ -46,7 +46,6 @@ for _name, _value in SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray import exceptions  # noqa: E402
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: E402
 
 from pipeline.address import ADDRESS, CLIENT, OURS, alone, elsewhere, is_client  # noqa: E402
@@ -59,11 +58,11 @@ Told = TypeVar("Told")
 
 CODE = (Path(__file__).parent, Path(__file__).parents[1] / "ianet")
 LOST = (
-    exceptions.LocalRayletDiedError,
-    exceptions.NodeDiedError,
-    exceptions.ObjectLostError,
-    exceptions.OutOfMemoryError,
-    exceptions.WorkerCrashedError,
+    ray.exceptions.LocalRayletDiedError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.ObjectLostError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.WorkerCrashedError,
 )
 MANY = 10_000  # the most that Ray lists
 API = "RAY_API_SERVER_ADDRESS"  # of the dashboard, read by Ray's processes

@@ -96,7 +96,7 @@ class Tracked:
         self.run_id = run_id
         self.waiting: deque[Callable[[], object]] = deque()  # calls that were not taken, in order
         self.failed = -math.inf  # when the last attempt did
-        self.recorded: set[int] = set()  # epochs that MLflow has of an earlier command
+        self.known: dict[str, set[int]] = {}  # epochs that MLflow has, of this run and its children
 
     def _try(self, call: Callable[[], object]) -> None:
         self.waiting.append(call)
@@ -132,9 +132,14 @@ class Tracked:
         metrics = {name: value for name, value in report.items() if name != "epoch"}
         # By its id: the active run is known to one thread only, and this may be another.
         step, run_id = int(report["epoch"]), self.run_id
-        if step in self.recorded:
-            return
-        self._try(lambda: mlflow.log_metrics(metrics, step=step, run_id=run_id))
+        self._try(lambda: self._record(run_id, step, metrics))
+
+    def _record(self, run_id: str, step: int, metrics: dict[str, float]) -> None:
+        """An epoch, once, whichever command tells it."""
+        known = self.known.setdefault(run_id, set())
+        if step not in known:
+            mlflow.log_metrics(metrics, step=step, run_id=run_id)
+            known.add(step)
 
     def model(self, run: Run) -> None:
         """The trained run, loadable with `mlflow.pyfunc.load_model`, registered by its data set
@@ -182,7 +187,6 @@ class TrackedSearch(Tracked):
         self.key = key
         self.client = mlflow.MlflowClient()
         self.children: dict[str, str] = {}  # of trials, but those that the server refused
-        self.known: dict[str, set[int]] = {}  # epochs of each that MLflow has
 
     def begun(
         self, trial: str, values: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
@@ -196,7 +200,7 @@ class TrackedSearch(Tracked):
         child = self._child(trial)
         for option, value in values.items():
             self.client.log_param(child, option, value)
-        self.children[trial], self.known[trial] = child, _epochs(child)
+        self.children[trial], self.known[child] = child, _epochs(child)
 
     def _child(self, trial: str) -> str:
         tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.run_id}
@@ -219,9 +223,8 @@ class TrackedSearch(Tracked):
         self._try(lambda: self._epoch(trial, int(report["epoch"]), metrics))
 
     def _epoch(self, trial: str, step: int, metrics: dict[str, float]) -> None:
-        if trial in self.children and step not in self.known[trial]:
-            mlflow.log_metrics(metrics, step=step, run_id=self.children[trial])
-            self.known[trial].add(step)
+        if trial in self.children:
+            self._record(self.children[trial], step, metrics)
 
     def ended(self, trial: str, state: str, *, failed: bool) -> None:
         """A trial ended, as `state` says."""
@@ -268,9 +271,9 @@ def training(
     """
     connect()
     begun = _find(run.key, digest)
-    recorded = _epochs(begun) if begun else set()
-    if len(recorded) == config["training"]["epochs"]:
-        begun, recorded = None, set()
+    known = _epochs(begun) if begun else set()
+    if len(known) == config["training"]["epochs"]:  # it was done
+        begun, known = None, set()
     with _opened(_tags(run, digest), begun, Tracked) as tracked:
         if begun is None:
             parameters = {
@@ -285,7 +288,7 @@ def training(
             source = str(settings.datasets[run.dataset].source)
             dataset = from_pandas(table, source=source, name=run.dataset)
             mlflow.log_input(dataset, "training")
-        tracked.recorded = recorded
+        tracked.known[tracked.run_id] = known
         yield tracked
 
 
