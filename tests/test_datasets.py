@@ -657,6 +657,11 @@ def test_the_classic_protocol_through_the_pipeline(
     scores = scored(network, classic.prepared, "64x32", part, torch.device("cpu"))
     assert scores.cmc.index.tolist() == np.flatnonzero(table.split_1 == "query").tolist()
     assert len(scores.cmc) == 2
+    assert scores.without_match == 0
+    alone = (part == "gallery") & (table.person == table.person[scores.cmc.index[0]])
+    rest = scored(network, classic.prepared, "64x32", part.mask(alone, ""), torch.device("cpu"))
+    assert rest.without_match == 1
+    assert rest.cmc.index.tolist() == scores.cmc.index.tolist()[1:]
     assert scores.means.empty
     assert (scores.cmc[2] == 1).all()  # of two identities
 

@@ -13,6 +13,7 @@ import yaml
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe
 from pipeline import plan, settings, sources
+from pipeline.cost import TIMED
 from pipeline.experiments import Portraits, Scored, Table, experiments
 from pipeline.plan import Evaluation, Plan, Run
 from pipeline.settings import Settings, SettingsError
@@ -63,6 +64,13 @@ def test_every_network_and_recipe_of_params_yaml_can_be_built(network: str, reci
     settings.options(Recipe, current.recipes[recipe].training, recipe)
     described = {**current.recipes[recipe].network, **current.networks[network], "weights": "none"}
     Network(3, settings.options(NetworkOptions, described, network))
+
+
+@pytest.mark.parametrize("recipe", settings.load().recipes)
+def test_every_recipe_can_be_timed(recipe: str) -> None:
+    """Those with a longer warm-up than the epochs that are timed, too."""
+    described = settings.load().recipes[recipe].training
+    assert settings.options(Recipe, {**described, **TIMED}, recipe).epochs == 2
 
 
 def test_paper_recipe_is_the_papers() -> None:

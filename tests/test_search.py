@@ -20,7 +20,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from pipeline import space, trials
 from pipeline.experiments import Search
-from pipeline.search import STATES, _begun
+from pipeline.plan import Run
+from pipeline.search import STATES, _begun, _tested
 from pipeline.settings import RecipeSettings
 from pipeline.storage import SEARCHES, TRAINING, Storage
 from pipeline.trial import Halving
@@ -192,6 +193,22 @@ def test_values_may_be_of_any_type(tmp_path: Path, values: list[Any]) -> None:
     _, best, _ = trials.parallel_coordinates(table, searched).axes[0].lines[2:]
     assert best.get_ydata()[0] in (0, 1)
     assert (tmp_path / "sensitivity.svg").exists()
+
+
+def test_the_best_is_trained_on_all_identities(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asked(Exception):
+        pass
+
+    def configured(run: Any, network: Any, recipe: RecipeSettings) -> None:
+        raise Asked(recipe.hold_out)
+
+    monkeypatch.setattr("pipeline.driver.configured", configured)
+    training = {"height": 64, "width": 32}
+    recipe = RecipeSettings(hold_out=True, training=training)
+    with pytest.raises(Asked, match="False"):
+        _tested(Run("d", "n", "r", 0), {}, recipe, "sigma", 1, {}, Storage(str(tmp_path)))
 
 
 def test_early_stopping_in_a_search_that_goes_on_knows_what_was_reported(tmp_path: Path) -> None:
