@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 from project import EPOCHS, Project, wait_for
 from ray.util import placement_group, placement_group_table
 from servers import free_port, mlflow_server
 
-from pipeline import cluster
+from pipeline import cluster, tracking
 from pipeline.address import OURS
 
 TRAIN = ("synthetic", "stage3", "quick", "0")
@@ -138,6 +139,18 @@ def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
     assert (untrained.folder / "runs" / KEY / "weights.safetensors").exists()
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+
+def test_the_page_of_all_does_without_an_mlflow_that_goes_away(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*arguments: object) -> None:
+        raise MlflowException("no answer\nat all")
+
+    monkeypatch.setattr(tracking, "connect", lambda: None)
+    monkeypatch.setattr(tracking, "_reproduction", gone)
+    assert tracking.reproduction({}, Path("results")) == {}
+    assert capsys.readouterr().err == "MLflow went away (no answer): nothing links to it\n"
 
 
 def test_a_full_disk_is_told_in_one_line(untrained: Project) -> None:
