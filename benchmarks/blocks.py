@@ -7,9 +7,9 @@ contexts 1, 2, 3 from one Gram matrix (ours), from patches that are extracted an
 torch.compile of ours where there is a compiler, and with context 1 alone; CIA; and the whole IA
 block. In float32 and in bfloat16 autocast, in which relations stay in float32.
 
-Each place and precision in a process of its own. Seconds are the median of five after one to warm
-up, all forms in turn within each; a GPU's peak memory beside them. Prints a table and writes
-benchmarks/blocks.json.
+Each place and precision in a process of its own on a CPU; on a GPU each form is a CUDA graph, as in
+a training, and has its peak memory beside it. Seconds are the median of five after one to warm up,
+all forms in turn within each. Prints a table and writes benchmarks/blocks.json, or blocks-gpu.json.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ import multiprocessing
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import pandas as pd
 import torch
-from machine import processor
+from device import GPU, described, recorded, results
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
-from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
+
+if not GPU:
+    from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
 
 PLACES = {"stage 2": (512, 32, 16), "stage 3": (1024, 16, 8)}
 REPEATS = 5
-RESULTS = Path("benchmarks/blocks.json")
 
 
 class SpatialIAByPatches(SpatialIA):
@@ -65,7 +65,7 @@ def forms(channels: int) -> dict[str, nn.Module]:
         "CIA": ChannelIA(channels),
         "IA": IABlock(channels),
     }
-    if torch.cuda.is_available() or shutil.which("g++"):
+    if GPU or shutil.which("g++"):
         found["SIA compiled"] = torch.compile(SpatialIA(channels))  # type: ignore[assignment]
     return found
 
@@ -75,8 +75,6 @@ def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], Non
         with torch.autocast(features.device.type, torch.bfloat16, enabled=autocast):
             found = block(features)
         found.sum().backward()
-        if features.is_cuda:
-            torch.cuda.synchronize()
 
     return run
 
@@ -84,30 +82,38 @@ def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], Non
 def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
+    if GPU:  # as `fit`
+        torch.set_float32_matmul_precision("high" if autocast else "highest")
     channels, height, width = PLACES[place]
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if GPU else "cpu")
     dtype = torch.bfloat16 if autocast else torch.float32
     shape = (batch, channels, height, width)
-    features = torch.randn(shape, device=device, dtype=dtype).requires_grad_()
+    features = torch.randn(shape, device=device, dtype=dtype)
+    features = features.to(memory_format=torch.channels_last).requires_grad_()  # a convolution's
     # A fresh block ends in a BatchNorm of weight 0, through which no gradient passes.
-    steps = {}
+    steps: dict[str, Callable[[], object]] = {}
+    memory = {}
     for name, block in forms(channels).items():
         for module in block.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)
         steps[name] = step(block.to(device), features, autocast)
+        if GPU:
+            steps[name]()
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            steps[name]()
+            memory[name] = torch.cuda.max_memory_allocated() - before
+            steps[name] = recorded(steps[name])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    memory = dict.fromkeys(steps, 0)
     for repeat in range(REPEATS + 1):
         for name, run in steps.items():
-            if features.is_cuda:
-                torch.cuda.reset_peak_memory_stats()
             started = time.perf_counter()
             run()
+            if GPU:
+                torch.cuda.synchronize()
             if repeat:
                 seconds[name].append(time.perf_counter() - started)
-            if features.is_cuda:
-                memory[name] = torch.cuda.max_memory_allocated()
     first = median(seconds["SIA"])
     return [
         {
@@ -115,12 +121,17 @@ def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
             "batch": batch,
             "precision": "bfloat16" if autocast else "float32",
             "form": name,
-            "ms": round(1000 * median(times), 1),
+            "ms": round(1000 * median(times), 2 if GPU else 1),
             "times SIA": round(median(times) / first, 2),
-            **({"GB": round(memory[name] / 1e9, 2)} if features.is_cuda else {}),
+            **({"GB": round(memory[name] / 1e9, 2)} if GPU else {}),
         }
         for name, times in seconds.items()
     ]
+
+
+def alone(*case: Any) -> list[dict[str, Any]]:
+    with multiprocessing.get_context("spawn").Pool(1) as one:
+        return one.apply(measured, case)
 
 
 def main() -> None:
@@ -132,12 +143,10 @@ def main() -> None:
     rows = []
     cases = list(itertools.product(PLACES, batches, (False, True)))
     for case in track(cases, "blocks"):
-        with multiprocessing.get_context("spawn").Pool(1) as alone:
-            rows += alone.apply(measured, case)
+        rows += (measured if GPU else alone)(*case)
     print(pd.DataFrame(rows).to_markdown(index=False))
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
-    machine = f"{device}, {torch.get_num_threads()} threads"
-    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+    found = {"machine": described(), "cases": rows}
+    results("blocks").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

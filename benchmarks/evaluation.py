@@ -9,11 +9,12 @@ in torchreid/metrics/rank_cylib (`python setup.py build_ext --inplace`), which P
 then. At Market-1501's size only, re-ranking, and the plain way of that with whole N x N matrices
 (`by_matrices`, as its authors' code does; at MSMT17's size each of them would take 35 GB).
 
-Every case runs in a process of its own, in turn with the bare matrix product of queries and
-gallery, by the same chunks and with nothing done to it: seconds are the median of three turns (of
-one where it is long), memory the peak above the features. "ranking" is what a way takes beyond the
-product, "times ours" that in parts of our ranking. Prints a table and writes
-benchmarks/evaluation.json.
+Every case runs in turn with the bare matrix product of queries and gallery, by the same chunks and
+with nothing done to it: seconds are the median of three turns (of one where it is long), memory the
+peak above the features. "ranking" is what a way takes beyond the product, "times ours" that in
+parts of our ranking. On a CPU each has a process of its own; on a GPU, where the features are then,
+only the ways of `ianet.retrieval` run. Prints a table and writes benchmarks/evaluation.json, or
+evaluation-gpu.json.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ import multiprocessing
 import resource
 import time
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from machine import processor
+from device import GPU, described, results
 from numpy.typing import NDArray
 from rich.progress import track
 
@@ -46,7 +46,6 @@ SPREAD = 4  # of an identity's images, in parts of that of the identities
 TURNS = 3
 TORCHREID = "torchreid, compiled"
 TORCHREID_QUERIES = 4_000  # at a time
-RESULTS = Path("benchmarks/evaluation.json")
 
 
 class Case(NamedTuple):
@@ -68,7 +67,7 @@ def made(case: Case) -> list[torch.Tensor]:
             for part, own in zip(features.split(4096), ids.split(4096), strict=True):
                 part.mul_(SPREAD).add_(centres[own])  # by parts: the peak is to be the scoring's
         found += [features, ids, torch.randint(CAMERAS, (number,), generator=generator)]
-    return [found[place] for place in (0, 3, 1, 4, 2, 5)]
+    return [found[place].to("cuda" if GPU else "cpu") for place in (0, 3, 1, 4, 2, 5)]
 
 
 def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> None:
@@ -76,6 +75,8 @@ def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> Non
     buffer = query.new_empty(step, len(gallery))
     for rows in query.split(step):
         torch.mm(rows, gallery.T, out=buffer[: len(rows)])
+    if GPU:
+        torch.cuda.synchronize()
 
 
 def ours(*arguments: torch.Tensor) -> float:
@@ -179,10 +180,13 @@ WAYS: dict[str, Callable[..., float]] = {
     "evaluate, re-ranked": reranked,
     "re-ranked by matrices": by_matrices,
 }
+ON_GPU = ("evaluate", "evaluate, re-ranked")
 
 
 def peak() -> int:
-    """Bytes that this process has held at most."""
+    """Bytes that this process has held at most, or the GPU for it."""
+    if GPU:
+        return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -192,6 +196,8 @@ def measured(case: Case) -> dict[str, Any]:
     few = [part[:size] for part, size in zip(arguments, (300, 2_000) * 3, strict=True)]
     WAYS[case.way](*few)  # to warm up
     product(*few)
+    if GPU:
+        torch.cuda.reset_peak_memory_stats()
     before, after, own, bare, found = peak(), 0, [], [], 0.0
     for _ in range(turns):
         started = time.perf_counter()
@@ -203,12 +209,17 @@ def measured(case: Case) -> dict[str, Any]:
         bare.append(time.perf_counter() - started)
     return {
         **case._asdict(),
-        "seconds": round(median(own), 2),
-        "product": round(median(bare), 2),
-        "ranking": round(median(own) - median(bare), 2),
+        "seconds": round(median(own), 3),
+        "product": round(median(bare), 3),
+        "ranking": round(median(own) - median(bare), 3),
         "GB": round((after - before) / 1e9, 2),
         "mAP": round(found, 5),
     }
+
+
+def alone(case: Case) -> dict[str, Any]:
+    with multiprocessing.get_context("spawn").Pool(1) as one:
+        return one.apply(measured, (case,))
 
 
 def main() -> None:
@@ -220,7 +231,9 @@ def main() -> None:
     if unknown := set(sizes) - set(SIZES):
         parser.error(f"{', '.join(unknown)}: choose of {', '.join(SIZES)}")
     ways = [way for way in WAYS if way != TORCHREID or importlib.util.find_spec("rank_cy")]
-    if TORCHREID not in ways:
+    if GPU:
+        ways = list(ON_GPU)
+    elif TORCHREID not in ways:
         print("torchreid's compiled ranking is not on the path: left out")
     cases = [
         Case(size, features, way)
@@ -231,17 +244,15 @@ def main() -> None:
     ]
     rows = []
     for case in track(cases, "scoring"):
-        with multiprocessing.get_context("spawn").Pool(1) as alone:
-            rows.append(alone.apply(measured, (case,)))
+        rows.append((measured if GPU else alone)(case))
     table = pd.DataFrame(rows)
     ranking = table.set_index(["size", "features", "way"])["ranking"]
     times = (ranking / ranking.xs("evaluate", level="way")).reindex(ranking.index)
     table["of the product"] = (table["ranking"] / table["product"]).round(2)
     table["times ours"] = times.round(1).to_numpy()
     print(table.to_markdown(index=False))
-    machine = f"{processor()}, {torch.get_num_threads()} threads"
-    rows = table.to_dict("records")
-    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+    found = {"machine": described(), "cases": table.to_dict("records")}
+    results("evaluation").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,20 +3,22 @@
     python benchmarks/training.py [--batch 32 64] [--steps 4] [--precision float32 bfloat16]
 
 For each network, precision and batch: the bare step, forward, backward and optimizer on one random
-batch that lies on the device; an epoch of `ianet.training.fit`; and, in float32, an epoch of
-torchreid's engine with the same network, from JPEGs of 128x64 in a folder, by its own data manager
-and loader processes. torchreid is no dependency of the project: without it its rows are left out,
+batch that lies on the device, on a GPU as one CUDA graph and as Python launches it; an epoch of
+`ianet.training.fit`; and, in float32, an epoch of torchreid's engine with the same network, from
+JPEGs of 128x64 in a folder, by its own data manager and loader processes. torchreid is no
+dependency of the project: without it its rows are left out,
 
     pip install torchreid==0.2.5 gdown tensorboard opencv-python-headless
 
-brings it. Every case runs in a process of its own, `--steps` steps an epoch (4 on a CPU, 100 on a
-GPU), the median of three epochs after one to warm up; memory is the peak of the process, or of the
-GPU. Prints a table and writes benchmarks/training.json.
+brings it. Every case has `--steps` steps an epoch (4 on a CPU, 40 on a GPU), the median of three
+epochs after one to warm up. On a CPU each runs in a process of its own, and memory is the peak of
+that. Prints a table and writes benchmarks/training.json, or training-gpu.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import multiprocessing
@@ -32,7 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from machine import processor
+from device import GPU, described, recorded, results
 from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
@@ -40,7 +42,9 @@ from torch.nn import functional as F
 
 from ianet.network import Network, NetworkOptions
 from ianet.training import Recipe, fit
-from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
+
+if not GPU:
+    from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "base.": {},
@@ -52,7 +56,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
 HEIGHT, WIDTH = 256, 128
 IDENTITIES = 751
 EPOCHS = 4  # the first warms up
-RESULTS = Path("benchmarks/training.json")
+BARE, LAUNCHED = "bare step", "bare step, launched by Python"
 
 
 class Case(NamedTuple):
@@ -66,21 +70,30 @@ class Case(NamedTuple):
 def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of steps that want nothing but a batch that is there."""
     network.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4, weight_decay=5e-4, fused=True)
+    optimizer = torch.optim.Adam(
+        network.parameters(), lr=3e-4, weight_decay=5e-4, fused=True, capturable=GPU
+    )
     inputs = torch.randn(case.batch, 3, HEIGHT, WIDTH, device=device)
     inputs = inputs.to(memory_format=torch.channels_last)
     labels = torch.randint(IDENTITIES, (case.batch,), device=device)
     mixed = case.precision == "bfloat16"
+    if GPU:  # as `fit`
+        torch.set_float32_matmul_precision("high" if mixed else "highest")
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+            logits, _ = network(inputs)
+            loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+
+    run = recorded(step) if GPU and case.way == BARE else step
     for _ in range(EPOCHS):
         started = time.perf_counter()
         for _ in range(case.steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-                logits, _ = network(inputs)
-                loss = F.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        if device.type == "cuda":
+            run()
+        if GPU:
             torch.cuda.synchronize()
         yield time.perf_counter() - started
 
@@ -88,7 +101,8 @@ def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
 def ours(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of `fit`."""
     number = case.steps * case.batch
-    images = torch.randint(256, (number, HEIGHT, WIDTH, 3), dtype=torch.uint8)
+    shape = (number, HEIGHT, WIDTH, 3)
+    images = torch.randint(256, shape, dtype=torch.uint8, device=device)
     recipe = Recipe(
         height=HEIGHT,
         width=WIDTH,
@@ -158,18 +172,25 @@ def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[fl
             yield time.perf_counter() - started
 
 
-WAYS = {"bare step": bare, "fit": ours, "torchreid": torchreid}
+WAYS = {BARE: bare, LAUNCHED: bare, "fit": ours, "torchreid": torchreid}
 
 
 def measured(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device("cuda" if GPU else "cpu")
+    if GPU:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        torch.set_float32_matmul_precision("highest")
     network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))
+    if case.way in (BARE, "fit"):
+        network.compile_blocks()
     _, *seconds = WAYS[case.way](network, case, device)
     peak = (
         torch.cuda.max_memory_allocated()
-        if device.type == "cuda"
+        if GPU
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     )
     return {
@@ -179,13 +200,18 @@ def measured(case: Case) -> dict[str, Any]:
     }
 
 
+def alone(case: Case) -> dict[str, Any]:
+    # Not a Pool, whose processes may have no children: torchreid's loader has.
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
+        return one.submit(measured, case).result()
+
+
 def main() -> None:
-    gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--batch", type=int, nargs="+", default=[32])
-    parser.add_argument("--steps", type=int, default=100 if gpu else 4)
+    parser.add_argument("--steps", type=int, default=40 if GPU else 4)
     precisions = ["float32", "bfloat16"]
     parser.add_argument("--precision", nargs="+", choices=precisions, default=precisions)
     arguments = parser.parse_args()
@@ -196,23 +222,19 @@ def main() -> None:
         for precision in arguments.precision
         for network in NETWORKS
         for way in WAYS
-        if way != "torchreid" or (there and precision == "float32")
+        if (way != LAUNCHED or GPU) and (way != "torchreid" or (there and precision == "float32"))
     ]
     rows = []
     for case in track(cases, "training"):
-        # Not a Pool, whose processes may have no children: torchreid's loader has.
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            rows.append(alone.submit(measured, case).result())
+        rows.append((measured if GPU else alone)(case))
     table = pd.DataFrame(rows)
     speeds = table.set_index(["batch", "precision", "network", "way"])["images/s"]
-    for level, of in (("way", "bare step"), ("network", "base.")):
+    for level, of in (("way", BARE), ("network", "base.")):
         ratios = (speeds / speeds.xs(of, level=level)).reindex(speeds.index)
         table[f"of {of}"] = ratios.round(3).to_numpy()
     print(table.drop(columns="steps").to_markdown(index=False))
-    device = torch.cuda.get_device_name() if gpu else processor()
-    machine = f"{device}, {torch.get_num_threads()} threads"
-    rows = table.to_dict("records")
-    RESULTS.write_text(json.dumps({"machine": machine, "cases": rows}, indent=2) + "\n")
+    found = {"machine": described(), "cases": table.to_dict("records")}
+    results("training").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

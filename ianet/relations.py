@@ -13,12 +13,13 @@ K = 3 the unscaled dot products of Eq. 1 pass the largest float16.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 Scale = float | str
 """Factor on the dot products of Eq. 1 and 7: a number (1 as printed) or "rsqrt_channels"."""
@@ -158,8 +159,7 @@ def channel_relation(features: Tensor, scale: Scale = 1.0) -> Tensor:
         ValueError: features of another rank, or an unknown scale.
     """
     channels = _at_least_float32(features).flatten(2)  # (B, C, M)
-    scaled = channels * _factor(features, scale)
-    return torch.softmax(scaled @ channels.transpose(1, 2), dim=-1)
+    return torch.softmax(_Gram.apply(channels, factor(features, scale)), dim=-1)
 
 
 def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
@@ -196,7 +196,12 @@ def _at_least_float32(features: Tensor) -> Tensor:
     return features if features.dtype == torch.float64 else features.float()
 
 
-def _factor(features: Tensor, scale: Scale) -> float:
+def factor(features: Tensor, scale: Scale) -> float:
+    """The number that a scale stands for.
+
+    Raises:
+        ValueError: an unknown scale.
+    """
     if scale == "rsqrt_channels":
         return 1 / math.sqrt(features.shape[1])
     if isinstance(scale, str):
@@ -207,8 +212,8 @@ def _factor(features: Tensor, scale: Scale) -> float:
 def _gram(features: Tensor, scale: Scale) -> Tensor:
     """Scaled dot products between all positions, (B, H, W, H, W)."""
     batch, _, height, width = features.shape
-    positions = _at_least_float32(features).flatten(2)  # (B, C, M)
-    gram = (positions * _factor(features, scale)).transpose(1, 2) @ positions
+    positions = _at_least_float32(features).flatten(2).transpose(1, 2)  # (B, M, C)
+    gram = _Gram.apply(positions, factor(features, scale))
     return gram.view(batch, height, width, height, width)
 
 
@@ -229,6 +234,25 @@ def _patch_softmax(gram: Tensor, context: int) -> Tensor:
     return torch.softmax(sums.reshape(batch, height * width, height * width), dim=-1)
 
 
+class _Gram(torch.autograd.Function):
+    """Scaled dot products between all rows X, s X X^T, (B, R, D) to (B, R, R).
+
+    Its gradient is s (dG + dG^T) X. Autograd, which does not know that both factors are X, would
+    multiply by dG and by dG^T one after the other.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, factor: float) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.factor = factor
+        return (rows * factor) @ rows.transpose(1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        return (gradient + gradient.transpose(1, 2)) @ (rows * ctx.factor), None
+
+
 class _DiagonalSum(torch.autograd.Function):
     """Sum over the offsets of a patch along one axis, `first` and `second` moved together.
 
@@ -240,17 +264,26 @@ class _DiagonalSum(torch.autograd.Function):
     def forward(ctx: Any, gram: Tensor, first: int, second: int, offsets: range) -> Tensor:
         ctx.first, ctx.second, ctx.offsets = first, second, offsets
         size = gram.shape[first]
-        total = gram.clone()  # offset 0
+        total = gram if gram.is_cuda else gram.clone()  # offset 0
         for offset in offsets:
             inside = size - abs(offset)  # the positions that do not meet the padding of zeros
-            if offset and inside > 0:
-                to, of = max(0, -offset), max(0, offset)
-                total.narrow(first, to, inside).narrow(second, to, inside).add_(
-                    gram.narrow(first, of, inside).narrow(second, of, inside)
-                )
+            if not offset or inside <= 0:
+                continue
+            to, of = max(0, -offset), max(0, offset)
+            moved = gram.narrow(first, of, inside).narrow(second, of, inside)
+            if gram.is_cuda:  # without writing in place, so that a compiler can fuse all sums
+                total = total + _padded(moved, {first, second}, to, size - inside - to)
+            else:
+                total.narrow(first, to, inside).narrow(second, to, inside).add_(moved)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         opposite = range(-ctx.offsets[-1], 1 - ctx.offsets[0])
         return _DiagonalSum.apply(gradient, ctx.first, ctx.second, opposite), None, None, None
+
+
+def _padded(values: Tensor, axes: Set[int], before: int, after: int) -> Tensor:
+    """With zeros before and after along some axes."""
+    sides = [(before, after) if axis in axes else (0, 0) for axis in range(values.dim())]
+    return F.pad(values, [size for side in reversed(sides) for size in side])

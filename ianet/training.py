@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -51,6 +53,8 @@ class Recipe:
             "synchronised", of the whole batch, which torch does on GPUs only.
         precision: "float32", "bfloat16" for mixed precision, or "auto": mixed where the device
             multiplies bfloat16 in hardware.
+        cuda_graph: on one GPU, launch a step's kernels as one graph. False for a block that
+            waits for the device, as by `.item()` or a boolean mask, which no graph can.
     """
 
     height: int
@@ -71,6 +75,7 @@ class Recipe:
     label_smoothing: float = 0.0
     batch_norm: Literal["worker", "synchronised"] = "worker"
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
         for name in ("height", "width", "epochs", "batch", "lr"):
@@ -214,7 +219,8 @@ def fit(
 
     Raises:
         ValueError: batches too small to share among the workers, fewer identities than one of
-            `identity_batches` needs, or BatchNorm to be synchronised without GPUs.
+            `identity_batches` needs, BatchNorm to be synchronised without GPUs, or a block of
+            which no CUDA graph can be made.
     """
     workers = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if distributed.is_initialized() else 0
@@ -248,6 +254,10 @@ def fit(
     model = DistributedDataParallel(network) if workers > 1 else network
 
     mixed = _mixed(recipe, device)
+    step: Callable[[Tensor, Tensor, Tensor], Tensor]
+    step = partial(_step, model, recipe=recipe, mixed=mixed, workers=workers)
+    if recipe.cuda_graph and device.type == "cuda" and workers == 1:
+        step = _Graphs(step, list(network.parameters()))
     images = _on_device(images, device)
     identities = labels.cpu().numpy()
     labels = labels.to(device)
@@ -268,32 +278,10 @@ def fit(
         for rows in order:
             mine = np.array_split(np.arange(len(rows)), workers)[rank]
             inputs = _augmented(images, rows, mine, recipe, generator, device)
-            whole = labels[_sent(rows, device)]
-            own = _sent(mine, device)
-            wanted = whole[own]
-            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
-                logits, embeddings = model(inputs)
-                cross_entropy = F.cross_entropy(
-                    logits.float(),
-                    wanted,
-                    label_smoothing=recipe.label_smoothing,
-                    reduction="sum",
-                )
-                triplet = torch.zeros((), device=device)
-                if recipe.triplet_margin:
-                    embeddings = embeddings.float()
-                    if workers > 1:
-                        embeddings = _gathered(embeddings, own, len(rows))
-                    triplet = batch_hard_triplet(embeddings, whole, recipe.triplet_margin).sum()
-            loss = cross_entropy + triplet
             optimizer.zero_grad()
-            # DDP averages over the workers, whose shares may differ by one image.
-            (loss * (workers / len(rows))).backward()
+            totals += step(inputs, labels[_sent(rows, device)], _sent(mine, device))
             optimizer.step()
             scheduler.step()
-            right = (logits.argmax(1) == wanted).sum()
-            # Every worker has the triplet loss of the whole batch.
-            totals += torch.stack([cross_entropy.detach(), triplet.detach() / workers, right])
             done += len(rows)
             if on_batch is not None:
                 on_batch(epoch, done / seen)
@@ -317,6 +305,113 @@ def fit(
                 "scheduler": scheduler.state_dict(),
             },
         )
+
+
+def _step(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    own: Tensor,
+    *,
+    recipe: Recipe,
+    mixed: bool,
+    workers: int,
+) -> Tensor:
+    """Forward and backward of a worker's share of a batch.
+
+    Args:
+        model: whose parameters get gradients.
+        inputs: (len(own), 3, H, W), the share.
+        labels: (B,), of the whole batch.
+        own: (len(own),), the share's places in it.
+
+    Returns:
+        (3,), sums over the share: cross entropy, triplet loss, right answers.
+    """
+    wanted = labels[own]
+    with _tensor_cores(inputs.device, mixed):
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
+            logits, embeddings = model(inputs)
+            cross_entropy = F.cross_entropy(
+                logits.float(), wanted, label_smoothing=recipe.label_smoothing, reduction="sum"
+            )
+            triplet = torch.zeros((), device=inputs.device)
+            if recipe.triplet_margin:
+                embeddings = embeddings.float()
+                if workers > 1:
+                    embeddings = _gathered(embeddings, own, len(labels))
+                triplet = batch_hard_triplet(embeddings, labels, recipe.triplet_margin).sum()
+        # DDP averages over the workers, whose shares may differ by one image.
+        ((cross_entropy + triplet) * (workers / len(labels))).backward()
+    right = (logits.argmax(1) == wanted).sum()
+    # Every worker has the triplet loss of the whole batch.
+    return torch.stack([cross_entropy.detach(), triplet.detach() / workers, right])
+
+
+@contextmanager
+def _tensor_cores(device: torch.device, mixed: bool) -> Iterator[None]:
+    """In mixed precision on a GPU, what stays in float32, the products of relations, is multiplied
+    as TF32, several times as fast: features in bfloat16 are exact in it, and what they become is
+    rounded to bfloat16 afterwards, which keeps fewer digits.
+    """
+    before = torch.get_float32_matmul_precision()
+    if mixed and device.type == "cuda":
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Graphs:
+    """A step as one CUDA graph for each size of batch, of which an epoch has two at most.
+
+    A step is some two thousand kernels, which Python launches more slowly than a GPU runs those
+    of a small batch. The first batch of a size runs as it is, by which libraries set themselves
+    up; the second is recorded, and it and all others replay that.
+    """
+
+    def __init__(
+        self, step: Callable[[Tensor, Tensor, Tensor], Tensor], parameters: list[nn.Parameter]
+    ) -> None:
+        self.step, self.parameters = step, parameters
+        self.pool = torch.cuda.graph_pool_handle()  # one graph runs at a time: they share memory
+        self.seen: set[int] = set()
+        self.replays: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
+
+    def __call__(self, inputs: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+        size = len(inputs)
+        if size not in self.seen:
+            self.seen.add(size)
+            return self.step(inputs, labels, own)
+        if size not in self.replays:
+            self.replays[size] = self._recorded(inputs, labels, own)
+        return self.replays[size](inputs, labels, own)
+
+    def _recorded(self, *example: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        graph = torch.cuda.CUDAGraph()
+        read = [given.clone() for given in example]
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                sums = self.step(*read)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise ValueError(
+                f"no CUDA graph can be made of a step ({str(error).splitlines()[0]}): set "
+                "cuda_graph: false in the recipe, or change the block that waits for the device"
+            ) from error
+        gradients = [parameter.grad for parameter in self.parameters]
+
+        def replay(*given: Tensor) -> Tensor:
+            for to, value in zip(read, given, strict=True):
+                to.copy_(value)
+            graph.replay()
+            for parameter, gradient in zip(self.parameters, gradients, strict=True):
+                parameter.grad = gradient
+            return sums
+
+        return replay
 
 
 def _mixed(recipe: Recipe, device: torch.device) -> bool:

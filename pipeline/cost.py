@@ -46,6 +46,7 @@ def speed(network: Network, recipe: Recipe, device: torch.device) -> tuple[float
     shape = (number, recipe.height, recipe.width, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.arange(number) % IDENTITIES
+    network.compile_blocks()  # as trainings do
     *_, last = fit(network, images, labels, recipe, seed=0, device=device)
     extract(network, images, device=device).cpu()
     started = time.perf_counter()

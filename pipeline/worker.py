@@ -42,6 +42,7 @@ def train_on_worker(config: dict[str, Any]) -> None:
     labels = labels_of(table.person[mask].to_numpy())
     torch.manual_seed(config["seed"])
     network = Network(int(labels.max()) + 1, NetworkOptions(**config["network"]))
+    network.compile_blocks()
     history: list[dict[str, float]] = []
     state = None
     checkpoint = ray.train.get_checkpoint()
@@ -74,7 +75,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     ):
         report = {name: getattr(epoch, name) for name in REPORT}
         if first and config["score"]:
-            scores = scored(network, prepared, size, part, device).summary()
+            with torch.compiler.set_stance("force_eager"):  # as it is evaluated afterwards
+                scores = scored(network, prepared, size, part, device).summary()
             report |= {name: value for name, value in scores.items() if value is not None}
         history.append(report)
         if not first:

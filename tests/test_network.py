@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import save_file
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from ianet import backbones
@@ -74,6 +78,7 @@ def torchvisions(name: str) -> torch.nn.Module:
 def test_backbone_computes_what_torchvision_does_up_to_the_last_stride(
     name: str, end: str, tmp_path: Path
 ) -> None:
+    torch.manual_seed(0)  # others can make a variance that is almost 0
     model = torchvisions(name)
     images = torch.randn(2, 3, 64, 64)
     for module in model.modules():
@@ -229,6 +234,25 @@ def test_googlenet_sees_the_same_input_when_loaded(tmp_path: Path) -> None:
 def test_wrong_options(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         network(**{"after": {"stage2": {}}, **options})
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
+def test_blocks_are_compiled_once_for_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, compiled = network("stage2"), network("stage2")
+    compiled.load_state_dict(plain.state_dict())
+    counter = CompileCounterWithBackend("aot_eager")
+    compile_with = partialmethod(nn.Module.compile, backend=counter)
+    monkeypatch.setattr(nn.Module, "compile", compile_with)
+    compiled.compile_blocks()
+    assert not compiled.compiled  # without a GPU
+    with monkeypatch.context() as machine:
+        machine.setattr(torch.cuda, "is_available", lambda: True)
+        machine.setattr(shutil, "which", lambda name: name)
+        compiled.compile_blocks()
+    for images in (3, 4, 3, 5):
+        inputs = torch.randn(images, 3, 64, 32)
+        torch.testing.assert_close(compiled(inputs)[0], plain(inputs)[0])
+    assert counter.frame_count == 1
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ianet import relations
 from ianet.relations import Scale
@@ -22,6 +23,8 @@ CACHE_BYTES = 2**22
 """On a CPU, SIA goes through as many images at once as have relation maps of this size, not
 through the whole batch: a map that stays in the cache is not read from memory for each of the
 dozen operations on it."""
+ATTENTION_POSITIONS = 256
+"""Up to so many, CIA in bfloat16 on a GPU is attention: there is no fast kernel for larger ones."""
 
 
 class _Residual(nn.Module):
@@ -40,7 +43,7 @@ class _Residual(nn.Module):
         return self.norm(self.aggregate(features)).to(features.dtype)
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.residual(features) + features
+        return features + self.residual(features)  # in this order it lies in memory as they do
 
 
 class SpatialIA(_Residual):
@@ -134,8 +137,8 @@ class SpatialIA(_Residual):
     def _gathered(self, features: Tensor) -> Tensor:
         relation = self.relation(features)
         with torch.autocast(features.device.type, enabled=False):
-            gathered = features.flatten(2).to(relation.dtype) @ relation.transpose(1, 2)
-        return gathered.view_as(features)
+            gathered = relation @ features.flatten(2).to(relation.dtype).transpose(1, 2)
+        return _as_map(gathered, features)
 
 
 class ChannelIA(_Residual):
@@ -162,10 +165,29 @@ class ChannelIA(_Residual):
 
     def aggregate(self, features: Tensor) -> Tensor:
         """E^C = C F (Eq. 8), (B, C, H, W)."""
+        few = features.shape[2] * features.shape[3] <= ATTENTION_POSITIONS
+        if few and features.is_cuda and features.dtype == torch.bfloat16:
+            return self._attended(features)
         relation = self.relation(features)
         with torch.autocast(features.device.type, enabled=False):
-            gathered = relation @ features.flatten(2).to(relation.dtype)
-        return gathered.view_as(features)
+            positions = features.flatten(2).to(relation.dtype).transpose(1, 2)
+            gathered = positions @ relation.transpose(1, 2)
+        return _as_map(gathered, features)
+
+    def _attended(self, features: Tensor) -> Tensor:
+        """The same as attention, with a channel map as query, key and value: no relation is ever
+        in memory. Its softmax is in float32, its weights are rounded to bfloat16.
+        """
+        maps = features.flatten(2).contiguous()[:, None]  # (B, 1 head, C, M)
+        scale = relations.factor(features, self.scale)
+        return F.scaled_dot_product_attention(maps, maps, maps, scale=scale)[:, 0].view_as(features)
+
+
+def _as_map(gathered: Tensor, features: Tensor) -> Tensor:
+    """What positions gathered, (B, M, C), as (B, C, H, W): channels last in memory, as
+    convolutions are fastest, and as the features are to which it is added.
+    """
+    return gathered.transpose(1, 2).view_as(features)
 
 
 class IABlock(nn.Module):
@@ -208,7 +230,7 @@ class IABlock(nn.Module):
         if self.cia is None:
             return self.sia(features)
         if self.arrangement == "parallel":
-            return self.sia.residual(features) + self.cia.residual(features) + features
+            return features + (self.sia.residual(features) + self.cia.residual(features))
         if self.arrangement == "sia-cia":
             return self.cia(self.sia(features))
         return self.sia(self.cia(features))
