@@ -72,7 +72,6 @@ class Network(nn.Module):
         super().__init__()
         self.identities = identities
         self.options = options
-        self.compiled = False  # see `compile_blocks`
         if options.position not in ("stage", "block"):
             raise ValueError(f"position is {options.position!r}: choose one of stage, block")
         unknown = set(options.after) - set(backbones.STAGES)
@@ -110,14 +109,14 @@ class Network(nn.Module):
 
     def compile_blocks(self) -> None:
         """Have torch compile the inserted blocks when they are first called, where there is a GPU
-        and a C compiler. A block is dozens of short operations on large maps, which become few;
-        residual blocks gain less than it takes to compile them.
+        and a C compiler: once for each size of batch, of which an epoch has two at most. A block
+        is dozens of short operations on large maps, which become few; residual blocks gain less
+        than it takes to compile them.
         """
         if torch.cuda.is_available() and any(map(shutil.which, ("cc", "gcc", "clang"))):
-            self.compiled = True
             for blocks in self.blocks.children():
                 for block in blocks.children():
-                    block.compile()
+                    block.compile(dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         for _, features in self.intermediates(images):  # noqa: B007 - the last one is wanted
@@ -140,8 +139,6 @@ class Network(nn.Module):
                 features = residual_block(features)
                 yield f"stages.{stage}.{place}", features
                 if place in inserted:
-                    if self.compiled:  # once, for batches of any size
-                        torch._dynamo.maybe_mark_dynamic(features, 0)
                     features = inserted[place](features)
                     yield f"blocks.{stage}.{place}", features
 

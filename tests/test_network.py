@@ -237,22 +237,23 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
-def test_blocks_are_compiled_once_for_batches_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_are_compiled_for_each_size_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = network("stage2"), network("stage2")
     compiled.load_state_dict(plain.state_dict())
     counter = CompileCounterWithBackend("aot_eager")
     compile_with = partialmethod(nn.Module.compile, backend=counter)
     monkeypatch.setattr(nn.Module, "compile", compile_with)
     compiled.compile_blocks()
-    assert not compiled.compiled  # without a GPU
+    compiled(torch.randn(3, 3, 64, 32))
+    assert counter.frame_count == 0  # without a GPU
     with monkeypatch.context() as machine:
         machine.setattr(torch.cuda, "is_available", lambda: True)
         machine.setattr(shutil, "which", lambda name: name)
         compiled.compile_blocks()
-    for images in (3, 4, 3, 5):
+    for images in (3, 4, 3, 4):
         inputs = torch.randn(images, 3, 64, 32)
         torch.testing.assert_close(compiled(inputs)[0], plain(inputs)[0])
-    assert counter.frame_count == 1
+    assert counter.frame_count == 2
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:
