@@ -66,7 +66,7 @@ def forms(channels: int) -> dict[str, nn.Module]:
         "IA": IABlock(channels),
     }
     if GPU or shutil.which("g++"):
-        found["SIA compiled"] = torch.compile(SpatialIA(channels))  # type: ignore[assignment]
+        found["SIA compiled"] = torch.compile(SpatialIA(channels), dynamic=False)  # type: ignore[assignment]
     return found
 
 
@@ -81,6 +81,7 @@ def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], Non
 
 def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
     torch.manual_seed(0)
+    torch.compiler.reset()
     torch.set_flush_denormal(True)
     if GPU:  # as `fit`
         torch.set_float32_matmul_precision("high" if autocast else "highest")

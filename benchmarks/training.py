@@ -12,7 +12,8 @@ dependency of the project: without it its rows are left out,
 
 brings it. Every case has `--steps` steps an epoch (4 on a CPU, 40 on a GPU), the median of three
 epochs after one to warm up. On a CPU each runs in a process of its own, and memory is the peak of
-that. Prints a table and writes benchmarks/training.json, or training-gpu.json.
+that; on a GPU, of what torch took there. Prints a table and writes benchmarks/training.json, or
+training-gpu.json.
 """
 
 from __future__ import annotations
@@ -182,6 +183,7 @@ def measured(case: Case) -> dict[str, Any]:
     if GPU:
         gc.collect()
         torch.cuda.empty_cache()
+        torch.compiler.reset()
         torch.cuda.reset_peak_memory_stats()
         torch.set_float32_matmul_precision("highest")
     network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -113,7 +114,9 @@ class Network(nn.Module):
         is dozens of short operations on large maps, which become few; residual blocks gain less
         than it takes to compile them.
         """
-        if torch.cuda.is_available() and any(map(shutil.which, ("cc", "gcc", "clang"))):
+        # Triton's own search; without one it would fail.
+        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+        if torch.cuda.is_available() and compiler:
             for blocks in self.blocks.children():
                 for block in blocks.children():
                     block.compile(dynamic=False)

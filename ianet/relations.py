@@ -264,14 +264,17 @@ class _DiagonalSum(torch.autograd.Function):
     def forward(ctx: Any, gram: Tensor, first: int, second: int, offsets: range) -> Tensor:
         ctx.first, ctx.second, ctx.offsets = first, second, offsets
         size = gram.shape[first]
-        total = gram if gram.is_cuda else gram.clone()  # offset 0
+        # Compiled, in one kernel with all that follows; else in place, as padded slices write
+        # a whole map of zeros each.
+        fused = torch.compiler.is_compiling()
+        total = gram if fused else gram.clone()  # offset 0
         for offset in offsets:
             inside = size - abs(offset)  # the positions that do not meet the padding of zeros
             if not offset or inside <= 0:
                 continue
             to, of = max(0, -offset), max(0, offset)
             moved = gram.narrow(first, of, inside).narrow(second, of, inside)
-            if gram.is_cuda:  # without writing in place, so that a compiler can fuse all sums
+            if fused:
                 total = total + _padded(moved, {first, second}, to, size - inside - to)
             else:
                 total.narrow(first, to, inside).narrow(second, to, inside).add_(moved)

@@ -53,8 +53,10 @@ class Recipe:
             "synchronised", of the whole batch, which torch does on GPUs only.
         precision: "float32", "bfloat16" for mixed precision, or "auto": mixed where the device
             multiplies bfloat16 in hardware.
-        cuda_graph: on one GPU, launch a step's kernels as one graph. False for a block that
-            waits for the device, as by `.item()` or a boolean mask, which no graph can.
+        cuda_graph: on one GPU, launch a step's kernels as one graph, see `_Graphs`. False for a
+            block that waits for the device, as by `.item()` or a boolean mask, or that computes
+            something else at each step by Python: a graph can do neither. It takes the memory of
+            a step twice.
     """
 
     height: int
@@ -215,7 +217,8 @@ def fit(
         on_batch: told (epoch, fraction of it that is done) after every batch, for a display.
 
     Yields:
-        A report for each epoch that remains.
+        A report for each epoch that remains. Between them the network may be used, in any mode,
+        but not moved: a CUDA graph finds its weights where they were.
 
     Raises:
         ValueError: batches too small to share among the workers, fewer identities than one of
@@ -257,7 +260,7 @@ def fit(
     step: Callable[[Tensor, Tensor, Tensor], Tensor]
     step = partial(_step, model, recipe=recipe, mixed=mixed, workers=workers)
     if recipe.cuda_graph and device.type == "cuda" and workers == 1:
-        step = _Graphs(step, list(network.parameters()))
+        step = _Graphs(step, list(network.parameters()), device)
     images = _on_device(images, device)
     identities = labels.cpu().numpy()
     labels = labels.to(device)
@@ -352,7 +355,7 @@ def _step(
 def _tensor_cores(device: torch.device, mixed: bool) -> Iterator[None]:
     """In mixed precision on a GPU, what stays in float32, the products of relations, is multiplied
     as TF32, several times as fast: features in bfloat16 are exact in it, and what they become is
-    rounded to bfloat16 afterwards, which keeps fewer digits.
+    rounded to bfloat16 in the end, which keeps fewer digits.
     """
     before = torch.get_float32_matmul_precision()
     if mixed and device.type == "cuda":
@@ -372,27 +375,32 @@ class _Graphs:
     """
 
     def __init__(
-        self, step: Callable[[Tensor, Tensor, Tensor], Tensor], parameters: list[nn.Parameter]
+        self,
+        step: Callable[[Tensor, Tensor, Tensor], Tensor],
+        parameters: list[nn.Parameter],
+        device: torch.device,
     ) -> None:
-        self.step, self.parameters = step, parameters
+        self.step, self.parameters, self.device = step, parameters, device
+        self.stream = torch.cuda.Stream(device)  # torch's own is on whichever device came first
         self.pool = torch.cuda.graph_pool_handle()  # one graph runs at a time: they share memory
         self.seen: set[int] = set()
         self.replays: dict[int, Callable[[Tensor, Tensor, Tensor], Tensor]] = {}
 
     def __call__(self, inputs: Tensor, labels: Tensor, own: Tensor) -> Tensor:
         size = len(inputs)
-        if size not in self.seen:
-            self.seen.add(size)
-            return self.step(inputs, labels, own)
-        if size not in self.replays:
-            self.replays[size] = self._recorded(inputs, labels, own)
-        return self.replays[size](inputs, labels, own)
+        with torch.cuda.device(self.device):
+            if size not in self.seen:
+                self.seen.add(size)
+                return self.step(inputs, labels, own)
+            if size not in self.replays:
+                self.replays[size] = self._recorded(inputs, labels, own)
+            return self.replays[size](inputs, labels, own)
 
     def _recorded(self, *example: Tensor) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         graph = torch.cuda.CUDAGraph()
         read = [given.clone() for given in example]
         try:
-            with torch.cuda.graph(graph, pool=self.pool):
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
                 sums = self.step(*read)
         except torch.OutOfMemoryError:
             raise

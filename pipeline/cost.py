@@ -46,11 +46,13 @@ def speed(network: Network, recipe: Recipe, device: torch.device) -> tuple[float
     shape = (number, recipe.height, recipe.width, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.arange(number) % IDENTITIES
+    torch.compiler.reset()  # it compiles a code for a few networks in a process, not for all
     network.compile_blocks()  # as trainings do
     *_, last = fit(network, images, labels, recipe, seed=0, device=device)
-    extract(network, images, device=device).cpu()
-    started = time.perf_counter()
-    extract(network, images, device=device).cpu()
+    with torch.compiler.set_stance("force_eager"):  # as evaluations do
+        extract(network, images, device=device).cpu()
+        started = time.perf_counter()
+        extract(network, images, device=device).cpu()
     return last.images_per_second, number / (time.perf_counter() - started)
 
 

@@ -42,7 +42,8 @@ def train_on_worker(config: dict[str, Any]) -> None:
     labels = labels_of(table.person[mask].to_numpy())
     torch.manual_seed(config["seed"])
     network = Network(int(labels.max()) + 1, NetworkOptions(**config["network"]))
-    network.compile_blocks()
+    if ray.train.get_context().get_world_size() == 1:  # as measured: several were not tried
+        network.compile_blocks()
     history: list[dict[str, float]] = []
     state = None
     checkpoint = ray.train.get_checkpoint()

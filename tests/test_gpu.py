@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is 
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 RECIPE = Recipe(height=64, width=32, epochs=2, batch=16, lr=1e-4, weight_decay=5e-4)
-IMAGES = 100  # six batches of 15 and four of 16, or 14 and 15: both sizes are recorded and replayed
+IMAGES = 100  # two batches of 15 and five of 14 an epoch: both sizes are recorded and replayed
 IA = {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}}
 
 
@@ -55,6 +55,10 @@ def trained(trains: nn.Module, device: torch.device = GPU, **changes: Any) -> li
     return list(fit(trains, *data(), recipe, seed=1, device=device))
 
 
+def parameters(of: nn.Module) -> Tensor:
+    return torch.cat([each.detach().double().flatten().cpu() for each in of.parameters()])
+
+
 def weights(trains: nn.Module) -> Tensor:
     return torch.cat([value.double().flatten().cpu() for value in trains.state_dict().values()])
 
@@ -70,12 +74,17 @@ def test_graphs_are_the_plain_steps(precision: str, added: dict[str, Any]) -> No
         assert one.loss == pytest.approx(other.loss, rel=1e-3)
         assert one.triplet == pytest.approx(other.triplet, rel=1e-3)
         assert one.accuracy == pytest.approx(other.accuracy, abs=0.03)
-    torch.testing.assert_close(weights(graphs), weights(plain), rtol=1e-2, atol=1e-3)
+    before, one, other = (parameters(each) for each in (network(), graphs, plain))
+    assert (one - other).norm() < 0.05 * (other - before).norm()
 
 
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")  # the compiler's own
 def test_compiled_blocks_train_as_they_do_plain() -> None:
     compiled, plain = network(), network()
+    for each in (compiled, plain):
+        for module in each.blocks.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.ones_(module.weight)  # or a block is the identity
     compiled.compile_blocks()
     assert all(block._compiled_call_impl for block in compiled.blocks["stage2"].children())
     found, expected = (trained(each, precision="bfloat16") for each in (compiled, plain))
@@ -137,7 +146,8 @@ def test_going_on_from_a_checkpoint(tmp_path: Path) -> None:
     rest = list(fit(resumed, *data(), RECIPE, seed=1, device=GPU, state=state))
     assert [epoch.epoch for epoch in rest] == [2]
     assert rest[-1].loss == pytest.approx(last.loss, rel=1e-3)
-    torch.testing.assert_close(weights(resumed), weights(whole), rtol=1e-2, atol=1e-3)
+    before, one, other = (parameters(each) for each in (network(), resumed, whole))
+    assert (one - other).norm() < 0.05 * (other - before).norm()
 
 
 def test_images_that_the_gpu_has_no_room_for(monkeypatch: pytest.MonkeyPatch) -> None:

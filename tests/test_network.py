@@ -239,20 +239,30 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
 def test_blocks_are_compiled_for_each_size_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = network("stage2"), network("stage2")
+    for module in plain.blocks.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)  # or a block is the identity
     compiled.load_state_dict(plain.state_dict())
     counter = CompileCounterWithBackend("aot_eager")
     compile_with = partialmethod(nn.Module.compile, backend=counter)
     monkeypatch.setattr(nn.Module, "compile", compile_with)
-    compiled.compile_blocks()
-    compiled(torch.randn(3, 3, 64, 32))
-    assert counter.frame_count == 0  # without a GPU
-    with monkeypatch.context() as machine:
-        machine.setattr(torch.cuda, "is_available", lambda: True)
-        machine.setattr(shutil, "which", lambda name: name)
-        compiled.compile_blocks()
+    monkeypatch.delenv("CC", raising=False)
+    for gpu, found in ((False, "gcc"), (True, None), (True, "gcc")):
+        compiled(torch.randn(3, 3, 64, 32))
+        assert counter.frame_count == 0  # without a GPU or a compiler
+        with monkeypatch.context() as machine:
+            machine.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
+            machine.setattr(shutil, "which", lambda name, found=found: found)
+            compiled.compile_blocks()
     for images in (3, 4, 3, 4):
         inputs = torch.randn(images, 3, 64, 32)
-        torch.testing.assert_close(compiled(inputs)[0], plain(inputs)[0])
+        found, expected = (each(inputs)[0] for each in (compiled, plain))
+        torch.testing.assert_close(found, expected)
+        gradients = [
+            torch.autograd.grad(logits.square().sum(), each.stem.parameters())
+            for logits, each in ((found, compiled), (expected, plain))
+        ]
+        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
     assert counter.frame_count == 2
 
 
