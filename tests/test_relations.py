@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
+from ianet.relations import Scale
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "relations.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDEN.files})
@@ -181,9 +182,10 @@ def test_arrangements_by_their_definitions() -> None:
 
 @pytest.mark.parametrize("normalization", ["softmax", "renormalized"])
 @pytest.mark.parametrize("arrangement", ["sia-cia", "parallel"])
-def test_gradcheck(arrangement: str, normalization: str) -> None:
+@pytest.mark.parametrize("scale", [1.0, "rsqrt_channels"])
+def test_gradcheck(arrangement: str, normalization: str, scale: Scale) -> None:
     options = {"contexts": (1, 2, 3, 4), "sigma": (1, 2), "normalization": normalization}
-    block = awake(IABlock(3, arrangement=arrangement, **options))
+    block = awake(IABlock(3, arrangement=arrangement, scale=scale, **options))
     features = torch.randn(2, 3, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, features)
 
