@@ -1,19 +1,15 @@
 """torchvision's networks as a stem and four named stages, with last stride 1 (Section 3.4).
 
 Every stage is a sequence of residual blocks, in GoogLeNet of inception modules. "stage1" has
-1/4 of the input's resolution, "stage2" 1/8, "stage3" and "stage4" 1/16: the last down-sampling
+1/4 of the input's resolution, "stage2" 1/8, "stage3" and "stage4" 1/16. The last down-sampling
 is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from urllib.error import URLError
 
@@ -22,41 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ianet.images import DEVIATION, MEAN
-
-COMPILER = "torch._dynamo"
-
-
-@contextmanager
-def _compiler_later() -> Iterator[None]:
-    """Let what is imported here have the functions of torch's compiler without importing that:
-    each does so when it is first called. The compiler is most of what `import torchvision` takes,
-    for one function that says whether a device can compile.
-    """
-    if COMPILER in sys.modules:
-        yield
-        return
-    package, utils = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
-
-    def later(name: str) -> Callable[..., Any]:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *arguments: getattr(import_module(utils.__name__), name)(*arguments)
-
-    package.__path__ = []
-    utils.__getattr__ = later  # type: ignore[method-assign]
-    stand_ins = {package.__name__: package, utils.__name__: utils}
-    sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name in stand_ins:
-            del sys.modules[name]
-
-
-with _compiler_later():
-    from torchvision import models
-
-STAGES = ("stage1", "stage2", "stage3", "stage4")
+from ianet.options import STAGES, refuse_unknown
 
 
 @dataclass(frozen=True)
@@ -66,7 +28,7 @@ class Backbone:
     Attributes:
         stem: (B, 3, H, W) to the input of the first stage.
         stages: name to the residual blocks (or inception modules) of a stage, in order.
-        channels: stage name to the channels that each of them gives.
+        channels: stage name to the output channels of each of these blocks.
     """
 
     stem: nn.Sequential
@@ -75,27 +37,30 @@ class Backbone:
 
 
 def build(name: str, weights: str = "none") -> Backbone:
-    """A backbone with its initial weights.
+    """Return a backbone with its initial weights.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `ianet.options.BACKBONES`.
         weights: "none" (random), "imagenet" (torchvision's download), or the path of a
-            safetensors or state-dict file under torchvision's key names; a classifier in it
-            is not needed.
+            safetensors or state-dict file under torchvision's key names, with or without a
+            classifier.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit the network.
         FileNotFoundError: no such file.
-        ConnectionError: "imagenet" where there is no network.
+        ConnectionError: "imagenet" without a connection to the internet.
     """
-    if name not in NAMES:
-        raise ValueError(f"backbone is {name!r}: choose one of {', '.join(NAMES)}")
+    # torchvision imports torch's compiler, which takes 2 s. Code that only plans a network or
+    # computes with features does not pay for the compiler.
+    from torchvision import models
+
+    refuse_unknown("backbone", name, CONVERSIONS)
     # Spelt out, as torchvision warns that the default of GoogLeNet's first weights will change.
-    own = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    model = models.get_model(name, weights=None, **own)
+    options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    model = models.get_model(name, weights=None, **options)
     if weights != "none":
         _load(model, name, weights)
-    return NAMES[name](model)
+    return CONVERSIONS[name](model)
 
 
 def _resnet(model: Any) -> Backbone:
@@ -123,7 +88,7 @@ def _mobilenet_v2(model: Any) -> Backbone:
 
 
 class _HalfMeanHalfDeviation(nn.Module):
-    """Images without ImageNet's mean and deviation to the same with 0.5 for both, in [-1, 1]."""
+    """Convert images normalised by ImageNet's mean and deviation to images in [-1, 1]."""
 
     mean: Tensor
     deviation: Tensor
@@ -131,7 +96,7 @@ class _HalfMeanHalfDeviation(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         for name, values in (("mean", MEAN), ("deviation", DEVIATION)):
-            # Constants: they follow the module to a device, but are no weights of it.
+            # Constants follow the module to a device, but are none of its weights.
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -139,13 +104,13 @@ class _HalfMeanHalfDeviation(nn.Module):
 
 
 def _googlenet(model: Any) -> Backbone:
-    # The ImageNet weights come from TensorFlow and expect values in [-1, 1]. torchvision turns
-    # its `transform_input` on with them, and off without; here it always happens, so that a
-    # trained network, which is built without them, is loaded with the input it was trained on.
-    # A file of weights is taken to expect the same.
+    # The ImageNet weights come from TensorFlow and expect values in [-1, 1]. torchvision converts
+    # the input (`transform_input`) only for a network built with these weights. Here the input is
+    # always converted: a trained network is loaded without the ImageNet weights, and must see the
+    # input of its training. Files of weights are assumed to expect the same input.
     stem = nn.Sequential(_HalfMeanHalfDeviation(), model.conv1, model.maxpool1)
-    # Stages by resolution; stage 1 has no inception module yet, its places are after the two
-    # convolutions. The last down-sampling, maxpool4 before 5a, is left out.
+    # Stages by resolution. Stage 1 has two convolutions instead of inception modules. The last
+    # down-sampling, maxpool4 before 5a, is left out.
     stages: dict[str, list[nn.Module]] = {
         "stage1": [model.conv2, model.conv3],
         "stage2": [nn.Sequential(model.maxpool2, model.inception3a), model.inception3b],
@@ -167,7 +132,7 @@ def _googlenet(model: Any) -> Backbone:
     return Backbone(stem, stages, channels)
 
 
-NAMES: dict[str, Callable[..., Backbone]] = {
+CONVERSIONS: dict[str, Callable[[Any], Backbone]] = {
     "resnet18": _resnet,
     "resnet34": _resnet,
     "resnet50": _resnet,
@@ -175,37 +140,40 @@ NAMES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": _mobilenet_v2,
     "googlenet": _googlenet,
 }
+"""Name to the function that takes torchvision's network apart."""
 
 
 def _load(model: nn.Module, name: str, weights: str) -> None:
     state = _download(name) if weights == "imagenet" else _read(Path(weights))
     state = {key: value for key, value in state.items() if not key.startswith(_CLASSIFIERS)}
-    wanted = {
+    expected = {
         key: value for key, value in model.state_dict().items() if not key.startswith(_CLASSIFIERS)
     }
-    # Files from before PyTorch 0.4.1 do not count their batches.
+    # Files written before PyTorch 0.4.1 have no `num_batches_tracked`.
     wrong = [
         key
-        for key, value in wanted.items()
+        for key, value in expected.items()
         if not key.endswith("num_batches_tracked")
         and (key not in state or state[key].shape != value.shape)
     ]
     if wrong:
         raise ValueError(
-            f"the weights {weights} do not fit {name}: {len(wrong)} of {len(wanted)} tensors are "
+            f"the weights {weights} do not fit {name}: {len(wrong)} of {len(expected)} tensors are "
             f"missing or have another shape, the first of them {wrong[0]}"
         )
-    model.load_state_dict({key: state[key] for key in wanted if key in state}, strict=False)
+    model.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
 
 
 _CLASSIFIERS = ("fc.", "classifier.")
 
 
 def _download(name: str) -> dict[str, torch.Tensor]:
+    from torchvision import models  # here for the reason given in `build`
+
     try:
-        # Version 1 is what the field of 2019 started from; later ones are trained otherwise.
-        available = models.get_model_weights(name)
-        return available["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+        # The field of 2019 started from version 1; later versions are trained otherwise.
+        versions = models.get_model_weights(name)
+        return versions["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
     except (URLError, TimeoutError) as error:
         raise ConnectionError(
             f"the ImageNet weights of {name} could not be downloaded ({error}): set weights to "
@@ -223,5 +191,5 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each library raises its own kinds for a damaged file
+    except Exception as error:  # each library raises other kinds for a damaged file
         raise ValueError(f"the weights file {path} cannot be read: {error}") from error

@@ -1,4 +1,4 @@
-"""What a network costs: parameters and multiply-adds."""
+"""The cost of a network: parameters and multiply-adds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def multiply_adds(network: nn.Module, height: int, width: int) -> int:
-    """Multiply-adds of one forward pass of one image of height x width pixels.
+    """Return the multiply-adds of a forward pass of one image of height x width pixels.
 
     Convolutions, linear layers and matrix products count, as in the paper ("Multiply GFLOPs",
-    Section 4.3); sums along diagonals, softmax and BatchNorm multiply no matrices and do not.
+    Section 4.3). Sums along diagonals, softmax and BatchNorm multiply no matrices and do not count.
     """
     parameter = next(network.parameters())
     image = torch.zeros(1, 3, height, width, dtype=parameter.dtype, device=parameter.device)
@@ -20,9 +20,9 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     network.train(training)
-    return int(counter.get_total_flops()) // 2  # a multiply-add is counted there as two
+    return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two
 
 
 def parameters(network: nn.Module) -> int:
-    """Number of parameters that are trained."""
+    """Return the number of parameters that are trained."""
     return sum(parameter.numel() for parameter in network.parameters())

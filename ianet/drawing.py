@@ -20,16 +20,17 @@ Point = tuple[float, float]
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG, the same text whenever and however often it is drawn."""
+    """Return the figure as SVG; equal figures give equal text."""
     stream = io.StringIO()
-    # Names of elements would be random, and the date today's. The dpi are those of maps.
+    # Without a salt, names of elements are random; without None, the date is today's. The dpi
+    # are those of maps.
     with matplotlib.rc_context({"svg.hashsalt": "ianet"}):
         figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None})
     return stream.getvalue()
 
 
 def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
-    """The cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
+    """Draw the cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(1, len(cmc) + 1), cmc)
@@ -42,7 +43,11 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
 def learning_curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
 ) -> Figure:
-    """By label: the training loss after each epoch, left, and the CMC, rank-1 first, right."""
+    """Draw the training loss after each epoch, left, and the CMC, right.
+
+    Args:
+        lines: label to the losses and to the CMC, fractions with rank-1 first.
+    """
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     loss, ranks = figure.subplots(1, 2)
     for label, (losses, cmc) in lines.items():
@@ -64,13 +69,14 @@ def sensitivity(
     axis: str,
     title: str,
 ) -> Figure:
-    """Figure 7: scores over a number, a panel for each metric.
+    """Draw Figure 7: scores over a number, a panel for each metric.
 
     Args:
         panels: metric to data set to numbers, mean scores in percent and their standard
             deviations over the seeds, NaN for one seed.
-        levels: metric to data set to label and score of what does not depend on the number.
-        axis: what the number is.
+        levels: metric to data set to label and score of networks without the number.
+        axis: name of the number.
+        title: printed above.
     """
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     [row] = figure.subplots(1, len(panels), squeeze=False)
@@ -92,15 +98,16 @@ def sensitivity(
 
 
 @dataclass(frozen=True)
-class Map:
-    """A map over an image, with colours of its own.
+class HeatMap:
+    """A map over an image, with a scale of colours for this map alone.
 
     Attributes:
         values: (H, W).
-        title: what it shows.
-        point: whose receptive field it is, if it is one.
-        logarithmic: the colours go with the logarithm, and the lower half of the values share
-            the coldest, as single weights lie a hundred orders of magnitude apart.
+        title: printed above.
+        point: whose receptive field the map is; None for other maps.
+        logarithmic: whether colours follow the logarithm of the values. The lower half of the
+            values then share the coldest colour, as weights differ by a hundred orders of
+            magnitude.
     """
 
     values: NDArray[np.float64]
@@ -110,44 +117,45 @@ class Map:
 
 
 @dataclass(frozen=True)
-class Portrayed:
-    """An image, and the maps over it.
+class PersonMaps:
+    """An image, and the maps over the image.
 
     Attributes:
         label: printed under the image.
         image: (height, width, 3) uint8.
-        points: marked in it.
-        lines: label to receptive fields, one line of them under the other.
-        channels: at the end, as tall as the image.
+        points: marked in the image.
+        lines: label to a line of receptive fields; lines stand below each other.
+        channels: maps of channels, at the end, as tall as the image.
     """
 
     label: str
     image: NDArray[np.uint8]
     points: Sequence[Point]
-    lines: Mapping[str, Sequence[Map]]
-    channels: Sequence[Map]
+    lines: Mapping[str, Sequence[HeatMap]]
+    channels: Sequence[HeatMap]
 
 
-# Inches, as no layout of matplotlib's bears maps of two sizes; points for letters.
+# In inches, as no layout of matplotlib supports maps of two sizes; letters are in points.
 _MAP = 0.8  # the width of a receptive field
 _GAP = 0.12  # between maps, left and right
 _FOOT = 0.34  # under a map, for its colours and their numbers
 _MARGIN = 0.2
 _HEAD = 0.6  # above the first maps, for titles
-_LETTER = 0.058  # width of a letter of the caption, and what a line of it takes
-_LINE = 0.135
+_LETTER = 0.058  # width of a letter of the caption
+_LINE = 0.135  # height of a line of the caption
 _SMALL = 6.0
 _NORMAL = 8.0
 
 
-def portraits(rows: Sequence[Portrayed], title: str, caption: str) -> Figure:
-    """Figures 4 and 8: images of people, one under the other, and maps over each.
+def relation_maps(rows: Sequence[PersonMaps], title: str, caption: str) -> Figure:
+    """Draw Figures 4 and 8: images of people below each other, and maps over each image.
 
-    Every map has its own scale and the numbers of its ends under it; weights that are uniform
-    to 1 %, as a softmax of products is, are told by how many millionths they are off uniform.
+    Every map has a scale of colours, with the least and the largest value under the map. The
+    weights of a softmax of products are almost uniform. If a receptive field is uniform to 1 %,
+    the numbers are its differences from uniform in millionths.
 
     Args:
-        rows: have images of one size, and the same lines and channels.
+        rows: images of one size, with the same lines and channels.
         title, caption: printed above and below.
     """
     lines, channels = rows[0].lines, len(rows[0].channels)
@@ -156,54 +164,54 @@ def portraits(rows: Sequence[Portrayed], title: str, caption: str) -> Figure:
     tall = len(lines) * (_MAP * aspect + _FOOT)
     wide = (tall - _FOOT) / aspect  # of the image and the channels
     first = _MARGIN + wide + 3 * _GAP  # left edge of the fields, after the labels of their lines
-    last = first + fields * (_MAP + _GAP) + _GAP  # and of the channels
+    last = first + fields * (_MAP + _GAP) + _GAP  # left edge of the channels
     across = last + channels * (wide + _GAP) + _MARGIN
-    written = textwrap.wrap(caption, int((across - 2 * _MARGIN) / _LETTER))
-    down = _HEAD + len(rows) * tall + len(written) * _LINE + _MARGIN
+    text = textwrap.wrap(caption, int((across - 2 * _MARGIN) / _LETTER))
+    down = _HEAD + len(rows) * tall + len(text) * _LINE + _MARGIN
     figure = Figure(figsize=(across, down))
 
-    def place(left: float, top: float, width: float, height: float) -> Axes:
+    def add_axes(left: float, top: float, width: float, height: float) -> Axes:
         box = (left / across, 1 - (top + height) / down, width / across, height / down)
         return figure.add_axes(box, xticks=[], yticks=[])
 
-    def draw(shown: Map, left: float, top: float, width: float) -> Axes:
-        axes = place(left, top, width, width * aspect)
-        bar = place(left, top + width * aspect + 0.06, width, 0.06)
-        _draw(shown, axes, bar)
+    def draw(heat_map: HeatMap, left: float, top: float, width: float) -> Axes:
+        axes = add_axes(left, top, width, width * aspect)
+        bar = add_axes(left, top + width * aspect + 0.06, width, 0.06)
+        _draw(heat_map, axes, bar)
         if top == _HEAD:
-            axes.set_title(shown.title, fontsize=_NORMAL, pad=4)
+            axes.set_title(heat_map.title, fontsize=_NORMAL, pad=4)
         return axes
 
     for row, person in enumerate(rows):
         top = _HEAD + row * tall
-        axes = place(_MARGIN, top, wide, wide * aspect)
+        axes = add_axes(_MARGIN, top, wide, wide * aspect)
         axes.imshow(person.image, interpolation="none", extent=(0, 1, 1, 0), aspect="auto")
         axes.set_xlabel(person.label, fontsize=_NORMAL)
         _mark(axes, person.points)
         for line, (label, maps) in enumerate(person.lines.items()):
             below = top + line * (_MAP * aspect + _FOOT)
-            for column, shown in enumerate(maps):
-                axes = draw(shown, first + column * (_MAP + _GAP), below, _MAP)
+            for column, heat_map in enumerate(maps):
+                axes = draw(heat_map, first + column * (_MAP + _GAP), below, _MAP)
                 if column == 0:
                     axes.set_ylabel(label, fontsize=_NORMAL)
-        for column, shown in enumerate(person.channels):
-            draw(shown, last + column * (wide + _GAP), top, wide)
+        for column, heat_map in enumerate(person.channels):
+            draw(heat_map, last + column * (wide + _GAP), top, wide)
     figure.text(0.5, 1 - _MARGIN / down, title, fontsize=11, ha="center", va="center")
     below = (_HEAD + len(rows) * tall) / down
-    figure.text(_MARGIN / across, 1 - below, "\n".join(written), fontsize=_NORMAL, va="top")
+    figure.text(_MARGIN / across, 1 - below, "\n".join(text), fontsize=_NORMAL, va="top")
     return figure
 
 
-def _draw(shown: Map, axes: Axes, bar: Axes) -> None:
-    values = shown.values
+def _draw(heat_map: HeatMap, axes: Axes, bar: Axes) -> None:
+    values = heat_map.values
     low, high = float(values.min()), float(values.max())
     norm = Normalize(low, high)
-    if shown.logarithmic:
+    if heat_map.logarithmic:
         values = values.clip(np.finfo(float).tiny)  # the logarithm of 0 has no colour
         low = float(np.median(values))
         norm = LogNorm(low, high)
         ends = f"≤ {low:.0e}", f"{high:.2g}"
-    elif shown.point and high <= 1.01 * low:
+    elif heat_map.point and high <= 1.01 * low:
         ends = f"{1e6 * (low * values.size - 1):+.2g}", f"{1e6 * (high * values.size - 1):+.2g} ppm"
     else:
         ends = f"{low:.2g}", f"{high:.2g}"
@@ -211,11 +219,11 @@ def _draw(shown: Map, axes: Axes, bar: Axes) -> None:
     bar.imshow(np.linspace(0, 1, 64)[None], "turbo", aspect="auto")
     for side, x, end in zip(("left", "right"), (0, 1), ends, strict=True):
         bar.text(x, -0.5, end, fontsize=_SMALL, ha=side, va="top", transform=bar.transAxes)
-    if shown.point:
-        _mark(axes, [shown.point])
+    if heat_map.point:
+        _mark(axes, [heat_map.point])
 
 
 def _mark(axes: Axes, points: Sequence[Point]) -> None:
     for x, y in points:
-        for size, colour in ((7, "black"), (6, "white")):  # to be seen on any ground
+        for size, colour in ((7, "black"), (6, "white")):  # visible on any background
             axes.plot(x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor=colour)

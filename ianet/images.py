@@ -1,7 +1,7 @@
 """Packed images, see `ianet.packing`: in memory, and augmented by the batch on the device.
 
-Layout: (N, H, W, 3) uint8, RGB. Seen as (N, 3, H, W) that is torch's channels-last memory
-format, in which convolutions on a CPU run up to twice as fast.
+The layout is (N, H, W, 3) uint8, RGB. A view of this layout as (N, 3, H, W) has torch's
+channels-last memory format, in which convolutions on a CPU run up to twice as fast.
 """
 
 from __future__ import annotations
@@ -19,43 +19,48 @@ MEAN = (0.485, 0.456, 0.406)
 DEVIATION = (0.229, 0.224, 0.225)
 
 # Zhong et al., Random Erasing Data Augmentation (AAAI 2020), with the ranges of Luo et al., Bag of
-# Tricks (CVPRW 2019, Section 3.2): the part of the image, and height over width.
+# Tricks (CVPRW 2019, Section 3.2): the fraction of the image, and height over width.
 ERASED_AREA = (0.02, 0.4)
 ERASED_ASPECT = (0.3, 3.33)
 ERASED_ATTEMPTS = 100  # to find a rectangle that lies in the image, as in both releases
 
 
 def load(path: Path, rows: NDArray[np.bool_] | None = None) -> Tensor:
-    """Packed images in memory, (N, H, W, 3) uint8; only the rows of a mask are read."""
+    """Return packed images in memory, (N, H, W, 3) uint8.
+
+    Args:
+        path: the .npy file of `ianet.packing`.
+        rows: a mask, (N,), of the rows to read; all by default.
+    """
     array = np.load(path, mmap_mode="r")
-    return torch.from_numpy(np.array(array) if rows is None else array[rows])  # read once
+    return torch.from_numpy(np.array(array) if rows is None else array[rows])
 
 
-def normalized(images: Tensor, flipped: Tensor | None = None) -> Tensor:
-    """A batch as a network takes it.
+def normalize(images: Tensor, flips: Tensor | None = None) -> Tensor:
+    """Return a batch as the inputs of a network.
 
     Args:
         images: (B, H, W, 3) uint8, on any device.
-        flipped: (B,) bool, which images are mirrored left to right; none by default.
+        flips: (B,) bool, which images are mirrored left to right; none by default.
 
     Returns:
         (B, 3, H, W) float32, channels last in memory, ImageNet's mean and deviation removed.
     """
-    if flipped is not None:
-        images = torch.where(flipped[:, None, None, None], images.flip(2), images)
-    # Sent without waiting for the device.
+    if flips is not None:
+        images = torch.where(flips[:, None, None, None], images.flip(2), images)
+    # `non_blocking` does not wait for the device.
     mean = torch.tensor(MEAN).to(images.device, non_blocking=True) * 255
     deviation = torch.tensor(DEVIATION).to(images.device, non_blocking=True) * 255
     return ((images - mean) / deviation).permute(0, 3, 1, 2)
 
 
-def cropped(images: Tensor, corners: Tensor, padding: int) -> Tensor:
-    """Images padded with black on every side, and cropped to the size that they had.
+def crop(images: Tensor, corners: Tensor, padding: int) -> Tensor:
+    """Return images padded with black on every side, and cropped to their size before.
 
     Args:
         images: (B, H, W, 3) uint8, on any device.
         corners: (B, 2) int64 on that device, top and left of the crop in the padded image, 0 to
-            2 `padding`; `padding` is the image as it was.
+            2 `padding`. A corner of (`padding`, `padding`) gives the image before padding.
         padding: in pixels.
 
     Returns:
@@ -72,16 +77,16 @@ def cropped(images: Tensor, corners: Tensor, padding: int) -> Tensor:
 def random_boxes(
     count: int, size: tuple[int, int], probability: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Rectangles for `erased`, by Algorithm 1 of Zhong et al.
+    """Return random rectangles for `erase`, by Algorithm 1 of Zhong et al.
 
-    Area and height over width are uniform in `ERASED_AREA` and `ERASED_ASPECT`, drawn again
-    until the rectangle lies in the image; then so is its place.
+    Area and height over width are uniform in `ERASED_AREA` and `ERASED_ASPECT`. Both are drawn
+    again until the rectangle fits the image. The place of the rectangle is uniform, too.
 
     Args:
         count: of images.
         size: of the images.
         probability: that an image gets a rectangle.
-        generator: of everything drawn.
+        generator: of all random numbers.
 
     Returns:
         (count, 4): top, left, height and width in pixels, the last two 0 without a rectangle.
@@ -98,12 +103,12 @@ def random_boxes(
     return np.stack([top, left, height, width], axis=1)
 
 
-def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
-    """Normalised images with a rectangle of each set to ImageNet's mean, which is 0 in them.
+def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
+    """Return normalised images with a rectangle of each set to 0, which is ImageNet's mean.
 
     Args:
         inputs: (B, 3, H, W).
-        boxes: (B, 4) int64 on their device: top, left, height and width in pixels.
+        boxes: (B, 4) int64 on the device of the inputs: top, left, height and width in pixels.
 
     Returns:
         (B, 3, H, W).
@@ -113,5 +118,5 @@ def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
     columns = torch.arange(inputs.shape[3], device=inputs.device)
     in_rows = (rows >= top) & (rows < top + height)
     in_columns = (columns >= left) & (columns < left + width)
-    inside = in_rows[:, None, :, None] & in_columns[:, None, None, :]
-    return inputs * ~inside  # masked_fill would lose channels last
+    mask = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return inputs * ~mask  # masked_fill would lose channels last

@@ -8,11 +8,12 @@ from torch.nn import functional as F
 
 
 def batch_hard_triplet(embeddings: Tensor, labels: Tensor, margin: float) -> Tensor:
-    """Each embedding against its farthest of the same identity and its nearest of another.
+    """Return the batch-hard triplet loss of each embedding a.
 
-    max(0, margin + max D(a, p) - min D(a, n)): Hermans et al., In Defense of the Triplet Loss
-    (2017), Eq. 5, with the Euclidean distance, not squared, of embeddings that are not
-    normalised, as there and in Luo et al., Bag of Tricks (CVPRW 2019).
+    The loss is max(0, margin + max D(a, p) - min D(a, n)) over all p of a's identity and n of
+    other identities: Hermans et al., In Defense of the Triplet Loss (2017), Eq. 5. D is the
+    Euclidean distance, not squared, and embeddings are not normalised. Luo et al., Bag of Tricks
+    (CVPRW 2019), take the same loss.
 
     Args:
         embeddings: (B, D) floating point.
@@ -20,11 +21,11 @@ def batch_hard_triplet(embeddings: Tensor, labels: Tensor, margin: float) -> Ten
         margin: in the unit of the embeddings.
 
     Returns:
-        (B,), one loss for each embedding as the anchor. An anchor alone of its identity is its
-        own positive, at distance 0; one without any other identity has loss 0. Where several
-        are equally far or near, they share the gradient; distance 0 has gradient 0.
+        (B,), a loss for each embedding as the anchor. If an identity has a single embedding, the
+        anchor is also the positive, at distance 0. If the batch has a single identity, the loss
+        is 0. Embeddings that are equally far or near share the gradient. Distance 0 has gradient 0.
     """
-    # Without the matrix product, whose cancellation would leave little of a small distance.
+    # Without the matrix product: its cancellation makes small distances inexact.
     distances = torch.cdist(embeddings, embeddings, compute_mode="donot_use_mm_for_euclid_dist")
     same = labels[:, None] == labels
     farthest = distances.masked_fill(~same, -torch.inf).amax(1)

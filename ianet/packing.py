@@ -1,6 +1,7 @@
 """The images of a data set, packed once into an array that `ianet.images` reads.
 
-Apart from there: a training does not depend on how its images were packed, nor packing on torch.
+Packing is a module without torch, apart from `ianet.images`: packing does not need torch, and a
+training does not depend on the code that packed its images.
 """
 
 from __future__ import annotations
@@ -20,54 +21,55 @@ Size = tuple[int, int]
 
 
 def pack(
-    opened: Callable[[str], Image.Image], paths: Sequence[str], size: Size, target: Path
+    open_image: Callable[[str], Image.Image], paths: Sequence[str], size: Size, target: Path
 ) -> Iterator[int]:
-    """Decode and resize every image, and write all of them as one array.
+    """Decode and resize every image, and write all images as one array.
 
-    The array appears under its name when all images are in it, or not at all.
+    The array appears under its name when all images are complete, or not at all.
 
     Args:
-        opened: decodes the image of a path, called by threads; a reader's `Listing` has it.
+        open_image: decodes the image of a path; threads call this function. A reader's `Listing`
+            has such a function, `open`.
         paths: of the N images; row i of the array is `paths[i]`.
-        size: of the images there.
+        size: of the images in the array.
         target: the .npy file that is written, (N, H, W, 3) uint8, resized bilinearly with
             antialiasing by Pillow, hence the same on every machine.
 
     Yields:
-        How many images are done, after each of them.
+        The number of complete images, after each image.
 
     Raises:
         ValueError: an image that cannot be decoded, by name.
     """
     height, width = size
-    part = target.with_name(f".{target.name}.part")  # DVC packs one at a time
+    temporary = target.with_name(f".{target.name}.part")  # DVC packs one array at a time
     shape = (len(paths), height, width, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 
-    def packed(first: int) -> range:
-        """Write some rows from the first on; how many images are done after each of them."""
-        some = paths[first : first + TASK]
-        with part.open("r+b") as file:
+    def write_rows(first: int) -> range:
+        """Write the rows of a task; return the numbers of rows after each of its images."""
+        task = paths[first : first + TASK]
+        with temporary.open("r+b") as file:
             file.seek(start + first * height * width * 3)
-            for path in some:
-                image = opened(path).resize((width, height), Image.Resampling.BILINEAR)
+            for path in task:
+                image = open_image(path).resize((width, height), Image.Resampling.BILINEAR)
                 file.write(image.tobytes())
-        return range(first + 1, first + len(some) + 1)
+        return range(first + 1, first + len(task) + 1)
 
     try:
-        with part.open("wb") as file:
+        with temporary.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
             start = file.tell()
         # Pillow decodes and resizes without the interpreter's lock: threads use every core. Each
-        # writes its own rows, which is faster than handing them to one that writes all. Written,
-        # not mapped: a mapped array counts as memory of the process, costs a page fault for every
-        # 4 KB, and a full disk kills the process.
+        # thread writes its rows, which is faster than a single thread that writes all rows. The
+        # file is not mapped into memory. A mapped array counts as memory of the process and costs
+        # a page fault for every 4 KB, and a full disk kills the process.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             try:
-                for done in pool.map(packed, range(0, len(paths), TASK)):
-                    yield from done
+                for numbers in pool.map(write_rows, range(0, len(paths), TASK)):
+                    yield from numbers
             finally:
                 pool.shutdown(cancel_futures=True)
-        part.replace(target)
+        temporary.replace(target)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What an IA block sees in images: the maps of Figures 4 and 8."""
+"""What an IA block computes in images: the maps of Figures 4 and 8."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from ianet.blocks.ia import IABlock, SpatialIA
-from ianet.images import normalized
+from ianet.images import normalize
 from ianet.network import Network
 
 
 @dataclass(frozen=True)
-class Inside:
-    """An IA block at work on B images.
+class BlockView:
+    """The inputs and outputs inside an IA block, for B images.
 
     Attributes:
         sia: the block's SIA.
-        features: what SIA takes, (B, C, H, W) float64.
-        channels: what CIA gives (Eq. 8 and 9), (B, C, H, W) float64; None in a block without CIA.
+        features: input of SIA, (B, C, H, W) float64.
+        channels: output of CIA (Eq. 8 and 9), (B, C, H, W) float64; None in a block without CIA.
     """
 
     sia: SpatialIA
@@ -30,19 +30,21 @@ class Inside:
     channels: Tensor | None
 
     def relation(self, **changes: Any) -> Tensor:
-        """The relation map S by position: [b, y, x] is the receptive field of (y, x) in image b.
+        """Return the relation map S by position.
+
+        [b, y, x] is the receptive field of position (y, x) in image b.
 
         Args:
-            changes: options of `SpatialIA` that take the place of the block's own, such as
+            changes: options of `SpatialIA` that replace the block's options, such as
                 `relation="appearance", contexts=(5,)` for S_5^A (Eq. 1).
 
         Returns:
             (B, H, W, H, W) float64.
 
         Raises:
-            ValueError: an unknown option, or a wrong value of one.
+            ValueError: an unknown option, or a wrong value of an option.
         """
-        own = {
+        options = {
             "contexts": self.sia.contexts,
             "fusion": self.sia.fusion,
             "relation": self.sia.relation_name,
@@ -52,15 +54,15 @@ class Inside:
         }
         batch, channels, height, width = self.features.shape
         try:
-            changed = SpatialIA(channels, **{**own, **changes})
+            sia = SpatialIA(channels, **{**options, **changes})
         except TypeError as error:
             raise ValueError(f"an option of a relation is wrong: {error}") from error
-        return changed.relation(self.features).view(batch, height, width, height, width)
+        return sia.relation(self.features).view(batch, height, width, height, width)
 
 
 @torch.no_grad()
-def inside(network: Network, stage: str, images: Tensor) -> Inside:
-    """The last IA block of a stage at work.
+def view_block(network: Network, stage: str, images: Tensor) -> BlockView:
+    """Return what the last IA block of a stage takes and gives.
 
     Args:
         network: in evaluation mode.
@@ -68,12 +70,12 @@ def inside(network: Network, stage: str, images: Tensor) -> Inside:
         images: (B, height, width, 3) uint8, of any size, as the network is fully convolutional.
 
     Raises:
-        ValueError: no IA block stands after the stage, or one without SIA.
+        ValueError: no IA block stands after the stage, or the block has no SIA.
     """
-    # In float64, as a product of three weights falls below the least float32.
+    # In float64, as a product of three weights may be less than the least float32.
     exact = deepcopy(network).double()
-    placed = list(exact.blocks[stage].named_children()) if stage in exact.blocks else []
-    place, block = placed[-1] if placed else ("", None)
+    blocks = list(exact.blocks[stage].named_children()) if stage in exact.blocks else []
+    place, block = blocks[-1] if blocks else ("", None)
     if not isinstance(block, IABlock):
         places = ", ".join(exact.blocks) or "no stage"
         raise ValueError(
@@ -82,18 +84,20 @@ def inside(network: Network, stage: str, images: Tensor) -> Inside:
         )
     if block.sia is None:
         raise ValueError(f"the block after {stage} is {block.arrangement!r}: it has no SIA")
-    maps = exact.intermediates(normalized(images).double())
-    entering = next(features for name, features in maps if name == f"stages.{stage}.{place}")
-    before_cia = block.sia(entering) if block.arrangement == "sia-cia" else entering
+    maps = exact.intermediates(normalize(images).double())
+    features = next(features for name, features in maps if name == f"stages.{stage}.{place}")
+    before_cia = block.sia(features) if block.arrangement == "sia-cia" else features
     channels = block.cia(before_cia) if block.cia is not None else None
-    before_sia = channels if block.arrangement == "cia-sia" else entering
+    before_sia = channels if block.arrangement == "cia-sia" else features
     assert before_sia is not None
-    return Inside(block.sia, before_sia, channels)
+    return BlockView(block.sia, before_sia, channels)
 
 
 def relation_entropy(network: Network, images: Tensor) -> float | None:
-    """How far from uniform the rows of S (Eq. 5) are: their mean entropy over images, positions
-    and the SIA at the end of each stage, as a fraction of a uniform row's, log M.
+    """Return the mean entropy of the rows of S (Eq. 5), as a fraction of log M.
+
+    log M is the entropy of a uniform row. The mean is over images, positions and the SIA at the
+    end of each stage.
 
     Args:
         network: in evaluation mode.
@@ -106,7 +110,7 @@ def relation_entropy(network: Network, images: Tensor) -> float | None:
     for stage, blocks in network.blocks.items():
         *_, block = blocks.children()
         if isinstance(block, IABlock) and block.sia is not None:
-            relation = inside(network, stage, images).relation().flatten(3)  # (B, H, W, M)
+            relation = view_block(network, stage, images).relation().flatten(3)  # (B, H, W, M)
             entropy = torch.special.entr(relation).sum(-1).mean() / math.log(relation.shape[-1])
             entropies.append(entropy.item())
     return sum(entropies) / len(entropies) if entropies else None

@@ -4,10 +4,10 @@ Hou et al., Interaction-and-Aggregation Network for Person Re-identification (CV
 Eq. 1-5 and 7, as pure functions.
 
 Shapes: B images, C channels, H x W positions, M = H * W. Positions are numbered row by row,
-i = y * W + x, and row i of a relation map holds the weights with which i gathers the others.
+i = y * W + x. Row i of a relation map holds the weights with which i gathers all positions.
 
-The maps keep the precision of the features, but never less than float32: with C = 1024 and
-K = 3 the unscaled dot products of Eq. 1 pass the largest float16.
+The maps keep the precision of the features, but never less than float32. With C = 1024 and
+K = 3 the unscaled dot products of Eq. 1 exceed the largest float16.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NORMALIZATIONS = ("softmax", "renormalized")
 
 
 def appearance_relation(features: Tensor, context: int, scale: Scale = 1.0) -> Tensor:
-    """Single-context appearance relation S_K^A (Eq. 1).
+    """Return the single-context appearance relation S_K^A (Eq. 1).
 
     Args:
         features: (B, C, H, W).
@@ -58,9 +58,9 @@ def multi_context_relation(
     scale: Scale = 1.0,
     normalization: str = "softmax",
 ) -> Tensor:
-    """Multi-context appearance relation S^A = softmax(fusion(S_1^A, ..., S_N^A)) (Eq. 2).
+    """Return the multi-context relation S^A = softmax(fusion(S_1^A, ..., S_N^A)) (Eq. 2).
 
-    All contexts come from one Gram matrix (Section 4.3): no patch is extracted.
+    All contexts come from one Gram matrix (Section 4.3), without extraction of patches.
 
     Args:
         features: (B, C, H, W).
@@ -89,7 +89,7 @@ def location_relation(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Location relation S^L: a normalised Gaussian of the distance on the map (Eq. 3 and 4).
+    """Return the location relation S^L, a normalised Gaussian of distance (Eq. 3 and 4).
 
     Args:
         height, width: of the feature map, in positions.
@@ -109,15 +109,15 @@ def location_relation(
         gaussian = torch.exp(-0.5 * ((steps[:, None] - steps[None, :]) / deviation) ** 2)
         return gaussian / gaussian.sum(dim=1, keepdim=True)
 
-    # Eq. 3 is a product of a Gaussian in y and one in x, and so is its normalisation (Eq. 4);
-    # the factor 1 / (2 pi sigma_1 sigma_2) falls out of the quotient.
+    # Eq. 3 is a product of a Gaussian in y and a Gaussian in x, and so is its normalisation
+    # (Eq. 4). The quotient cancels the factor 1 / (2 pi sigma_1 sigma_2).
     return torch.kron(along(height, sigma[1]), along(width, sigma[0]))
 
 
 def semantic_relation(
     appearance: Tensor, location: Tensor, fusion: str = "prod", normalization: str = "softmax"
 ) -> Tensor:
-    """Semantic relation S = softmax(fusion(S^A, S^L)) (Eq. 5).
+    """Return the semantic relation S = softmax(fusion(S^A, S^L)) (Eq. 5).
 
     Args:
         appearance: S^A of Eq. 2, (B, M, M).
@@ -140,13 +140,13 @@ def uniform_relation(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """The control: every position gathers all M positions alike. Returns (M, M)."""
+    """Return the control, (M, M): every position gathers all M positions alike."""
     positions = height * width
     return torch.full((positions, positions), 1 / positions, dtype=dtype, device=device)
 
 
 def channel_relation(features: Tensor, scale: Scale = 1.0) -> Tensor:
-    """Channel relation C: softmax over the dot products between channel maps (Eq. 7).
+    """Return the channel relation C, a softmax over dot products of channel maps (Eq. 7).
 
     Args:
         features: (B, C, H, W).
@@ -163,17 +163,17 @@ def channel_relation(features: Tensor, scale: Scale = 1.0) -> Tensor:
 
 
 def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
-    """The fusion function of Eq. 2 and 5 over maps that broadcast to one shape, by element."""
+    """Return the fusion of Eq. 2 and 5 by element, of maps that broadcast to one shape."""
     if fusion not in FUSIONS:
         raise ValueError(f"fusion is {fusion!r}: choose one of {', '.join(FUSIONS)}")
     return reduce(FUSIONS[fusion], maps)
 
 
 def normalize(fused: Tensor, normalization: str) -> Tensor:
-    """Rows of a fused map, (..., M, M), made distributions.
+    """Return a fused map, (..., M, M), with distributions as rows.
 
-    "softmax" is what Eq. 2 and 5 print. As all fused values lie in [0, N], its rows are almost
-    uniform whatever the features are. "renormalized" divides each row by its sum instead.
+    "softmax" is what Eq. 2 and 5 print. As all fused values lie in [0, N], the rows of a softmax
+    are almost uniform for any features. "renormalized" divides each row by its sum instead.
 
     Raises:
         ValueError: an unknown normalization.
@@ -182,9 +182,9 @@ def normalize(fused: Tensor, normalization: str) -> Tensor:
         return torch.softmax(fused, dim=-1)
     if normalization == "renormalized":
         total = fused.sum(dim=-1, keepdim=True)
-        # Products of nearly one-hot rows can vanish altogether: such a row is made uniform.
-        vanished = total < torch.finfo(fused.dtype).tiny
-        return torch.where(vanished, 1 / fused.shape[-1], fused / total.masked_fill(vanished, 1))
+        # A product of nearly one-hot rows can be 0 everywhere: such a row becomes uniform.
+        empty = total < torch.finfo(fused.dtype).tiny
+        return torch.where(empty, 1 / fused.shape[-1], fused / total.masked_fill(empty, 1))
     raise ValueError(
         f"normalization is {normalization!r}: choose one of {', '.join(NORMALIZATIONS)}"
     )
@@ -197,7 +197,7 @@ def _at_least_float32(features: Tensor) -> Tensor:
 
 
 def factor(features: Tensor, scale: Scale) -> float:
-    """The number that a scale stands for.
+    """Return the factor on the dot products that a scale stands for.
 
     Raises:
         ValueError: an unknown scale.
@@ -210,7 +210,7 @@ def factor(features: Tensor, scale: Scale) -> float:
 
 
 def _gram(features: Tensor, scale: Scale) -> Tensor:
-    """Scaled dot products between all positions, (B, H, W, H, W)."""
+    """Return the scaled dot products between all positions, (B, H, W, H, W)."""
     batch, _, height, width = features.shape
     positions = _at_least_float32(features).flatten(2).transpose(1, 2)  # (B, M, C)
     gram = _Gram.apply(positions, factor(features, scale))
@@ -218,10 +218,10 @@ def _gram(features: Tensor, scale: Scale) -> Tensor:
 
 
 def _patch_softmax(gram: Tensor, context: int) -> Tensor:
-    """Eq. 1 from the Gram matrix, (B, H, W, H, W) to (B, M, M).
+    """Return Eq. 1, (B, M, M), from the Gram matrix, (B, H, W, H, W).
 
-    The dot product of two patches is the sum of the Gram matrix over the offsets within a
-    patch, both positions moved alike: sums along the diagonals of (y, y') and of (x, x').
+    The dot product of two patches is the sum of the Gram matrix over the offsets within a patch.
+    Both positions move by the same offset, so sums are along the diagonals of (y, y') and (x, x').
     """
     if context < 1:
         raise ValueError(f"context is {context}: a patch has at least 1 x 1 positions")
@@ -237,8 +237,8 @@ def _patch_softmax(gram: Tensor, context: int) -> Tensor:
 class _Gram(torch.autograd.Function):
     """Scaled dot products between all rows X, s X X^T, (B, R, D) to (B, R, R).
 
-    Its gradient is s (dG + dG^T) X. Autograd, which does not know that both factors are X, would
-    multiply by dG and by dG^T one after the other.
+    The gradient is s (dG + dG^T) X. Autograd does not know that both factors are X, and would
+    multiply by dG and by dG^T separately.
     """
 
     @staticmethod
@@ -254,30 +254,30 @@ class _Gram(torch.autograd.Function):
 
 
 class _DiagonalSum(torch.autograd.Function):
-    """Sum over the offsets of a patch along one axis, `first` and `second` moved together.
+    """Sum over the offsets of a patch along an axis, with equal offsets in `first` and `second`.
 
-    Its gradient is the same sum over the opposite offsets. Autograd's would be of padded slices,
-    each of which writes a whole map of zeros: with them SIA at stage 2 takes 1.7 times as long.
+    The gradient is the same sum over the opposite offsets. Autograd would take the gradients of
+    slices, each of which writes a whole map of zeros. SIA at stage 2 then takes 1.7 times as long.
     """
 
     @staticmethod
     def forward(ctx: Any, gram: Tensor, first: int, second: int, offsets: range) -> Tensor:
         ctx.first, ctx.second, ctx.offsets = first, second, offsets
         size = gram.shape[first]
-        # Compiled, in one kernel with all that follows; else in place, as padded slices write
-        # a whole map of zeros each.
+        # The compiler fuses padded slices with the operations that follow. Without the compiler,
+        # each padded slice would write a whole map of zeros, so the sum is computed in place.
         fused = torch.compiler.is_compiling()
         total = gram if fused else gram.clone()  # offset 0
         for offset in offsets:
-            inside = size - abs(offset)  # the positions that do not meet the padding of zeros
-            if not offset or inside <= 0:
+            length = size - abs(offset)  # of the positions whose partner is on the map
+            if not offset or length <= 0:
                 continue
-            to, of = max(0, -offset), max(0, offset)
-            moved = gram.narrow(first, of, inside).narrow(second, of, inside)
+            target, source = max(0, -offset), max(0, offset)
+            shift = gram.narrow(first, source, length).narrow(second, source, length)
             if fused:
-                total = total + _padded(moved, {first, second}, to, size - inside - to)
+                total = total + _pad(shift, {first, second}, target, size - length - target)
             else:
-                total.narrow(first, to, inside).narrow(second, to, inside).add_(moved)
+                total.narrow(first, target, length).narrow(second, target, length).add_(shift)
         return total
 
     @staticmethod
@@ -286,7 +286,7 @@ class _DiagonalSum(torch.autograd.Function):
         return _DiagonalSum.apply(gradient, ctx.first, ctx.second, opposite), None, None, None
 
 
-def _padded(values: Tensor, axes: Set[int], before: int, after: int) -> Tensor:
-    """With zeros before and after along some axes."""
+def _pad(values: Tensor, axes: Set[int], before: int, after: int) -> Tensor:
+    """Return the values with zeros before and after along the axes."""
     sides = [(before, after) if axis in axes else (0, 0) for axis in range(values.dim())]
     return F.pad(values, [size for side in reversed(sides) for size in side])

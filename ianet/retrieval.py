@@ -1,12 +1,12 @@
 """How well features find the same person again: CMC, mean average precision and mINP.
 
-A query ranks the gallery by distance, nearest first; equal distances are ranked by gallery
+A query ranks the gallery by distance, nearest first. Equal distances are ranked by gallery
 index, so that no score depends on how a sort breaks ties. For each query:
 
 - gallery images of its identity *and* its camera are removed;
-- gallery images of identity -1 are junk: dropped for everyone, without influence on anything;
-- all others stay. Distractors need no rule of their own: an identity that no query has, such
-  as 0 in Market-1501, only ever stands before matches.
+- gallery images of identity -1 are junk: removed for all queries, without effect on any score;
+- all other images stay. Distractors need no further rule: an identity that no query has, such as
+  0 in Market-1501, can only stand before matches.
 
 With R matches at ranks r_1 < ... < r_R, counted from 1:
 
@@ -15,15 +15,15 @@ With R matches at ranks r_1 < ... < r_R, counted from 1:
                                         the first term 1 where r_i = 1
     inverse negative penalty            R / r_R
 
-"step" is what the field's libraries report, "trapezoid" what Market-1501's own tool computes
+"step" is what the field's libraries report. "trapezoid" is what Market-1501's tool computes
 (Zheng et al., Scalable Person Re-identification: A Benchmark, ICCV 2015), 0.3 to 2 points less.
 mINP, the mean of R / r_R, is from Ye et al., Deep Learning for Person Re-identification: A
 Survey and Outlook (TPAMI 2021). CMC at k is the share of queries with r_1 <= k.
 
-The whole distance matrix is never needed, nor which image has which rank: a match's rank is its
-place among the matches plus the number of other images before it, which is looked up in their
-sorted distances (`_match_ranks`). To sort numbers alone is much faster than to sort their order,
-and those farther than the last match need not be sorted at all.
+Neither the whole distance matrix nor the order of all images is needed. A match's rank is its
+place among the matches plus the number of other images before the match. This number is looked up
+in the sorted distances (`_match_ranks`). Sorting numbers is much faster than sorting their order.
+Distances beyond the last match need not be sorted.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ianet.reranking import KReciprocal, Reranked
+from ianet.reranking import KReciprocal, RerankedDistances
 
 DISTANCES = ("cosine", "euclidean")
 AVERAGE_PRECISIONS = ("step", "trapezoid")
@@ -50,10 +50,9 @@ NO_MATCH = (
 COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 
 CHUNK_BYTES = 128 * 2**20
-"""Most memory that ranking may take at any one time, beside copies of the features and what
-re-ranking keeps and takes."""
+"""Most memory that ranking takes at a time, beside copies of the features and re-ranking."""
 PAIR_BYTES = 30
-"""What a query-image pair of a chunk takes at most, in float64 and with ties (measured)."""
+"""Most memory of a query-image pair of a chunk, measured in float64 and with ties."""
 
 
 class Scores(NamedTuple):
@@ -64,7 +63,7 @@ class Scores(NamedTuple):
     mAP: float
     mINP: float
     queries: int
-    """Number of queries that have a match, and so count."""
+    """Number of queries that have a match."""
 
 
 def evaluate(
@@ -80,7 +79,7 @@ def evaluate(
     reranking: KReciprocal | None = None,
     max_rank: int = 50,
 ) -> Scores:
-    """The means of `per_query`, which says what the arguments are, and the CMC curve.
+    """Return the means of `per_query`, which describes the arguments, and the CMC curve.
 
     Args:
         max_rank: length of the CMC curve, at least 1, whatever the size of the gallery.
@@ -102,9 +101,9 @@ def evaluate(
         reranking=reranking,
     )
     first_ranks = table["first_rank"].to_numpy()
-    found_at = np.bincount(first_ranks[first_ranks <= max_rank], minlength=max_rank + 1)
+    matches = np.bincount(first_ranks[first_ranks <= max_rank], minlength=max_rank + 1)
     return Scores(
-        cmc=found_at[1:].cumsum() / len(table),
+        cmc=matches[1:].cumsum() / len(table),
         mAP=float(table["average_precision"].mean()),
         mINP=float(table["inverse_negative_penalty"].mean()),
         queries=len(table),
@@ -124,17 +123,17 @@ def per_query(
     average_precision: str = "step",
     reranking: KReciprocal | None = None,
 ) -> pd.DataFrame:
-    """Scores of each query by itself, for instance to compare two networks query by query.
+    """Return the scores of each query by itself, for instance to compare two networks.
 
-    Q queries, G gallery images, D numbers a feature. Tensors or arrays; the work is done on the
-    device of `query_features`, in the precision of the features but at least float32.
+    There are Q queries, G gallery images and D numbers a feature. Arguments are tensors or arrays.
+    The device of `query_features` computes, in the precision of the features but at least float32.
 
     Args:
         query_features: (Q, D).
         gallery_features: (G, D).
         query_ids, query_cameras: (Q,) integers.
         gallery_ids, gallery_cameras: (G,) integers; identity -1 is junk.
-        distance: "cosine" (a zero vector is at the same distance from everything) or
+        distance: "cosine", for which a zero vector is equally far from all vectors, or
             "euclidean".
         average_precision: "step" or "trapezoid".
         reranking: to rank by k-reciprocal neighbours, see `ianet.reranking`.
@@ -152,7 +151,7 @@ def per_query(
             f"unknown average_precision {average_precision!r}: "
             f"use one of {', '.join(AVERAGE_PRECISIONS)}"
         )
-    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = compared(
+    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = prepare(
         query_features,
         gallery_features,
         query_ids,
@@ -162,14 +161,14 @@ def per_query(
         distance=distance,
     )
     device = left.device
-    reranked = None
+    reranked_distances = None
     if reranking is not None:
         query = -F.normalize(left) if distance == "cosine" else -left
-        reranked = Reranked(query, right, reranking)
+        reranked_distances = RerankedDistances(query, right, reranking)
 
     # The gallery images of query q's identity are by_id[start[q] : start[q] + count[q]], in the
-    # order of the gallery. Tables of columns are padded with column `size`, an image infinitely
-    # far away.
+    # order of the gallery. Tables of columns are padded with column `size`, which stands for an
+    # image infinitely far away.
     size = len(right)
     sorted_id, by_id = gallery_id.sort(stable=True)
     by_id = torch.cat([by_id, by_id.new_tensor([size])])
@@ -184,14 +183,14 @@ def per_query(
     for first in range(0, len(left), chunk):
         rows = slice(first, first + chunk)
         costs = buffer[: len(left[rows])]
-        if reranked is None:
+        if reranked_distances is None:
             torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
         else:
-            costs[:, :size] = reranked.rows(rows)
-        own = by_id[(start[rows, None] + place).clamp(max=size)]
-        own = torch.where(place < count[rows, None], own, size)
-        other_camera = gallery_camera[own] != query_camera[rows, None]
-        ranks = _match_ranks(costs, own, torch.where(other_camera, own, size))
+            costs[:, :size] = reranked_distances.compute(rows)
+        same_id = by_id[(start[rows, None] + place).clamp(max=size)]
+        same_id = torch.where(place < count[rows, None], same_id, size)
+        other_camera = gallery_camera[same_id] != query_camera[rows, None]
+        ranks = _match_ranks(costs, same_id, torch.where(other_camera, same_id, size))
         scores[rows] = _scores(ranks, average_precision)
 
     table = pd.DataFrame(scores.cpu().numpy(), columns=COLUMNS).dropna()
@@ -200,8 +199,8 @@ def per_query(
     return table.astype({"first_rank": np.int64})
 
 
-class Compared(NamedTuple):
-    """Features as a product, and labels, without junk; left @ right.T + offset ranks (Q, G)."""
+class Comparison(NamedTuple):
+    """Features and labels without junk; left @ right.T + offset, (Q, G), ranks as the distance."""
 
     left: Tensor
     """(Q, D)."""
@@ -215,7 +214,7 @@ class Compared(NamedTuple):
     gallery_camera: Tensor
 
 
-def compared(
+def prepare(
     query_features: Tensor | ArrayLike,
     gallery_features: Tensor | ArrayLike,
     query_ids: Tensor | ArrayLike,
@@ -224,8 +223,8 @@ def compared(
     gallery_cameras: Tensor | ArrayLike,
     *,
     distance: str,
-) -> Compared:
-    """The arguments of `per_query`, checked, on one device, and ready to be ranked.
+) -> Comparison:
+    """Check the arguments of `per_query`, and return them on one device, ready to be ranked.
 
     Raises:
         ValueError: as `per_query`, but for queries without a match.
@@ -245,21 +244,21 @@ def compared(
             f"query features hold {query.shape[1]} numbers each, gallery features "
             f"{gallery.shape[1]}: both must come from the same network"
         )
-    kept = gallery_id != JUNK  # indexing by it also makes the copies that are worked on below
-    gallery, gallery_id, gallery_camera = gallery[kept], gallery_id[kept], gallery_camera[kept]
+    valid = gallery_id != JUNK  # indexing also makes copies, which `_as_product` may overwrite
+    gallery, gallery_id, gallery_camera = gallery[valid], gallery_id[valid], gallery_camera[valid]
     dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
     query, gallery = query.to(dtype), gallery.to(dtype)
-    limit = torch.finfo(dtype).max ** 0.5 / 4  # up to this length no distance below overflows
+    limit = torch.finfo(dtype).max ** 0.5 / 4  # up to this length no distance overflows
     for name, vectors in (("query", query), ("gallery", gallery)):
         if not (torch.linalg.vector_norm(vectors, dim=1) < limit).all():
             raise ValueError(f"{name} features hold values that are NaN, infinite or too large")
-    return Compared(
+    return Comparison(
         *_as_product(query, gallery, distance), query_id, gallery_id, query_camera, gallery_camera
     )
 
 
 def _tensor(values: Tensor | ArrayLike) -> Tensor:
-    # The copy is because torch warns about arrays that it may not write to, such as pandas'.
+    # A copy, as torch warns about read-only arrays such as pandas'.
     return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
@@ -270,7 +269,7 @@ def _images(
     cameras: Tensor | ArrayLike,
     device: torch.device,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (N, D), identities (N,) and cameras (N,) on one device."""
+    """Return features (N, D), identities (N,) and cameras (N,) on one device."""
     vectors = _tensor(features).to(device)
     identity, camera = (
         _tensor(labels).to(device, torch.int64).contiguous() for labels in (ids, cameras)
@@ -286,46 +285,46 @@ def _images(
 
 
 def _as_product(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Left (Q, D), right (G, D) and offset (G,): left @ right.T + offset ranks as `distance`.
+    """Return left (Q, D), right (G, D) and offset (G,) of a `Comparison`.
 
     The gallery is overwritten.
     """
     if distance == "cosine":
-        # A query's own length changes none of its ranks.
+        # The length of a query changes none of its ranks.
         length = torch.linalg.vector_norm(gallery, dim=1, keepdim=True)
         gallery /= length.masked_fill_(length == 0, 1)
         return -query, gallery, gallery.new_zeros(len(gallery))
     # |q - g|^2 / 2 without |q|^2 / 2, which changes no rank. Differences of large squares lose
-    # digits, so the origin is moved to one of the images: features far from zero are then small.
+    # digits, so the origin is moved to an image: features far from zero are then small.
     origin = gallery[:1].sum(0)
     gallery -= origin
     return origin - query, gallery, gallery.square().sum(1) / 2
 
 
-def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
-    """Ranks of the matches of a chunk of c queries.
+def _match_ranks(costs: Tensor, same_id: Tensor, matches: Tensor) -> Tensor:
+    """Return the ranks of the matches of a chunk of c queries.
 
     Args:
         costs: (c, G + 1), smaller is nearer, the last column infinite; overwritten.
-        own: (c, P) columns of the images of the query's identity, padded with G.
-        matches: `own` with the columns of the query's camera replaced by G.
+        same_id: (c, P) columns of the images of the query's identity, padded with G.
+        matches: `same_id` with the columns of the query's camera replaced by G.
 
     Returns:
         (c, P) float64, ascending; infinite after a query's last match.
     """
     bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
-    costs.scatter_(1, own, torch.inf)
+    costs.scatter_(1, same_id, torch.inf)
 
     nearer, not_farther = _below(costs, bounds)
     place = torch.arange(1, bounds.shape[1] + 1, device=bounds.device)
     ranks = place + nearer
 
-    # Where another image is exactly as far as a match, the gallery index decides. That is rare:
-    # the few matches concerned can afford a look at all of the row.
-    tied = ((not_farther > nearer) & (bounds != torch.inf)).nonzero()
+    # Where another image is exactly as far as a match, the gallery index decides. Ties are rare,
+    # so for these few matches the whole row is compared.
+    ties = ((not_farther > nearer) & (bounds != torch.inf)).nonzero()
     index = torch.arange(costs.shape[1], device=costs.device)
-    for part in tied.split(len(costs)):
-        row, place = part.T
+    for pairs in ties.split(len(costs)):
+        row, place = pairs.T
         match = matches[row, order[row, place]]
         before = (costs[row] == bounds[row, place, None]) & (index < match[:, None])
         ranks[row, place] += before.sum(1)
@@ -333,11 +332,11 @@ def _match_ranks(costs: Tensor, own: Tensor, matches: Tensor) -> Tensor:
 
 
 def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of a row's costs are less than each of its bounds, and how many are not more.
+    """Return how many of a row's costs are less than each of its bounds, and how many not more.
 
     Args:
         costs: (c, G + 1).
-        bounds: (c, P), ascending; of those that are infinite any count may be returned.
+        bounds: (c, P), ascending; counts of infinite bounds are arbitrary.
 
     Returns:
         (c, P) int64, twice.
@@ -345,18 +344,18 @@ def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
     if costs.device.type != "cpu":
         others = costs.sort(dim=1).values
         return torch.searchsorted(others, bounds), torch.searchsorted(others, bounds, right=True)
-    # NumPy's sort of numbers is vectorised: many times as fast as torch's, which also finds their
-    # order, but on one core. Like the rest of this loop it releases the interpreter's lock.
+    # NumPy's sort of numbers is vectorised. It is many times as fast as torch's, which also finds
+    # the order, but uses one core. All of this loop releases the interpreter's lock.
     last = bounds.masked_fill(bounds == torch.inf, -torch.inf).amax(1).numpy()
-    rows, of = costs.numpy(), bounds.numpy()
-    less, not_more = np.empty((2, *of.shape), np.int64)
+    rows, limits = costs.numpy(), bounds.numpy()
+    less, not_more = np.empty((2, *limits.shape), np.int64)
 
-    def count(part: NDArray[np.int64]) -> None:
-        for row in part:
+    def count(indices: NDArray[np.int64]) -> None:
+        for row in indices:
             near = rows[row][rows[row] <= last[row]]
             near.sort()
-            less[row] = near.searchsorted(of[row])
-            not_more[row] = near.searchsorted(of[row], side="right")
+            less[row] = near.searchsorted(limits[row])
+            not_more[row] = near.searchsorted(limits[row], side="right")
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(threads) as pool:
@@ -365,7 +364,7 @@ def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _scores(ranks: Tensor, average_precision: str) -> Tensor:
-    """(c, 3), in the order of COLUMNS, from (c, P) ranks; NaN where a query has no match."""
+    """Return (c, 3), in the order of COLUMNS, from (c, P) ranks; NaN where no image matches."""
     matches = ranks.isfinite().sum(1)
     place = torch.arange(1, ranks.shape[1] + 1, device=ranks.device)
     precision = place / ranks  # (c, P), 0 after the last match

@@ -1,18 +1,22 @@
 """CMC where the gallery shows each identity once: CUHK03's classic protocol.
 
 For each query, gallery images of its identity *and* its camera are removed, as in
-`ianet.retrieval`. Of what is left, one image of each identity is drawn at random, and the rank of
-the query's own identity among them counts. The protocol (Li et al., DeepReID, CVPR 2014) repeats
-the draw and takes the mean; here is the expectation itself.
+`ianet.retrieval`. An image of each identity is drawn at random from the remaining images. The rank
+of the query's identity among these images counts. The protocol (Li et al., DeepReID, CVPR 2014)
+repeats the draw and takes the mean. This module computes the expectation of the draw.
 
-Given that image m is drawn for the query's own identity, each of the M images with chance 1/M,
-identity j stands before it with chance
+Let image m be drawn for the query's identity, each of its M images with chance 1/M. Identity j
+then stands before the query's identity with chance
 
     p_jm = (images of j that rank before m) / (images of j)
 
-independently of the others. How many do is a sum of unlike coin tosses (a Poisson-binomial
-variable), whose distribution is the product of the polynomials (1 - p_jm) + p_jm z. The identity
-is among the first k if fewer than k others stand before it. Average precision is not defined.
+independently of the other identities. The number of identities before the query's is a
+Poisson-binomial variable. Its distribution is the product of the polynomials (1 - p_jm) + p_jm z.
+A query is matched at rank k if fewer than k identities stand before its identity. Average
+precision is not defined.
+
+A query takes memory for a matrix (gallery images, identities) in float64: enough for CUHK03, too
+much for large galleries.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ianet.retrieval import NO_MATCH, Scores, compared
+from ianet.retrieval import NO_MATCH, Scores, prepare
 
 
 def evaluate(
@@ -39,7 +43,7 @@ def evaluate(
     distance: str = "cosine",
     max_rank: int = 50,
 ) -> Scores:
-    """The mean of `per_query`, which says what the arguments are; mAP and mINP are NaN."""
+    """Return the mean of `per_query`, which describes the arguments; mAP and mINP are NaN."""
     table = per_query(
         query_features,
         gallery_features,
@@ -65,23 +69,23 @@ def per_query(
     distance: str = "cosine",
     max_rank: int = 50,
 ) -> pd.DataFrame:
-    """The expected CMC of each query by itself.
+    """Return the expected CMC of each query by itself.
 
     Args:
-        query_features, ..., distance: as of `ianet.retrieval.per_query`; equal distances are
-            ranked by gallery index here, too.
+        query_features, ..., distance: as of `ianet.retrieval.per_query`, with its rule for equal
+            distances: the gallery index decides.
         max_rank: length of the curve, at least 1, however few identities the gallery has.
 
     Returns:
-        A row for each query that has a match, its index the query's position; column k, from 1
-        to max_rank, is the chance that its identity is among the first k.
+        A row for each query that has a match, its index the query's position. Column k, from 1
+        to max_rank, is the chance that the query's identity is among the first k.
 
     Raises:
         ValueError: as `ianet.retrieval.per_query`, and max_rank < 1.
     """
     if max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}: the CMC curve needs at least 1 rank")
-    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = compared(
+    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = prepare(
         query_features,
         gallery_features,
         query_ids,
@@ -94,13 +98,13 @@ def per_query(
     images = identity.bincount(minlength=len(identities)).double()
     curves = {}
     for query in range(len(left)):
-        own = gallery_id == query_id[query]
-        matches = own & (gallery_camera != query_camera[query])
+        same_identity = gallery_id == query_id[query]
+        matches = same_identity & (gallery_camera != query_camera[query])
         if not matches.any():
             continue
         order = torch.addmv(offset, right, left[query]).argsort(stable=True)
         before = images.new_zeros(len(order), len(identities))
-        before.scatter_(1, identity[order, None], (~own[order, None]).double())
+        before.scatter_(1, identity[order, None], (~same_identity[order, None]).double())
         chances = (before.cumsum(0) / images)[matches[order]]  # (M, identities)
         curves[query] = _at_most(chances[:, (chances > 0).any(0)], max_rank).mean(0).cpu().numpy()
     if not curves:
@@ -110,11 +114,16 @@ def per_query(
 
 
 def _at_most(chances: Tensor, ranks: int) -> Tensor:
-    """From (M, J) chances: (M, ranks), the chance that at most 0, 1, ... of the J come true."""
+    """Return the chances that at most 0, 1, ... of J independent events happen, (M, ranks).
+
+    Args:
+        chances: (M, J), of the events.
+        ranks: number of terms.
+    """
     distribution = chances.new_zeros(len(chances), ranks)
     distribution[:, 0] = 1
     for chance in chances.T[:, :, None]:
-        moved = distribution.roll(1, dims=1)
-        moved[:, 0] = 0
-        distribution = distribution + chance * (moved - distribution)
+        shift = distribution.roll(1, dims=1)
+        shift[:, 0] = 0
+        distribution = distribution + chance * (shift - distribution)
     return distribution.cumsum(1)

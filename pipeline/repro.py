@@ -3,156 +3,186 @@
     python -m pipeline.repro              everything
     python -m pipeline.repro table4f      one table or figure, and only the runs that it needs
 
-Every stage is run by DVC (`dvc repro --single-item`), so what DVC knows afterwards is what a
-plain `dvc repro` would have left, which does the same one run after another. They share one Ray:
-that of RAY_ADDRESS, or one on this machine. It gives each training its cores or GPUs.
+DVC runs every stage (`dvc repro --single-item`). So DVC's state afterwards is what a plain
+`dvc repro` leaves, which does the same with one run after another. All runs share one Ray: that of
+RAY_ADDRESS, or one on this machine, which gives each training its cores or GPUs.
 
-`Ctrl-C` stops all; the same command goes on from the last epoch of each training.
+`Ctrl-C` stops all; the same command resumes each training from its last epoch. The log of a run is
+build/logs/<key>.log.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from pipeline import address
-from pipeline.plan import (
-    PIPELINE,
-    Evaluation,
-    Plan,
-    Run,
-    load_plan,
-    packed_of,
-    runs_of,
-    write,
-)
-from pipeline.settings import Settings
-from pipeline.shell import only_one, stage
+from pipeline.cluster.environment import prepare
+from pipeline.config.settings import Settings
+from pipeline.plan.dvc_yaml import PIPELINE, write
+from pipeline.plan.plan import Plan, image_sets, load_plan, unique_runs
+from pipeline.plan.runs import Evaluation, Run
+from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
-LOGS = Path("build/logs")
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
-TRIES = 5  # at a lock of DVC's that another process holds
-BUSY = ("Unable to acquire lock", "is busy")
+TRIES = 5  # of a run whose stages DVC did not start, as another process held a lock of DVC
+
+log = logging.getLogger("pipeline.repro")
 
 
-def changed() -> set[str]:
-    """The stages that DVC would run.
+def changed_stages(targets: Sequence[str] = ()) -> set[str]:
+    """The stages that DVC would run, of the targets and what they depend on, or of all.
 
     Raises:
-        RuntimeError: DVC cannot tell.
+        OSError: DVC does not answer.
     """
-    # Of all: for each stage that is named it would read dvc.yaml anew, 55 s for 86 of them.
-    asked = subprocess.run(
-        [*DVC, "status", "--json", str(PIPELINE)], capture_output=True, text=True
-    )
-    if asked.returncode:
-        raise RuntimeError(asked.stderr)
-    return set(json.loads(asked.stdout))
-
-
-def stale(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Those whose training or evaluation DVC would run."""
-    stages = changed()
-    return [one for one in evaluations if stages & {f"train@{one.run.key}", f"evaluate@{one.key}"}]
+    # Of all without targets: for each target that is named DVC reads dvc.yaml anew.
+    chosen = ["--with-deps", *targets] if targets else [str(PIPELINE)]
+    status = subprocess.run([*DVC, "status", "--json", *chosen], capture_output=True, text=True)
+    if status.returncode:
+        raise OSError(f"`dvc status` failed: {status.stderr.strip()}")
+    return set(json.loads(status.stdout))
 
 
 class Job:
-    """One run: its training and its evaluations, as a process of DVC's."""
+    """One run: its training and its evaluations, as a process of DVC.
+
+    Attributes:
+        run: that is trained.
+        stages: of DVC, in their order.
+        last: what happened last, as people read it.
+        seconds: that the job took.
+    """
 
     def __init__(self, run: Run, evaluations: Sequence[Evaluation], threads: int) -> None:
-        """`threads` are for what it does beside Ray: the evaluations."""
+        """`threads` are for what a job does beside Ray: the evaluations."""
         self.run, self.threads = run, threads
-        self.stages = [f"train@{run.key}", *(f"evaluate@{one.key}" for one in evaluations)]
+        evaluation_stages = (f"evaluate@{evaluation.key}" for evaluation in evaluations)
+        self.stages = [f"train@{run.key}", *evaluation_stages]
         self.log = LOGS / f"{run.key}.log"
-        self.last = "starting"
+        self.events = LOGS / f"{run.key}.jsonl"
+        self.last = "waits"
+        self.start: float | None = None
         self.seconds = 0.0
-        self.process: subprocess.Popen[str] | None = None
-        self.told_to_stop = False
+        self.process: subprocess.Popen[bytes] | None = None
+        self.stopping = False
 
-    def work(self, stopped: Event) -> bool:
-        """Whether all its stages came out; its output goes to a file, the last line is kept."""
-        started = time.monotonic()
+    def work(self, stop: Event) -> bool:
+        """Run the stages; whether all of them succeeded."""
+        self.start = time.monotonic()
+        self.last = "starts"
         try:
-            return any(self._try() for _ in self._tries(stopped))
+            for attempt in range(TRIES):
+                if stop.is_set():
+                    return False
+                if self._run_stages():
+                    return True
+                if not self.is_untouched():
+                    return False
+                time.sleep(attempt + 1)
+            lines = self.log.read_text(errors="replace").strip().splitlines()
+            self.last = f"error: DVC started no stage: {lines[-1] if lines else 'no output'}"
+            return False
         finally:
-            self.seconds = time.monotonic() - started
+            self.seconds = time.monotonic() - self.start
 
-    def _tries(self, stopped: Event) -> Iterator[int]:
-        for number in range(TRIES):
-            busy = self.log.exists() and any(word in self.log.read_text() for word in BUSY)
-            if stopped.is_set() or (number and not busy):
-                return
-            if number:
-                time.sleep(number)
-            yield number
-
-    def _try(self) -> bool:
+    def _run_stages(self) -> bool:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        started = subprocess.Popen(
-            [*DVC, "repro", "--single-item", *self.stages],
-            env={**os.environ, "OMP_NUM_THREADS": str(self.threads)},
-            start_new_session=True,  # Ctrl-C reaches it through `stop`, once
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.process = started
-        with started, self.log.open("w") as log:
-            assert started.stdout is not None
-            for line in started.stdout:
-                log.write(line)
-                told = line.startswith(("  epoch", self.run.key, "error: "))
-                # DVC's own, but that a stage failed, which has said why.
-                dvcs = line.startswith("ERROR: ") and not self.last.startswith("error: ")
-                if told or dvcs:
-                    self.last = line.strip()
-        return started.returncode == 0
+        self.events.write_bytes(b"")
+        with self.log.open("wb") as output:
+            self.process = subprocess.Popen(
+                [*DVC, "repro", "--single-item", *self.stages],
+                env={
+                    **os.environ,
+                    "OMP_NUM_THREADS": str(self.threads),
+                    EVENTS: str(self.events.resolve()),
+                    "PYTHONUNBUFFERED": "1",
+                },
+                start_new_session=True,  # Ctrl-C reaches it through `stop`, once
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+            with self.process:
+                while self.process.poll() is None:
+                    self.follow()
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self.process.wait(0.5)
+        self.follow()
+        return self.process.returncode == 0
+
+    def read_events(self) -> list[dict[str, Any]]:
+        """What the stages reported so far; a line that is half written is left for later."""
+        with contextlib.suppress(OSError):
+            lines = self.events.read_text().splitlines(keepends=True)
+            return [json.loads(line) for line in lines if line.endswith("\n")]
+        return []
+
+    def follow(self) -> None:
+        """Take up what happened last."""
+        for event in self.read_events():
+            match event["event"]:
+                case "epoch":
+                    self.last = f"epoch {event['epoch']}, loss {event['loss']:.3f}"
+                case "scored":
+                    self.last = event["summary"]
+                case "error":
+                    self.last = event["message"]
+
+    def is_untouched(self) -> bool:
+        """Whether DVC ended without a stage that failed: it could not start the next one."""
+        events = [event["event"] for event in self.read_events()]
+        return "error" not in events and events.count("started") == events.count("finished")
 
     def stop(self) -> None:
-        """As Ctrl-C in a terminal does, once: its stages clean up after themselves."""
-        if self.process is not None and self.process.poll() is None and not self.told_to_stop:
-            self.told_to_stop = True
+        """As Ctrl-C in a terminal does, once: the stages clean up after themselves."""
+        if self.process is not None and self.process.poll() is None and not self.stopping:
+            self.stopping = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGINT)
 
 
-def work_off(jobs: Sequence[Job], at_a_time: int, tell: Callable[[Job], None]) -> list[Job]:
-    """Run jobs, so many at a time; returns those that failed.
+def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None]) -> list[Job]:
+    """Run jobs, so many at a time.
 
     Args:
-        tell: called when a job has ended.
+        jobs: in their order.
+        at_a_time: how many.
+        on_end: receives each job that has ended.
+
+    Returns:
+        The jobs that failed.
     """
     waiting: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
         waiting.put(job)
-    stopped = Event()
-    ended: SimpleQueue[tuple[Job, bool]] = SimpleQueue()
+    stop = Event()
+    ends: SimpleQueue[tuple[Job, bool]] = SimpleQueue()
 
     def serve() -> None:
         with contextlib.suppress(Empty):
-            while not stopped.is_set():
+            while not stop.is_set():
                 job = waiting.get_nowait()
-                fine = False
+                success = False
                 try:
-                    fine = job.work(stopped)
+                    success = job.work(stop)
                 except Exception as error:  # a full disk: who waits for the job must hear of it
                     job.last = f"error: {error}"
-                ended.put((job, fine))
+                ends.put((job, success))
 
     threads = [Thread(target=serve) for _ in range(min(at_a_time, len(jobs)))]
     for thread in threads:
@@ -160,11 +190,11 @@ def work_off(jobs: Sequence[Job], at_a_time: int, tell: Callable[[Job], None]) -
     failed = []
     try:
         for _ in jobs:
-            job, fine = ended.get()
-            failed += [] if fine else [job]
-            tell(job)
+            job, success = ends.get()
+            failed += [] if success else [job]
+            on_end(job)
     finally:
-        stopped.set()
+        stop.set()
         while any(thread.is_alive() for thread in threads):
             for job in jobs:
                 job.stop()
@@ -172,12 +202,22 @@ def work_off(jobs: Sequence[Job], at_a_time: int, tell: Callable[[Job], None]) -
     return failed
 
 
+def seconds_left(jobs: Sequence[Job], done: Sequence[Job], at_a_time: int) -> float:
+    """Estimated seconds until all jobs are done, by the mean of those that are."""
+    mean = sum(job.seconds for job in done) / max(len(done), 1)
+    left = 0.0
+    for job in jobs:
+        if job not in done:
+            passed = 0.0 if job.start is None else time.monotonic() - job.start
+            left += max(mean - passed, 0.0)
+    return left / at_a_time
+
+
 class View:
     """All runs in one view: what each does, how many are done, the time left."""
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.jobs = jobs
-        self.started = time.monotonic()
+    def __init__(self, jobs: Sequence[Job], at_a_time: int) -> None:
+        self.jobs, self.at_a_time = jobs, at_a_time
         self.done: list[Job] = []
         self.console = Console()
         self.live = Live(
@@ -193,90 +233,100 @@ class View:
         if self.console.is_terminal:
             self.live.stop()
 
-    def tell(self, job: Job) -> None:
+    def show_end(self, job: Job) -> None:
+        """A line for a job that ended."""
         self.done.append(job)
-        place = f"run {len(self.done)} of {len(self.jobs)}"
+        if len(self.done) == len(self.jobs):
+            left = "all done"
+        else:
+            seconds = seconds_left(self.jobs, self.done, self.at_a_time)
+            left = f"about {format_minutes(seconds / 60)} left"
         self.console.print(
-            f"{place}: {job.last} ({job.seconds:.0f} s; {self._left()})",
+            f"run {len(self.done)} of {len(self.jobs)}: {job.last} ({job.seconds:.0f} s; {left})",
             highlight=False,
             soft_wrap=True,
         )
 
-    def _left(self) -> str:
-        if len(self.done) == len(self.jobs):
-            return "all done"
-        passed = time.monotonic() - self.started
-        left = passed / max(len(self.done), 1) * (len(self.jobs) - len(self.done))
-        return f"about {minutes(left / 60)} left"
-
     def _table(self) -> Table:
         table = Table.grid(padding=(0, 2))
         for job in self.jobs:
-            if job.process is not None and job not in self.done:
+            if job.start is not None and job not in self.done:
                 table.add_row(job.run.key, job.last)
         return table
 
 
-def minutes(number: float) -> str:
-    """As people say it."""
-    return "a minute" if number < 1.5 else f"{number:.0f} minutes"
+def run_stale(evaluations: Sequence[Evaluation], settings: Settings) -> list[Job]:
+    """Train and evaluate on a shared Ray; returns the jobs that failed."""
+    from pipeline.cluster.resources import cores, trainings_at_a_time
+    from pipeline.cluster.session import shared_session  # Ray takes a second
 
-
-def _worked_off(todo: Sequence[Evaluation], settings: Settings) -> list[Job]:
-    """All that is to do, on a shared Ray; returns what failed."""
-    from pipeline import cluster  # not where there is nothing to do: Ray takes a second
-
-    with cluster.shared():
-        held = cluster.trainings(settings.workers)
-        threads = max(cluster.cores() // held, 1)
-        jobs = [Job(run, [one for one in todo if one.run == run], threads) for run in runs_of(todo)]
-        print(f", {min(held, len(jobs))} at a time", end="")
-        known = [settings.recipes[job.run.recipe].minutes for job in jobs]
+    runs = unique_runs(evaluations)
+    with shared_session():
+        at_a_time = trainings_at_a_time(settings.workers)
+        threads = max(cores() // at_a_time, 1)
+        jobs = [
+            Job(run, [each for each in evaluations if each.run == run], threads) for run in runs
+        ]
+        text = f"{len(runs)} runs to do, {min(at_a_time, len(jobs))} at a time"
+        known = [settings.recipes[run.recipe].minutes for run in runs]
         if all(known):
-            estimate = sum(number or 0 for number in known) / held
-            print(f": about {minutes(estimate)} where a core is as fast as ours", end="")
-        print(flush=True)
-        with View(jobs) as view:
-            return work_off(jobs, held + AHEAD, view.tell)
+            estimate = sum(number or 0 for number in known) / at_a_time
+            text += f": about {format_minutes(estimate)} where a core is as fast as ours"
+        print(f"{text}. Logs: {LOGS}/<key>.log", flush=True)
+        with View(jobs, at_a_time) as view:
+            return run_jobs(jobs, at_a_time + AHEAD, view.show_end)
+
+
+def reproduce(plan: Plan, targets: Sequence[str]) -> None:
+    """Bring the targets up to date, or all results where none is named.
+
+    Raises:
+        SystemExit: a stage failed; the message says which.
+    """
+    evaluations = plan.evaluations(targets)
+    runs = unique_runs(evaluations)
+    changed = changed_stages(targets)
+    if not changed:
+        print(f"nothing to do: {len(runs)} runs and all results are up to date")
+        return
+    first = [
+        "plan", "sources",
+        *(f"pack@{name}.{size}" for name, size in image_sets(evaluations, plan.settings)),
+    ]  # fmt: skip
+    prepares = {stage.partition("@")[0] for stage in changed} - {"train", "evaluate"}
+    if prepares & {"plan", "sources", "synthesize", "prepare", "pack"}:
+        _dvc_repro(first)
+        changed = changed_stages(targets)
+    stale = [
+        evaluation
+        for evaluation in evaluations
+        if changed & {f"train@{evaluation.run.key}", f"evaluate@{evaluation.key}"}
+    ]
+    print(f"{len(runs)} runs, {len(unique_runs(stale))} of them to do", flush=True)
+    failed = run_stale(stale, plan.settings) if stale else []
+    if failed:
+        lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
+        sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
+    _dvc_repro(targets)  # the tables and figures
+
+
+def _dvc_repro(targets: Sequence[str]) -> None:
+    code = subprocess.run([*DVC, "repro", "--quiet", *targets]).returncode
+    if code:
+        sys.exit(code)  # the stage and DVC have said why
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("targets", nargs="*", help="tables and figures; all if none is named")
-    targets = parser.parse_args().targets
+    options = parser(__doc__, "pipeline.repro")
+    options.add_argument("targets", nargs="*", help="tables and figures; all if none is named")
+    targets = options.parse_args().targets
     plan = load_plan()
-    address.take(plan.settings)
-    runs = runs_of(plan.evaluations(targets))
-    write(plan)
-    if not targets and not changed():
-        print(f"nothing to do: {len(runs)} runs and all results are up to date")
-        return
-    with only_one(LOGS / "repro.lock", "making results in this folder"):
-        _made(plan, targets)
-
-
-def _made(plan: Plan, targets: Sequence[str]) -> None:
-    settings, evaluations = plan.settings, plan.evaluations(targets)
-    packed = packed_of(evaluations, settings)
-    first = ["plan", "sources", *(f"pack@{name}-{size}" for name, size in packed)]
-    prepared = subprocess.run([*DVC, "repro", "--quiet", *first])
-    if prepared.returncode:
-        sys.exit(prepared.returncode)  # the stage and DVC said why
-
-    runs = runs_of(evaluations)
-    todo = stale(evaluations)
-    print(f"{len(runs)} runs, {len(runs_of(todo))} of them to do", end="" if todo else "\n")
-    failed = _worked_off(todo, settings) if todo else []
-    if failed:
-        lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
-        sys.exit(f"error: {len(failed)} of {len(runs_of(todo))} runs failed:\n{lines}")
-    # What is left: the tables and figures.
-    finished = subprocess.run([*DVC, "repro", "--quiet", *targets])
-    sys.exit(finished.returncode)
+    plan.evaluations(targets)
+    prepare(plan.settings)
+    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        write(plan)
+        reproduce(plan, targets)
 
 
 if __name__ == "__main__":
-    with stage():
-        main()
+    command(main)

@@ -15,11 +15,12 @@ from torch import nn
 from ianet import images, retrieval, single_shot
 from ianet.features import extract
 from ianet.network import Network
+from ianet.network import load as load_network
 from ianet.receptive import relation_entropy
-from pipeline import address
-from pipeline.parts import part_of
-from pipeline.plan import DESCRIPTION, TABLE, files_of
-from pipeline.storage import Storage
+from pipeline.cluster import address
+from pipeline.cluster.storage import Storage
+from pipeline.data.splits import split_of_run
+from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE, prepared_files
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
@@ -27,10 +28,14 @@ ENTROPY_IMAGES = 16  # queries over which it is averaged: it hardly differs betw
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
-class Scored(NamedTuple):
-    """CMC (Q, ranks), and further scores of each query that has a match, by its row in the prepared
-    table; how many have none; the entropy of the rows of S in parts of a uniform row's, where
-    asked, None without SIA.
+class Scores(NamedTuple):
+    """Scores of each query that has a match, by its row in the prepared table.
+
+    Attributes:
+        cmc: (Q, ranks), whether a match has that rank or a better one.
+        means: (Q, ...), further scores by the names of their means.
+        without_match: number of the queries without a match.
+        entropy: of the rows of S, in parts of a uniform row's; None without SIA.
     """
 
     cmc: pd.DataFrame
@@ -46,82 +51,100 @@ class Scored(NamedTuple):
         }
 
 
-def ranking(**arguments: Any) -> Scored:
+def score_ranking(**arguments: Any) -> Scores:
     """By `ianet.retrieval`."""
     queries = retrieval.per_query(**arguments)
     cmc = queries.first_rank.to_numpy()[:, None] <= RANKS
     means = {name: queries[column] for name, column in MEANS.items()}
-    return Scored(pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means))
+    return Scores(pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means))
 
 
-def single_gallery_shot(**arguments: Any) -> Scored:
+def score_single_shot(**arguments: Any) -> Scores:
     """By `ianet.single_shot`, which defines CMC only."""
     cmc = single_shot.per_query(**arguments, max_rank=len(RANKS))
-    return Scored(cmc, pd.DataFrame(index=cmc.index))
+    return Scores(cmc, pd.DataFrame(index=cmc.index))
 
 
-SCORINGS = {"ranking": ranking, "single_shot": single_gallery_shot}
-"""By the name that the reader gives, see `ianet.datasets.listing.Listing`."""
+SCORINGS = {"ranking": score_ranking, "single_shot": score_single_shot}
+"""Protocol to function, by the names that readers give, see `ianet.datasets.listing.Listing`."""
 
 
-def scored(
-    network: nn.Module, prepared: Path, size: str, part: pd.Series, device: torch.device
-) -> Scored:
-    """Scores of a network on what `part` calls query and gallery.
+def score(
+    network: nn.Module, prepared: Path, size: str, split: pd.Series, device: torch.device
+) -> Scores:
+    """Scores of a network on the query and gallery of a split.
 
     Args:
         network: gives features in evaluation mode, in which it is left, on the device.
         prepared: folder of the data set.
         size: of its images, height x width.
-        part: see `pipeline.parts.part_of`.
+        split: see `pipeline.data.splits.split_of_run`.
         device: to extract and rank on.
     """
     table = pd.read_parquet(prepared / TABLE)
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
-        mask = (part == name).to_numpy(copy=True)
+        mask = (split == name).to_numpy(copy=True)
         packed = images.load(prepared / f"{size}.npy", mask)
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
-    found = SCORINGS[description["scoring"]](**arguments)
-    queries = table.index[part == "query"]
-    rows = queries[found.cmc.index]
-    return Scored(found.cmc.set_index(rows), found.means.set_index(rows), len(queries) - len(rows))
+    scores = SCORINGS[description["scoring"]](**arguments)
+    queries = table.index[split == "query"]
+    rows = queries[scores.cmc.index]
+    return Scores(
+        scores.cmc.set_index(rows), scores.means.set_index(rows), len(queries) - len(rows)
+    )
 
 
-def assessed(
-    network: Network, place: str, size: str, storage: Storage, seed: int, *, hold_out: bool
-) -> Scored:
-    """Scores of a trained network and its entropy, computed on the cluster if one is named.
+def assess(
+    network: Network, url: str, place: str, size: str, seed: int, *, hold_out: bool
+) -> Scores:
+    """Scores of a trained network, with its entropy, on this machine's GPU if it has one.
 
     Args:
         network: in evaluation mode.
-        place: of the data set, as `Storage.shared` returns it.
+        url: of the storage.
+        place: of the data set there, see `Storage.fetch`.
         size: of its images, height x width.
-        storage: where the nodes find them.
         seed: of the run, for its split.
-        hold_out: whether to score on the held-out identities.
-
-    Raises:
-        ConnectionError: the cluster cannot be reached.
-        ValueError: a node of it does not see the images.
+        hold_out: whether the held-out identities are scored.
     """
-    assess = partial(_assess, network, storage.url, place, size, seed, hold_out)
-    if not address.elsewhere():
-        return assess()
-    from pipeline import cluster  # a second that an evaluation here need not spend
-
-    seen = [Path(place, name) for name in files_of(size)] if storage.is_folder else []
-    return cluster.computed(assess, *seen)
-
-
-def _assess(network: Network, url: str, place: str, size: str, seed: int, hold_out: bool) -> Scored:
     torch.set_flush_denormal(True)  # see docs/performance.md
-    prepared = Storage(url).fetched(place)
-    part = part_of(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
-    queries = images.load(prepared / f"{size}.npy", (part == "query").to_numpy(copy=True))
+    prepared = Storage(url).fetch(place)
+    split = split_of_run(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
+    queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
     entropy = relation_entropy(network, queries[:ENTROPY_IMAGES])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return scored(network, prepared, size, part, device)._replace(entropy=entropy)
+    return score(network, prepared, size, split, device)._replace(entropy=entropy)
+
+
+def score_run(
+    folder: Path, dataset: str, size: str, storage: Storage, seed: int, *, hold_out: bool
+) -> Scores:
+    """Scores of a trained run with its entropy, computed on the cluster if one is named.
+
+    Args:
+        folder: of the run, with weights and description.
+        dataset: that is scored, prepared.
+        size: of its images, height x width.
+        storage: where the nodes of a cluster find the images.
+        seed: of the run, for its split.
+        hold_out: whether the held-out identities are scored.
+
+    Raises:
+        FileNotFoundError: the run was not trained.
+        ConnectionError: the cluster does not answer.
+        ValueError: a node does not see the images, or the run is damaged.
+    """
+    network = load_network(folder)
+    names = prepared_files(size)
+    place = storage.share(PREPARED / dataset, names)
+    scores = partial(assess, network, storage.url, place, size, seed, hold_out=hold_out)
+    if not address.is_cluster():
+        return scores()
+    from pipeline.cluster.remote import compute  # a second that a scoring here need not spend
+
+    root = Path(storage.path()) if storage.is_folder else None
+    return compute(scores, root, [Path(place, name) for name in names])

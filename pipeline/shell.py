@@ -1,66 +1,127 @@
-"""What every stage's command shares: how a mistake of the user's is told."""
+"""What every command shares: its options, its log, and how an error ends it."""
 
 from __future__ import annotations
 
 import argparse
-import fcntl
+import json
+import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.config.settings import SettingsError
+
+LOGS = Path("build/logs")
+EVENTS = "IANET_EVENTS"  # variable: the file to which a command appends its events
+DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
+VERBOSE = "IANET_VERBOSE"  # variable: as -v, for the commands that a command starts
 
 
-@contextmanager
-def stage() -> Iterator[None]:
-    """Bad input ends a command with one clear line, not a traceback; Ctrl-C ends it quietly,
-    and SIGTERM as Ctrl-C does, with what it began cleaned up.
+def command(main: Callable[[], None]) -> None:
+    """Run a command: one clear line for an error, a quiet end for Ctrl-C and SIGTERM.
 
-    Other exceptions are defects of ours and keep their traceback.
+    A mistake in an input is one line. Of any other ValueError or OSError, which may be a defect,
+    the line names a file with the traceback. IANET_DEBUG=1 shows tracebacks at once. Other
+    exceptions are defects and show theirs.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.default_int_handler)
+    _configure_log()
+    emit("started", command=sys.argv[0], arguments=sys.argv[1:])
     try:
-        yield
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        main()
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        sys.exit("stopped; the same command resumes from here")
+    except (ValueError, OSError) as error:
+        if os.environ.get(DEBUG):
+            raise
+        message = f"error: {error}"
+        if not isinstance(error, SettingsError):
+            message += f" (traceback: {_keep_traceback(error)})"
+        emit("error", message=message)
+        sys.exit(message)
+    emit("finished")
+
+
+def parser(document: str | None, module: str) -> argparse.ArgumentParser:
+    """The command line of `python -m MODULE`, described by the module's docstring."""
+    options = argparse.ArgumentParser(
+        prog=f"python -m {module}",
+        description=document,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    options.add_argument("-v", "--verbose", action=_Verbose, nargs=0, help="log more, with times")
+    return options
+
+
+class _Verbose(argparse.Action):
+    def __call__(self, *_: Any) -> None:
+        os.environ[VERBOSE] = "1"
+        _configure_log()
+
+
+def _configure_log() -> None:
+    """Messages of the pipeline to standard error; with -v also those of libraries, with times."""
+    verbose = bool(os.environ.get(VERBOSE))
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"
+    logging.basicConfig(format=form, level=logging.INFO if verbose else logging.ERROR, force=True)
+    logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _keep_traceback(error: Exception) -> Path:
+    """Write the traceback to a file of its own."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+    path = LOGS / "errors" / name
+    write_whole(path, "".join(traceback.format_exception(error)))
+    return path
+
+
+def emit(event: str, **fields: Any) -> None:
+    """Append an event as a line of JSON to the file that IANET_EVENTS names, if any."""
+    path = os.environ.get(EVENTS)
+    if path:
+        with Path(path).open("a") as file:
+            file.write(json.dumps({"event": event, **fields}) + "\n")
 
 
 @contextmanager
-def only_one(lock: Path, doing: str) -> Iterator[None]:
-    """Refuse what another process is at already: DVC killed leaves a training running.
+def exclusive(lock: Path, work: str) -> Iterator[None]:
+    """Refuse work that another process of this folder does.
+
+    Args:
+        lock: a file of the work.
+        work: for the message, such as "making results in this folder".
 
     Raises:
-        ValueError: it says so, and how to find that process.
+        SettingsError: another process does the work.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(
-                f"another process is {doing}: wait for it, or stop it (`fuser {lock}` tells which)"
-            ) from None
-        yield
+    try:
+        with FileLock(lock).acquire(blocking=False):
+            yield
+    except Timeout:
+        raise SettingsError(
+            f"another process is {work}: wait for that process, or stop it "
+            f"(`fuser {lock}` shows its id)"
+        ) from None
 
 
 def write_whole(target: Path, content: str | bytes) -> None:
-    """A file that appears whole or not at all, in a folder that may not exist yet."""
+    """Write a file that appears whole or not at all; its folder is made where there is none."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(target)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    temporary.replace(target)
 
 
-def run_parser(doc: str | None) -> argparse.ArgumentParser:
-    """A command line of the four words of a run, the fields of `pipeline.plan.Run`."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("dataset", help="name in params.yaml")
-    parser.add_argument("network", help="name in params.yaml")
-    parser.add_argument("recipe", help="name in params.yaml")
-    parser.add_argument("seed", type=int)
-    return parser
+def format_minutes(number: float) -> str:
+    """A number of minutes as people say it."""
+    return "a minute" if number < 1.5 else f"{number:.0f} minutes"

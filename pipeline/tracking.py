@@ -1,63 +1,60 @@
-"""Every MLflow call.
+"""Every MLflow call: what MLflow lacks of a training, an evaluation or a search is sent.
 
-One MLflow run for one training, found again by its tags: `evaluate`, or a training that was
-killed and goes on, writes to the same one. The files of a run on disk are the truth; MLflow
-shows them. So a server that goes away in the middle of a training costs its records only, and
-those only if it stays away.
+The files of a run are the truth, and MLflow shows them. Each `sync_...` function reads files, asks
+the server what it holds, and sends the rest. So the functions may be called at any time, again and
+again: by a training after each epoch, by a stage at its end, or by a person (`pipeline.sync`).
 """
 
 from __future__ import annotations
 
-import fcntl
+import hashlib
+import json
 import logging
 import math
 import os
-import sys
 import time
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-
-# A call to a server that went away must fail in seconds: the defaults block for minutes.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+from typing import Any
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
-from mlflow.data.pandas_dataset import from_pandas
+from filelock import FileLock
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.experiments import Search
-from pipeline.plan import TABLE, Run
-from pipeline.settings import Settings
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure  # half a second that a training need not spend
+from pipeline.config.experiments import Search
+from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run
 
 EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
-PAUSE = 10  # seconds from an attempt that failed to the next
-PATIENCE = 60  # seconds that a training that is done waits for a server that went away
-REPRODUCTION = "reproduction"
+TRIAL_METRICS = ("loss", "accuracy", "lr", *SCORES)
+PAUSE = 10  # seconds from a call that failed to the next
+BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 MODEL = Path("pipeline/served.py")
-REQUIREMENTS = ["torch", "torchvision", "safetensors", "numpy", "pandas", "pillow"]
+MODEL_PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
+REPRODUCTION = "reproduction"
+PARENT = "mlflow.parentRunId"  # the tag by which MLflow knows a child run
+SETTINGS = {
+    # A call to a server that went away must fail in seconds: the defaults block for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
 
-for _noisy in ("mlflow", "alembic"):
-    logging.getLogger(_noisy).setLevel(logging.ERROR)
-# Its advice on integer columns and on sources.
-warnings.filterwarnings("ignore", module="mlflow")
+log = logging.getLogger(__name__)
 
 
-Kind = TypeVar("Kind", bound="Tracked")
+def new_id() -> str:
+    """An id for a training or search, by which its MLflow run is found again."""
+    return uuid4().hex
 
 
 def connect() -> None:
@@ -66,356 +63,433 @@ def connect() -> None:
     Raises:
         ConnectionError: the server of MLFLOW_TRACKING_URI does not answer.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI", LOCAL)
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for library in ("mlflow", "alembic"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    # MLflow's advice on integer columns and on sources.
+    warnings.filterwarnings("ignore", module="mlflow")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL
     mlflow.set_tracking_uri(uri)
     with first_use(Path()):
         try:
             mlflow.set_experiment(EXPERIMENT)
         except MlflowException as error:
             raise ConnectionError(
-                f"MLflow at {uri} cannot be used ({str(error).splitlines()[0][:200]}): start the "
-                f"server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+                f"MLflow at {uri} cannot be used ({_first_line(error)}): start the server, or "
+                f"unset MLFLOW_TRACKING_URI to log to {LOCAL}"
             ) from error
 
 
-@contextmanager
-def first_use(project: Path) -> Iterator[None]:
-    """Keep other processes of a project from the first use of its MLflow: several that meet a new
-    sqlite file at once would break it for good.
+def first_use(project: Path) -> FileLock:
+    """Keep other processes of a project from the first use of its MLflow.
+
+    Several processes that meet a new sqlite file at once would break it for good.
     """
     (project / "build").mkdir(exist_ok=True)
-    with (project / "build/mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return FileLock(project / "build/mlflow.lock")
 
 
-class Tracked:
-    """The MLflow run of a training. What its server does not take, it gets when it is back."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        self.waiting: deque[Callable[[], object]] = deque()  # calls that were not taken, in order
-        self.failed = -math.inf  # when the last attempt did
-        self.known: dict[str, set[int]] = {}  # epochs that MLflow has, of this run and its children
-
-    def _try(self, call: Callable[[], object]) -> None:
-        self.waiting.append(call)
-        if time.monotonic() - self.failed > PAUSE:
-            self.send()
-
-    def send(self) -> None:
-        """Make the calls that wait; after one that fails, all the rest wait on."""
-        try:
-            while self.waiting:
-                _called(self.waiting[0])
-                self.waiting.popleft()
-        except Exception as error:  # whatever MLflow raises, the training is worth more
-            if self.failed == -math.inf:
-                print(
-                    f"MLflow went away ({str(error).splitlines()[0][:120]}): going on, all results "
-                    "are on disk, and what it missed is sent when it is back",
-                    file=sys.stderr,
-                )
-            self.failed = time.monotonic()
-
-    def finish(self, patience: float) -> None:
-        """Make the calls that wait, for so many seconds until the server is back."""
-        until = time.monotonic() + patience
-        self.send()
-        while self.waiting and time.monotonic() < until:
-            time.sleep(1)
-            self.send()
-        if self.waiting:
-            print(f"MLflow stayed away: it lacks {len(self.waiting)} records", file=sys.stderr)
-
-    def epoch(self, report: dict[str, float]) -> None:
-        metrics = {name: value for name, value in report.items() if name != "epoch"}
-        # By its id: the active run is known to one thread only, and this may be another.
-        step, run_id = int(report["epoch"]), self.run_id
-        self._try(lambda: self._record(run_id, step, metrics))
-
-    def _record(self, run_id: str, step: int, metrics: dict[str, float]) -> None:
-        """An epoch, once, whichever command tells it."""
-        known = self.known.setdefault(run_id, set())
-        if step not in known:
-            mlflow.log_metrics(metrics, step=step, run_id=run_id)
-            known.add(step)
-
-    def model(self, run: Run) -> None:
-        """The trained run, loadable with `mlflow.pyfunc.load_model`, registered by its data set
-        and network.
-        """
-        self._try(
-            lambda: mlflow.pyfunc.log_model(
-                name="model",
-                registered_model_name=f"{run.dataset}-{run.network}",
-                loader_module=MODEL.stem,
-                data_path=str(run.folder),
-                code_paths=["ianet", str(MODEL)],
-                # Given, as MLflow would find them by loading the model in a new process.
-                pip_requirements=REQUIREMENTS,
-            )
-        )
-
-    def scores(self, scores: dict[str, Any], figure: Figure) -> None:
-        """Metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ..."""
-        abroad = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
-        metrics = {
-            f"{abroad}{_under(name, scores['split'])}": scores[name]
-            for name in (*SCORES, "entropy")
-            if scores[name] is not None  # not defined by the data set's protocol
-        }
-        self._try(lambda: mlflow.log_metrics(metrics))
-        self._try(lambda: mlflow.log_figure(figure, f"{abroad}cmc.png"))
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
-def _called(call: Callable[[], object]) -> None:
-    """What the server refuses it would refuse for ever: that is told, and not tried again."""
-    try:
-        call()
-    except MlflowException as error:
-        if error.get_http_status_code() >= 500:
-            raise
-        print(f"MLflow refused a record: {str(error).splitlines()[0][:200]}", file=sys.stderr)
+# Trainings and their evaluations.
 
 
-class TrackedSearch(Tracked):
-    """The MLflow run of a search, with a child run for each trial."""
-
-    def __init__(self, run_id: str, key: str) -> None:
-        super().__init__(run_id)
-        self.key = key
-        self.client = mlflow.MlflowClient()
-        self.children: dict[str, str] = {}  # of trials, but those that the server refused
-
-    def begun(
-        self, trial: str, values: Mapping[str, Any], reports: Sequence[Mapping[str, Any]]
-    ) -> None:
-        """A trial starts, or goes on after these epochs."""
-        self._try(lambda: self._begin(trial, values))
-        for report in reports:
-            self.epoch_of(trial, report)
-
-    def _begin(self, trial: str, values: Mapping[str, Any]) -> None:
-        child = self._child(trial)
-        for option, value in values.items():
-            self.client.log_param(child, option, value)
-        self.children[trial], self.known[child] = child, _epochs(child)
-
-    def _child(self, trial: str) -> str:
-        tags = {"search": self.key, "trial": trial, MLFLOW_PARENT_RUN_ID: self.run_id}
-        wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-        experiment = self.client.get_run(self.run_id).info.experiment_id
-        found = self.client.search_runs([experiment], wanted, max_results=1)
-        if found:
-            self.client.set_terminated(found[0].info.run_id, "RUNNING")
-            return str(found[0].info.run_id)
-        name = f"{self.key.rpartition('-')[0]} {trial}"
-        return str(self.client.create_run(experiment, tags=tags, run_name=name).info.run_id)
-
-    def epoch_of(self, trial: str, report: Mapping[str, Any]) -> None:
-        """A trial's epoch is done."""
-        metrics = {
-            _under(name, "held-out"): float(report[name])
-            for name in ("loss", "accuracy", "lr", *SCORES)
-            if report.get(name) is not None
-        }
-        self._try(lambda: self._epoch(trial, int(report["epoch"]), metrics))
-
-    def _epoch(self, trial: str, step: int, metrics: dict[str, float]) -> None:
-        if trial in self.children:
-            self._record(self.children[trial], step, metrics)
-
-    def ended(self, trial: str, state: str, *, failed: bool) -> None:
-        """A trial ended, as `state` says."""
-        self._try(lambda: self._end(trial, state, failed))
-
-    def _end(self, trial: str, state: str, failed: bool) -> None:
-        if trial in self.children:
-            child = self.children[trial]
-            self.client.set_tag(child, "state", state)
-            self.client.set_terminated(child, "FAILED" if failed else "FINISHED")
-
-    def results(
-        self, folder: Path, values: Mapping[str, Any], scores: Mapping[str, float | None]
-    ) -> None:
-        """Files of the search, its best values, and their scores on test."""
-        metrics = {
-            _under(name, "test"): value for name, value in scores.items() if value is not None
-        }
-        self._try(lambda: mlflow.log_artifacts(str(folder), "search"))
-        self._try(lambda: mlflow.log_params({f"best.{name}": one for name, one in values.items()}))
-        self._try(lambda: mlflow.log_metrics(metrics))
-
-
-def _under(name: str, split: str) -> str:
-    """A metric's name in MLflow: of a score, with what was scored."""
-    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
-
-
-@contextmanager
-def training(
-    run: Run, digest: str, settings: Settings, config: dict[str, Any]
-) -> Iterator[Tracked]:
-    """The MLflow run of a training, new or, after a kill, the one that was begun. One that is
-    trained again, as with other code, has a new one.
+def sync_training(
+    run: Run, record: Mapping[str, Any], history: Sequence[Mapping[str, float]], status: str
+) -> str:
+    """Send what the server lacks of a training: its run, parameters, data set and epochs.
 
     Args:
         run: which.
-        digest: of all that determines its result.
-        settings: of params.yaml.
-        config: of the worker: the network's and the recipe's options in full.
+        record: the content of its training.json: id, digest, source and configuration.
+        history: a report of each epoch that is done.
+        status: RUNNING, FINISHED, FAILED or KILLED.
+
+    Returns:
+        The id of the MLflow run.
+    """
+    client = mlflow.MlflowClient()
+    run_id = _find({"id": record["id"]})
+    if run_id is None:
+        tags = {
+            "id": record["id"],
+            "run": run.key,
+            "digest": record["digest"],
+            **{name: str(value) for name, value in run._asdict().items()},
+        }
+        run_id = client.create_run(_experiment(), tags=tags, run_name=run.key).info.run_id
+        configuration = record["configuration"]
+        parameters = {
+            **run._asdict(),
+            **_flat(configuration["network"], "network"),
+            **_flat(configuration["recipe"], "training"),
+            "hold_out": configuration["hold_out"],
+        }
+        client.log_batch(run_id, params=[Param(name, str(parameters[name])) for name in parameters])
+        _sync_dataset(run, record, run_id)
+    reports = {int(report["epoch"]): report for report in history}
+    metrics = [name for name in next(iter(reports.values()), {}) if name != "epoch"]
+    _send_epochs(run_id, reports, {name: name for name in metrics}, "loss")
+    if client.get_run(run_id).info.status != status:
+        client.set_terminated(run_id, status)
+    return str(run_id)
+
+
+def _sync_dataset(run: Run, record: Mapping[str, Any], run_id: str) -> None:
+    """Say which data a run was trained on; nothing where the data set is not prepared here."""
+    table = run.prepared / TABLE
+    if table.exists():
+        dataset = Dataset(
+            name=run.dataset,
+            digest=hashlib.sha256(table.read_bytes()).hexdigest()[:8],
+            source_type="local",
+            source=json.dumps({"uri": record["source"]}),
+        )
+        context = InputTag("mlflow.data.context", "training")
+        mlflow.MlflowClient().log_inputs(run_id, datasets=[DatasetInput(dataset, [context])])
+
+
+def _flat(options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Options by their places: a nested one has a parameter of its own."""
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}.{name}")
+        else:
+            flat[f"{prefix}.{name}"] = value
+    return flat
+
+
+def _send_epochs(
+    run_id: str, reports: Mapping[int, Mapping[str, Any]], names: Mapping[str, str], guide: str
+) -> None:
+    """Send the epochs that a run lacks.
+
+    Args:
+        run_id: of MLflow.
+        reports: by epoch.
+        names: of a report's values, to those of metrics.
+        guide: the metric whose steps say which epochs the run has.
+    """
+    client = mlflow.MlflowClient()
+    known = {metric.step for metric in client.get_metric_history(run_id, guide)}
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(metric, float(report[name]), now, epoch)
+        for epoch, report in reports.items()
+        if epoch not in known
+        for name, metric in names.items()
+        if report.get(name) is not None
+    ]
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+
+def sync_run(run: Run) -> None:
+    """Send what the server lacks of a run that was trained: epochs, model and scores.
+
+    Raises:
+        FileNotFoundError: the run was not trained.
+    """
+    record = json.loads((run.folder / RECORD).read_text())
+    frame = pd.read_csv(run.folder / "history.csv")
+    history: list[dict[str, float]] = frame.to_dict("records")  # type: ignore[assignment]
+    run_id = sync_training(run, record, history, "FINISHED")
+    _sync_model(run, run_id)
+    weights = run.weights_digest()
+    for path in sorted(RESULTS.glob(f"*/scores/{run.key}*.json")):
+        scores = json.loads(path.read_text())
+        if scores["weights"] == weights:  # else of an earlier training
+            _sync_scores(run_id, scores)
+
+
+def _sync_model(run: Run, run_id: str) -> None:
+    """Register the trained run by its data set and network, if it is not."""
+    client = mlflow.MlflowClient()
+    if "model" in client.get_run(run_id).data.tags:
+        return
+    # 60 MB, which a command that leads a training need not take.
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+        outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
+    )
+    with _active(run_id):
+        mlflow.pyfunc.log_model(
+            name="model",
+            registered_model_name=f"{run.dataset}.{run.network}",
+            loader_module=MODEL.stem,
+            data_path=str(run.folder),
+            code_paths=["ianet", str(MODEL)],
+            # MLflow would find the packages by loading the model in a new process.
+            pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
+            signature=signature,
+        )
+    client.set_tag(run_id, "model", f"{run.dataset}.{run.network}")
+
+
+def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
+    """Send metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ..."""
+    client = mlflow.MlflowClient()
+    prefix = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
+    metrics = {
+        f"{prefix}{_metric(name, scores['split'])}": scores[name]
+        for name in (*SCORES, "entropy")
+        if scores[name] is not None  # the data set's protocol does not define it
+    }
+    held = client.get_run(run_id).data.metrics
+    if all(math.isclose(held.get(name, math.nan), metrics[name]) for name in metrics):
+        return
+    from ianet import drawing  # half a second that a training need not spend
+
+    client.log_figure(run_id, drawing.cmc_curve(scores["cmc"], scores["key"]), f"{prefix}cmc.png")
+    now = int(time.time() * 1000)
+    client.log_batch(run_id, metrics=[Metric(name, metrics[name], now, 0) for name in metrics])
+
+
+def _metric(name: str, split: str) -> str:
+    """The name of a score in MLflow, with the split that was scored."""
+    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
+
+
+class Recorder:
+    """Sends what happens, and lets no failure of MLflow stop the work."""
+
+    def __init__(self, sync: Callable[[Any], object]) -> None:
+        """`sync`: sends what the server lacks of a content."""
+        self.sync = sync
+        self.failed = -math.inf  # when the last call did
+
+    def send(self, content: Any) -> None:
+        """Send a content, unless a call failed a moment ago: the next one sends all."""
+        if time.monotonic() - self.failed > PAUSE:
+            self.send_now(content)
+
+    def send_now(self, content: Any) -> None:
+        """Send a content."""
+        try:
+            self.sync(content)
+        except Exception as error:  # whatever MLflow raises, the training is worth more
+            if self.failed == -math.inf:
+                log.warning(
+                    "MLflow went away (%s): all results are on disk, and `python -m "
+                    "pipeline.sync` sends them",
+                    _first_line(error),
+                )
+            self.failed = time.monotonic()
+
+
+@contextmanager
+def live_training(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
+    """The MLflow run of a training under way, new or, after a kill, the one that was begun.
+
+    Args:
+        run, record: see `sync_training`.
+
+    Yields:
+        A recorder that takes the history of all epochs.
 
     Raises:
         ConnectionError: MLflow does not answer.
     """
     connect()
-    begun = _find(run.key, digest)
-    known = _epochs(begun) if begun else set()
-    if len(known) == config["training"]["epochs"]:  # it was done
-        begun, known = None, set()
-    with _opened(_tags(run, digest), begun, Tracked) as tracked:
-        if begun is None:
-            parameters = {
-                **run._asdict(),
-                **{f"network.{name}": value for name, value in config["network"].items()},
-                **{f"training.{name}": value for name, value in config["training"].items()},
-                "hold_out": config["hold_out"],
-                "workers": settings.workers,
-            }
-            mlflow.log_params(parameters)
-            table = pd.read_parquet(run.prepared / TABLE)
-            source = str(settings.datasets[run.dataset].source)
-            dataset = from_pandas(table, source=source, name=run.dataset)
-            mlflow.log_input(dataset, "training")
-        tracked.known[tracked.run_id] = known
-        yield tracked
+    with _live(lambda status: sync_training(run, record, [], status)):
+        yield Recorder(lambda history: sync_training(run, record, history, "RUNNING"))
 
 
 @contextmanager
-def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
-    """The MLflow run of a training, to add its scores; a new one if this MLflow lacks it."""
-    connect()
-    with _opened(_tags(run, digest), _find(run.key, digest), Tracked) as tracked:
-        yield tracked
+def _live(sync: Callable[[str], str]) -> Iterator[None]:
+    """An MLflow run that records the machine's load, and how the work ends."""
+    mlflow.set_system_metrics_sampling_interval(5)
+    mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        with suppress(Exception):  # MLflow went away
+            mlflow.end_run(status)
 
 
 @contextmanager
-def search(name: str, key: str, sheet: Search) -> Iterator[TrackedSearch]:
-    """The MLflow run of a search, new or, after a kill, the one that was begun.
+def _active(run_id: str) -> Iterator[None]:
+    """A run as the active one, which MLflow wants for models and inputs."""
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run_id:
+        yield
+        return
+    status = mlflow.MlflowClient().get_run(run_id).info.status
+    with mlflow.start_run(run_id=run_id):
+        yield
+    mlflow.MlflowClient().set_terminated(run_id, status)
+
+
+# Searches.
+
+
+def sync_search(
+    name: str, key: str, search: Search, trials: Sequence[Mapping[str, Any]], status: str
+) -> str:
+    """Send what the server lacks of a search: its run, and a child run for each trial.
 
     Args:
         name: of the search.
-        key: name of this search of that name, which goes on under it.
-        sheet: what is searched.
-
-    Raises:
-        ConnectionError: MLflow does not answer.
-    """
-    connect()
-    described = sheet.model_dump(mode="json", exclude={"title", "caption", "kind"})
-    begun = _find(f"search-{name}", key)
-    tags = {"run": f"search-{name}", "digest": key}
-    with _opened(tags, begun, partial(TrackedSearch, key=key)) as tracked:
-        if begun is None:
-            mlflow.log_params(described)
-            mlflow.set_tag("mlflow.note.content", f"{sheet.title}. {sheet.caption}")
-        yield tracked
-
-
-def reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
-    """The one MLflow run of the whole reproduction, with all tables and figures as artifacts.
-
-    Every training is tagged `table.<table>` with the label of its row there.
-
-    Args:
-        rows: for each run of the plan, the tables that name it, with the label of its row.
-        results: folder whose files are logged.
+        key: of this search of that name.
+        search: what is tried.
+        trials: the content of its progress, see `pipeline.search.trial`.
+        status: RUNNING, FINISHED, FAILED or KILLED.
 
     Returns:
-        The page of each run that is recorded here; none where MLflow goes away meanwhile.
-
-    Raises:
-        ConnectionError: MLflow does not answer.
+        The id of the MLflow run.
     """
-    connect()
-    try:
-        return _reproduction(rows, results)
-    except MlflowException as error:
-        why = str(error).splitlines()[0][:120]
-        print(f"MLflow went away ({why}): nothing links to it", file=sys.stderr)
-        return {}
-
-
-def _reproduction(rows: Mapping[Run, Mapping[str, str]], results: Path) -> dict[Run, str]:
     client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert experiment is not None  # `connect` made it
-    uri = mlflow.get_tracking_uri()
-    pages = f"{uri if uri.startswith('http') else INTERFACE}/#/experiments/"
-    pages += experiment.experiment_id
-    links = {}
-    for run, tables in rows.items():
-        run_id = _find(run.key, (run.folder / "digest.txt").read_text())
-        if run_id is None:
-            continue
-        links[run] = f"{pages}/runs/{run_id}"
-        for table, label in tables.items():
-            client.set_tag(run_id, f"table.{table}", label)
-    found = client.search_runs(
-        [experiment.experiment_id], f"tags.run = '{REPRODUCTION}'", max_results=1
-    )
-    with mlflow.start_run(
-        run_id=found[0].info.run_id if found else None,
-        run_name=REPRODUCTION,
-        tags={"run": REPRODUCTION},
-    ):
-        mlflow.log_artifacts(str(results), results.name)
-    return links
+    run_id = _find({"run": f"search-{name}", "digest": key})
+    if run_id is None:
+        tags = {
+            "run": f"search-{name}",
+            "digest": key,
+            "mlflow.note.content": f"{search.title}. {search.caption}",
+        }
+        described = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
+        created = client.create_run(_experiment(), tags=tags, run_name=f"search-{name}")
+        run_id = created.info.run_id
+        params = [Param(option, str(value)) for option, value in described.items()]
+        client.log_batch(run_id, params=params)
+    for trial in trials:
+        _sync_trial(run_id, key, trial)
+    if client.get_run(run_id).info.status != status:
+        client.set_terminated(run_id, status)
+    return str(run_id)
 
 
-def _epochs(run_id: str) -> set[int]:
-    return {one.step for one in mlflow.MlflowClient().get_metric_history(run_id, "loss")}
+def _sync_trial(parent: str, key: str, trial: Mapping[str, Any]) -> None:
+    client = mlflow.MlflowClient()
+    run_id = _find({"search": key, "trial": trial["trial"]})
+    if run_id is None:
+        tags = {"search": key, "trial": trial["trial"], PARENT: parent}
+        created = client.create_run(_experiment(), tags=tags, run_name=trial["trial"])
+        run_id = created.info.run_id
+        params = [Param(option, str(value)) for option, value in trial["values"].items()]
+        client.log_batch(run_id, params=params)
+    reports = {int(report["epoch"]): report for report in trial["history"]}
+    names = {name: _metric(name, "held-out") for name in TRIAL_METRICS}
+    _send_epochs(run_id, reports, names, "loss")
+    state = trial["state"]
+    if state is not None and client.get_run(run_id).data.tags.get("state") != state:
+        client.set_tag(run_id, "state", state)
+        if trial["error"]:
+            client.set_tag(run_id, "error", trial["error"])
+        client.set_terminated(run_id, "FAILED" if trial["error"] else "FINISHED")
 
 
-def _find(run: str, digest: str) -> str | None:
-    """The newest with these tags."""
-    found = mlflow.search_runs(
-        experiment_names=[EXPERIMENT],
-        filter_string=f"tags.run = '{run}' and tags.digest = '{digest}'",
-        order_by=["attributes.start_time DESC"],
-        max_results=1,
-        output_format="list",
-    )
-    return found[0].info.run_id if found else None
-
-
-def _tags(run: Run, digest: str) -> dict[str, str]:
-    return {"run": run.key, "digest": digest, **{k: str(v) for k, v in run._asdict().items()}}
+def sync_search_results(name: str, search: Search, folder: Path) -> None:
+    """Send the files of a search that is done, its best values and their scores on test."""
+    summary = json.loads((folder / "scores.json").read_text())
+    trials = json.loads((folder / "trials.json").read_text())
+    run_id = sync_search(name, summary["search"], search, trials, "FINISHED")
+    client = mlflow.MlflowClient()
+    if "results" in client.get_run(run_id).data.tags:
+        return
+    client.log_artifacts(run_id, str(folder), "search")
+    params = [Param(f"best.{option}", str(value)) for option, value in summary["best"].items()]
+    now = int(time.time() * 1000)
+    metrics = [
+        Metric(_metric(score, "test"), value, now, 0)
+        for score, value in summary["test"].items()
+        if value is not None
+    ]
+    client.log_batch(run_id, metrics=metrics, params=params)
+    client.set_tag(run_id, "results", str(folder))
 
 
 @contextmanager
-def _opened(
-    tags: dict[str, str], run_id: str | None, tracking: Callable[[str], Kind]
-) -> Iterator[Kind]:
-    mlflow.set_system_metrics_sampling_interval(5)
-    started = mlflow.start_run(
-        run_id=run_id,
-        run_name=tags["run"],
-        tags=tags,
-        log_system_metrics=run_id is None,
-    )
-    tracked = tracking(started.info.run_id)
-    status, patience = "FAILED", PATIENCE
+def live_search(name: str, key: str, search: Search) -> Iterator[Recorder]:
+    """The MLflow run of a search under way, new or, after a kill, the one that was begun.
+
+    Yields:
+        A recorder that takes the progress of all trials.
+
+    Raises:
+        ConnectionError: MLflow does not answer.
+    """
+    connect()
+    with _live(lambda status: sync_search(name, key, search, [], status)):
+        sent: dict[str, Any] = {}
+
+        def sync(trials: Sequence[Mapping[str, Any]]) -> None:
+            changed = [trial for trial in trials if sent.get(trial["trial"]) != trial]
+            sync_search(name, key, search, changed, "RUNNING")
+            sent.update({trial["trial"]: trial for trial in changed})
+
+        yield Recorder(sync)
+
+
+# The whole reproduction.
+
+
+def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
+    """The page of each run that MLflow holds; none where MLflow does not answer."""
     try:
-        yield tracked
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status, patience = "KILLED", 0
-        raise
-    finally:
-        client = mlflow.MlflowClient()
-        tracked.waiting.append(lambda: client.set_terminated(tracked.run_id, status))
-        tracked.finish(patience)
-        with suppress(Exception):  # it would not be taken a second time
-            mlflow.end_run(status)
+        connect()
+        uri = mlflow.get_tracking_uri()
+        root = uri if uri.startswith("http") else INTERFACE
+        pages = {}
+        for run in runs:
+            run_id = _find({"id": json.loads((run.folder / RECORD).read_text())["id"]})
+            if run_id is not None:
+                pages[run] = f"{root}/#/experiments/{_experiment()}/runs/{run_id}"
+        return pages
+    except (MlflowException, ConnectionError) as error:
+        log.warning("MLflow does not answer (%s): the page links to no run", _first_line(error))
+        return {}
+
+
+def sync_reproduction(rows: Mapping[Run, Mapping[str, str]]) -> None:
+    """Send all results to the one MLflow run of the reproduction, and tag runs with their tables.
+
+    Args:
+        rows: for each run of the plan, the tables that name it, with the label of its row.
+    """
+    connect()
+    client = mlflow.MlflowClient()
+    for run, tables in rows.items():
+        record = json.loads((run.folder / RECORD).read_text())
+        run_id = _find({"id": record["id"]})
+        if run_id is None:
+            continue
+        tags = client.get_run(run_id).data.tags
+        for table, label in tables.items():
+            if tags.get(f"table.{table}") != label:
+                client.set_tag(run_id, f"table.{table}", label)
+    run_id = _find({"run": REPRODUCTION})
+    if run_id is None:
+        tags = {"run": REPRODUCTION}
+        created = client.create_run(_experiment(), tags=tags, run_name=REPRODUCTION)
+        run_id = created.info.run_id
+    client.log_artifacts(run_id, str(RESULTS), RESULTS.name)
+    client.set_terminated(run_id, "FINISHED")
+
+
+def _experiment() -> str:
+    experiment = mlflow.MlflowClient().get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None  # `connect` made it
+    return str(experiment.experiment_id)
+
+
+def _find(tags: Mapping[str, str]) -> str | None:
+    """The newest run with these tags."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs = mlflow.MlflowClient().search_runs(
+        [_experiment()], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    return runs[0].info.run_id if runs else None

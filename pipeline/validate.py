@@ -1,4 +1,4 @@
-"""What is wrong with a data set, in plain words, before anything is trained on it.
+"""What is wrong with a data set, in plain words, before anything is trained on the set.
 
     python -m pipeline.validate data/Market-1501-v15.09.15.zip
     python -m pipeline.validate data/cuhk-03.mat --option images=labeled --option protocol=classic
@@ -9,7 +9,6 @@ subset of a published set.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import os
 import sys
@@ -22,32 +21,31 @@ import pandas as pd
 from rich.progress import track
 
 from ianet.datasets.listing import SPLITS, Listing, split_columns
-from pipeline.readers import guessed, read
-from pipeline.settings import SettingsError
-from pipeline.shell import stage
+from pipeline.config.settings import SettingsError
+from pipeline.data.readers import guess_reader, read
+from pipeline.shell import command, parser
 
-SHOWN = 5
-"""Examples that are named of each thing that is wrong."""
+EXAMPLES = 5  # that are named of each problem
 
 
-def wrong_in_table(table: pd.DataFrame) -> Iterator[str]:
-    """What is wrong with who is where; one sentence each. See `Listing` for the table."""
+def find_table_problems(table: pd.DataFrame) -> Iterator[str]:
+    """Problems of identities, cameras and splits, a sentence for each; see `Listing`."""
     for column in split_columns(table):
         where = "" if column == "split" else f"{column}: "
-        for problem in _wrong_in_split(table, table[column]):
+        for problem in _find_split_problems(table, table[column]):
             yield where + problem
 
 
-def _wrong_in_split(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
+def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
     train, query, gallery = (table[split == name] for name in SPLITS)
-    for name, own in zip(SPLITS, (train, query, gallery), strict=True):
-        if own.empty:
+    for name, images in zip(SPLITS, (train, query, gallery), strict=True):
+        if images.empty:
             yield f"there is no image in {name}"
-    tested = pd.concat([query, gallery])
-    both = set(train.person) & set(tested.person)
-    if both:
+    test = pd.concat([query, gallery])
+    shared = set(train.person) & set(test.person)
+    if shared:
         yield (
-            f"{_number(both, 'identity', 'identities')} in both train and test: {_named(both)}. "
+            f"{_count(shared, 'identity', 'identities')} in both train and test: {_list(shared)}. "
             "Scores would be too good: take them out of one"
         )
     if query.empty or gallery.empty:
@@ -55,42 +53,42 @@ def _wrong_in_split(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
     missing = set(query.person) - set(gallery.person)
     if missing:
         yield (
-            f"{_number(missing, 'identity', 'identities')} in the query and missing from the "
-            f"gallery: {_named(missing)}"
+            f"{_count(missing, 'identity', 'identities')} in the query and missing from the "
+            f"gallery: {_list(missing)}"
         )
-    matched = _matched(query, gallery)
-    cameras = tested.camera.unique()
+    is_matched = _is_matched(query, gallery)
+    cameras = test.camera.unique()
     if len(cameras) == 1:
         yield (
             f"every query would be left without a match: all images of query and gallery are from "
             f"one camera, {cameras[0]}, and a match must be from another camera than the query"
         )
-    elif not matched.any():
+    elif not is_matched.any():
         yield (
             "every query would be left without a match: none has a gallery image of its identity "
             "from another camera"
         )
     else:
-        alone = query[~matched & ~query.person.isin(missing)]
-        if len(alone):
+        unmatched = query[~is_matched & ~query.person.isin(missing)]
+        if len(unmatched):
             yield (
-                f"{_number(alone.path, 'query', 'queries')} left without a match, as the gallery "
-                f"has its identity from its own camera only: {_named(alone.path)}"
+                f"{_count(unmatched.path, 'query', 'queries')} left without a match, as the "
+                f"gallery has its identity from its own camera only: {_list(unmatched.path)}"
             )
 
 
-def _matched(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
+def _is_matched(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
     """Whether the gallery has a query's identity from another camera than the query's own."""
     places = gallery[["person", "camera"]].drop_duplicates()
     cameras = query.person.map(places.groupby("person").size()).fillna(0)
-    own = pd.MultiIndex.from_frame(query[["person", "camera"]]).isin(
+    is_seen_there = pd.MultiIndex.from_frame(query[["person", "camera"]]).isin(
         pd.MultiIndex.from_frame(places)
     )
-    return cameras > own
+    return cameras > is_seen_there
 
 
-def wrong_in_images(listing: Listing, digests: Iterable[bytes | ValueError]) -> Iterator[str]:
-    """What is wrong with the images, from what `digested` yields for each of them."""
+def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError]) -> Iterator[str]:
+    """Problems of the images, a sentence for each, from the `image_digests`."""
     paths: dict[bytes, list[str]] = {}
     unreadable = []
     for path, digest in zip(listing.table.path, digests, strict=True):
@@ -99,16 +97,16 @@ def wrong_in_images(listing: Listing, digests: Iterable[bytes | ValueError]) -> 
         else:
             paths.setdefault(digest, []).append(path)
     if unreadable:
-        yield (f"{_number(unreadable, 'image', 'images')} unreadable: {_named(unreadable, '; ')}")
-    twice = [" = ".join(same) for same in paths.values() if len(same) > 1]
-    if twice:
-        yield f"{_number(twice, 'image', 'images')} there more than once: {_named(twice, '; ')}"
+        yield (f"{_count(unreadable, 'image', 'images')} unreadable: {_list(unreadable, '; ')}")
+    repeated = [" = ".join(group) for group in paths.values() if len(group) > 1]
+    if repeated:
+        yield f"{_count(repeated, 'image', 'images')} there more than once: {_list(repeated, '; ')}"
 
 
-def digested(listing: Listing) -> Iterator[bytes | ValueError]:
-    """For each image a digest of its pixels, or why it cannot be read; in the table's order."""
+def image_digests(listing: Listing) -> Iterator[bytes | ValueError]:
+    """For each image a digest of its pixels, or why the image cannot be read, in table order."""
 
-    def one(path: str) -> bytes | ValueError:
+    def digest(path: str) -> bytes | ValueError:
         try:
             image = listing.open(path)
         except ValueError as error:
@@ -117,46 +115,43 @@ def digested(listing: Listing) -> Iterator[bytes | ValueError]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            yield from pool.map(one, listing.table.path)
+            yield from pool.map(digest, listing.table.path)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _number(things: Sequence[str] | set[str] | pd.Series, one: str, more: str) -> str:
-    return f"1 {one} is" if len(things) == 1 else f"{len(things):,} {more} are"
+def _count(names: Sequence[str] | set[str] | pd.Series, singular: str, plural: str) -> str:
+    return f"1 {singular} is" if len(names) == 1 else f"{len(names):,} {plural} are"
 
 
-def _named(things: Iterable[str], separator: str = ", ") -> str:
-    names = [str(thing) for thing in sorted(things)]
-    more = len(names) - SHOWN
-    return separator.join(names[:SHOWN]) + (f" and {more:,} more" if more > 0 else "")
+def _list(items: Iterable[str], separator: str = ", ") -> str:
+    names = [str(item) for item in sorted(items)]
+    more = len(names) - EXAMPLES
+    return separator.join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.validate",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("source", type=Path, help="folder, zip, tar, CSV, Parquet or cuhk-03.mat")
-    parser.add_argument("--reader", help="of ianet/datasets; guessed where the layout tells")
-    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
-    arguments = parser.parse_args()
-    began = time.monotonic()
-    reader = arguments.reader or guessed(arguments.source)
-    listing = read(reader, arguments.source, _options(arguments.option), f"reader {reader}")
+    options = parser(__doc__, "pipeline.validate")
+    options.add_argument("source", type=Path, help="folder, zip, tar, CSV, Parquet or cuhk-03.mat")
+    options.add_argument("--reader", help="of ianet/datasets; guessed where the layout tells")
+    options.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
+    arguments = options.parse_args()
+    start = time.monotonic()
+    reader = arguments.reader or guess_reader(arguments.source)
+    values = _parse_options(arguments.option)
+    listing = read(reader, arguments.source, values, f"reader {reader}")
     counts = ", ".join(f"{number:,} {what}" for what, number in listing.counts.items())
     print(f"{arguments.source}, read by {reader}: {counts}")
-    digests = track(digested(listing), "looking at each image", len(listing.table))
-    problems = [*wrong_in_table(listing.table), *wrong_in_images(listing, digests)]
+    digests = track(image_digests(listing), "looking at each image", len(listing.table))
+    problems = [*find_table_problems(listing.table), *find_image_problems(listing, digests)]
     for problem in problems:
         print(f"wrong: {problem}")
     if problems:
         sys.exit(1)
-    print(f"nothing is wrong ({time.monotonic() - began:.0f} s)")
+    print(f"nothing is wrong ({time.monotonic() - start:.0f} s)")
 
 
-def _options(texts: list[str]) -> dict[str, str]:
+def _parse_options(texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise SettingsError(f"--option {text}: write it as name=value")
@@ -164,5 +159,4 @@ def _options(texts: list[str]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    with stage():
-        main()
+    command(main)

@@ -1,7 +1,7 @@
 """CBAM (Woo et al., CBAM: Convolutional Block Attention Module, ECCV 2018).
 
-As printed: the layers of Eq. 2 and 3 have no biases and no BatchNorm, which the authors' code
-has. Here the block stands where the IA block stands, after a residual block.
+The layers of Eq. 2 and 3 have no biases and no BatchNorm, as printed; the authors' code has both.
+Here the block stands where the IA block stands, after a residual block.
 """
 
 from __future__ import annotations
@@ -32,20 +32,20 @@ class ConvolutionalBlockAttention(nn.Module):
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)  # 7 x 7: Section 4.1
 
     def channel_attention(self, features: Tensor) -> Tensor:
-        """M_c = sigmoid(MLP(means) + MLP(maxima)) (Eq. 2), (B, C, 1, 1)."""
-        pooled = (features.mean(dim=(2, 3)), features.amax(dim=(2, 3)))
-        mean, maximum = (self.expand(F.relu(self.reduce(each))) for each in pooled)
+        """Return M_c = sigmoid(MLP(means) + MLP(maxima)) (Eq. 2), (B, C, 1, 1)."""
+        statistics = (features.mean(dim=(2, 3)), features.amax(dim=(2, 3)))
+        mean, maximum = (self.expand(F.relu(self.reduce(statistic))) for statistic in statistics)
         return torch.sigmoid(mean + maximum)[:, :, None, None]
 
     def spatial_attention(self, features: Tensor) -> Tensor:
-        """M_s = sigmoid(f^7x7([means; maxima])), both over the channels (Eq. 3), (B, 1, H, W)."""
+        """Return M_s = sigmoid(f^7x7([means; maxima])) over the channels (Eq. 3), (B, 1, H, W)."""
         mean, maximum = features.mean(dim=1, keepdim=True), features.amax(dim=1, keepdim=True)
         return torch.sigmoid(self.spatial(torch.cat((mean, maximum), dim=1)))
 
     def forward(self, features: Tensor) -> Tensor:
-        refined = features * self.channel_attention(features)
-        return refined * self.spatial_attention(refined)
+        product = features * self.channel_attention(features)
+        return product * self.spatial_attention(product)
 
 
 Block = ConvolutionalBlockAttention
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

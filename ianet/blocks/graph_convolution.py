@@ -1,8 +1,8 @@
 """Graph convolution over the grid of positions (Kipf and Welling, Semi-Supervised
 Classification with Graph Convolutional Networks, ICLR 2017).
 
-The conventional one that Section 3.5 of the IANet paper names: its graph is fixed, every
-position and its neighbours above, below, left and right, where SIA's follows the features.
+Section 3.5 of the IANet paper names this conventional graph convolution. Its graph is fixed: every
+position and its neighbours above, below, left and right. SIA's graph depends on the features.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def grid_adjacency(
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Adjacency D^-1/2 (A + I) D^-1/2 of the grid of positions (Section 2.2 of the paper).
+    """Return the adjacency D^-1/2 (A + I) D^-1/2 of the grid of positions (Section 2.2).
 
     Returns:
         (M, M), M = height * width, positions numbered row by row; symmetric.
@@ -34,8 +34,8 @@ def grid_adjacency(
 class GraphConvolution(nn.Module):
     """Y = BN(Z) + X, Z = D^-1/2 (A + I) D^-1/2 X W (Eq. 8 of the paper, no activation).
 
-    Residual and BatchNorm are those of the IA block (Eq. 9 there), so that both compare, and
-    so is being exactly the identity when fresh.
+    Residual and BatchNorm are those of the IA block (Eq. 9 of the IANet paper), so that the two
+    blocks compare. A fresh module is exactly the identity.
 
     Args:
         channels: C.
@@ -45,18 +45,18 @@ class GraphConvolution(nn.Module):
         super().__init__()
         self.transform = nn.Conv2d(channels, channels, 1, bias=False)  # W, Theta in Eq. 8
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # its bias is zero from the start
+        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
 
     def forward(self, features: Tensor) -> Tensor:
         height, width = features.shape[2:]
         dtype = torch.promote_types(features.dtype, torch.float32)
         adjacency = grid_adjacency(height, width, dtype=dtype, device=features.device)
-        transformed = self.transform(features).flatten(2).to(dtype)  # (B, C, M)
+        values = self.transform(features).flatten(2).to(dtype)  # (B, C, M)
         # As in the IA block, the aggregation stays in float32 under mixed precision.
         with torch.autocast(features.device.type, enabled=False):
-            gathered = transformed @ adjacency
-        return self.norm(gathered.view_as(features)).to(features.dtype) + features
+            aggregate = values @ adjacency
+        return self.norm(aggregate.view_as(features)).to(features.dtype) + features
 
 
 Block = GraphConvolution
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

@@ -1,7 +1,7 @@
 """The Interaction-and-Aggregation block (Hou et al., CVPR 2019, Eq. 6, 8 and 9).
 
-Features are (B, C, H, W), M = H * W. Every module returns the shape that it was given, and is
-exactly the identity when fresh, as its BatchNorm starts at zero (Section 3.3).
+Features are (B, C, H, W), M = H * W. Every module keeps the shape of its input. A fresh module is
+exactly the identity, as its BatchNorm starts at zero (Section 3.3).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ RELATIONS = ("appearance", "location", "semantic", "uniform")
 ARRANGEMENTS = ("sia", "cia", "sia-cia", "cia-sia", "parallel")
 
 CACHE_BYTES = 2**22
-"""On a CPU, SIA goes through as many images at once as have relation maps of this size, not
-through the whole batch: a map that stays in the cache is not read from memory for each of the
-dozen operations on it."""
+"""Size of the relation maps that SIA computes at once on a CPU, instead of the whole batch.
+
+Maps that stay in the processor's cache are not read from memory for each of a dozen operations."""
 ATTENTION_POSITIONS = 256
-"""Up to so many, CIA in bfloat16 on a GPU is attention: there is no fast kernel for larger ones."""
+"""Most positions for which CIA in bfloat16 on a GPU is attention: no fast kernel has more."""
 
 
 class _Residual(nn.Module):
@@ -33,17 +33,17 @@ class _Residual(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # its bias is zero from the start
+        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
 
     def aggregate(self, features: Tensor) -> Tensor:
         raise NotImplementedError
 
     def residual(self, features: Tensor) -> Tensor:
-        """BN(E)."""
+        """Return BN(E)."""
         return self.norm(self.aggregate(features)).to(features.dtype)
 
     def forward(self, features: Tensor) -> Tensor:
-        return features + self.residual(features)  # in this order it lies in memory as they do
+        return features + self.residual(features)  # the sum has the first term's layout
 
 
 class SpatialIA(_Residual):
@@ -87,7 +87,7 @@ class SpatialIA(_Residual):
         self.sigma = (float(sigma[0]), float(sigma[1]))
         self.scale = scale
         self.normalization = normalization
-        with torch.no_grad():  # a wrong name is told here, whether `relation` uses it or not
+        with torch.no_grad():  # a wrong name raises here, even if `relation` does not use the name
             relations.semantic_relation(
                 self._appearance(torch.zeros(1, channels, 1, 1)),
                 relations.location_relation(1, 1, self.sigma),
@@ -96,7 +96,7 @@ class SpatialIA(_Residual):
             )
 
     def relation(self, features: Tensor) -> Tensor:
-        """S, (B, M, M), in float32 or float64; every row is a distribution."""
+        """Return S, (B, M, M), in float32 or float64; every row is a distribution."""
         batch, _, height, width = features.shape
         if self.relation_name == "appearance":
             return self._appearance(features)
@@ -110,12 +110,14 @@ class SpatialIA(_Residual):
             )
         dtype = torch.promote_types(features.dtype, torch.float32)
         if self.relation_name == "location":
-            fixed = relations.location_relation(
+            relation = relations.location_relation(
                 height, width, self.sigma, dtype=dtype, device=features.device
             )
         else:
-            fixed = relations.uniform_relation(height, width, dtype=dtype, device=features.device)
-        return fixed.expand(batch, -1, -1)
+            relation = relations.uniform_relation(
+                height, width, dtype=dtype, device=features.device
+            )
+        return relation.expand(batch, -1, -1)
 
     def _appearance(self, features: Tensor) -> Tensor:
         # Relations and their aggregation stay in float32 under mixed precision.
@@ -127,18 +129,18 @@ class SpatialIA(_Residual):
             )
 
     def aggregate(self, features: Tensor) -> Tensor:
-        """E^S = F S^T (Eq. 6), (B, C, H, W)."""
+        """Return E^S = F S^T (Eq. 6), (B, C, H, W)."""
         if features.device.type != "cpu":
-            return self._gathered(features)
+            return self._gather(features)
         height, width = features.shape[2:]
         images = max(1, CACHE_BYTES // (4 * (height * width) ** 2))
-        return torch.cat([self._gathered(part) for part in features.split(images)])
+        return torch.cat([self._gather(chunk) for chunk in features.split(images)])
 
-    def _gathered(self, features: Tensor) -> Tensor:
+    def _gather(self, features: Tensor) -> Tensor:
         relation = self.relation(features)
         with torch.autocast(features.device.type, enabled=False):
-            gathered = relation @ features.flatten(2).to(relation.dtype).transpose(1, 2)
-        return _as_map(gathered, features)
+            aggregation = relation @ features.flatten(2).to(relation.dtype).transpose(1, 2)
+        return _as_map(aggregation, features)
 
 
 class ChannelIA(_Residual):
@@ -156,38 +158,42 @@ class ChannelIA(_Residual):
         super().__init__(channels)
         self.scale = scale
         with torch.no_grad():
-            self.relation(torch.zeros(1, channels, 1, 1))  # a wrong name is told here, not later
+            self.relation(torch.zeros(1, channels, 1, 1))  # a wrong name raises here, not later
 
     def relation(self, features: Tensor) -> Tensor:
-        """C, (B, C, C), in float32 or float64; every row is a distribution."""
+        """Return C, (B, C, C), in float32 or float64; every row is a distribution."""
         with torch.autocast(features.device.type, enabled=False):
             return relations.channel_relation(features, self.scale)
 
     def aggregate(self, features: Tensor) -> Tensor:
-        """E^C = C F (Eq. 8), (B, C, H, W)."""
-        few = features.shape[2] * features.shape[3] <= ATTENTION_POSITIONS
-        if few and features.is_cuda and features.dtype == torch.bfloat16:
-            return self._attended(features)
+        """Return E^C = C F (Eq. 8), (B, C, H, W)."""
+        small = features.shape[2] * features.shape[3] <= ATTENTION_POSITIONS
+        if small and features.is_cuda and features.dtype == torch.bfloat16:
+            return self._attend(features)
         relation = self.relation(features)
         with torch.autocast(features.device.type, enabled=False):
             positions = features.flatten(2).to(relation.dtype).transpose(1, 2)
-            gathered = positions @ relation.transpose(1, 2)
-        return _as_map(gathered, features)
+            aggregation = positions @ relation.transpose(1, 2)
+        return _as_map(aggregation, features)
 
-    def _attended(self, features: Tensor) -> Tensor:
-        """The same as attention, with a channel map as query, key and value: no relation is ever
-        in memory. Its softmax is in float32, its weights are rounded to bfloat16.
+    def _attend(self, features: Tensor) -> Tensor:
+        """Return E^C as attention, with a channel map as query, key and value.
+
+        The relation is then never in memory. The softmax is in float32, and its weights are rounded
+        to bfloat16.
         """
         maps = features.flatten(2).contiguous()[:, None]  # (B, 1 head, C, M)
         scale = relations.factor(features, self.scale)
         return F.scaled_dot_product_attention(maps, maps, maps, scale=scale)[:, 0].view_as(features)
 
 
-def _as_map(gathered: Tensor, features: Tensor) -> Tensor:
-    """What positions gathered, (B, M, C), as (B, C, H, W): channels last in memory, as
-    convolutions are fastest, and as the features are to which it is added.
+def _as_map(aggregation: Tensor, features: Tensor) -> Tensor:
+    """Return the aggregation of positions, (B, M, C), as (B, C, H, W).
+
+    The map is channels last in memory, like the features to which the map is added. Convolutions
+    are fastest in this layout.
     """
-    return gathered.transpose(1, 2).view_as(features)
+    return aggregation.transpose(1, 2).view_as(features)
 
 
 class IABlock(nn.Module):
@@ -218,7 +224,7 @@ class IABlock(nn.Module):
                 f"arrangement is {arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}"
             )
         self.arrangement = arrangement
-        # SIA is built in any case, so that a misspelt option never passes unseen.
+        # SIA is always built, so that a misspelt option raises for every arrangement.
         sia = SpatialIA(channels, scale=scale, **spatial)
         self.sia = None if arrangement == "cia" else sia
         self.cia = None if arrangement == "sia" else ChannelIA(channels, scale=scale)
@@ -237,4 +243,4 @@ class IABlock(nn.Module):
 
 
 Block = IABlock
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

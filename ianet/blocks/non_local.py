@@ -1,7 +1,7 @@
 """The non-local block (Wang et al., Non-local Neural Networks, CVPR 2018).
 
 Features are (B, C, H, W), M = H * W. The paper's bottleneck is kept, its subsampling of the
-positions is not used. The dot products are not scaled, as printed.
+positions is omitted. The dot products are not scaled, as printed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product")
 class NonLocal(nn.Module):
     """z_i = BN(W_z y_i) + x_i, y_i = 1 / C(x) sum_j f(x_i, x_j) g(x_j) (Eq. 1 and 6).
 
-    Exactly the identity when fresh, as the BatchNorm starts at zero (Section 4.1).
+    A fresh module is exactly the identity, as the BatchNorm starts at zero (Section 4.1).
 
     Args:
         channels: C, at least 2; the block works in C / 2, rounded down (Section 3.3).
@@ -37,19 +37,19 @@ class NonLocal(nn.Module):
             raise ValueError(f"channels is {channels}: a bottleneck of half needs at least 2")
         self.similarity = similarity
 
-        def reduced() -> nn.Module:
+        def reduce_channels() -> nn.Module:
             return nn.Conv2d(channels, channels // 2, 1, bias=False)
 
-        embedded = similarity != "gaussian"
-        self.query = reduced() if embedded else nn.Identity()  # W_theta
-        self.key = reduced() if embedded else nn.Identity()  # W_phi
-        self.value = reduced()  # W_g
+        embeds = similarity != "gaussian"
+        self.query = reduce_channels() if embeds else nn.Identity()  # W_theta
+        self.key = reduce_channels() if embeds else nn.Identity()  # W_phi
+        self.value = reduce_channels()  # W_g
         self.output = nn.Conv2d(channels // 2, channels, 1, bias=False)  # W_z
         self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # its bias is zero from the start
+        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
 
     def relation(self, features: Tensor) -> Tensor:
-        """f(x_i, x_j) / C(x), (B, M, M), in float32 or float64."""
+        """Return f(x_i, x_j) / C(x), (B, M, M), in float32 or float64."""
         dtype = torch.promote_types(features.dtype, torch.float32)
         queries = self.query(features).flatten(2).to(dtype)  # (B, C / 2, M)
         keys = self.key(features).flatten(2).to(dtype)
@@ -65,10 +65,10 @@ class NonLocal(nn.Module):
         relation = self.relation(features)
         values = self.value(features).flatten(2).to(relation.dtype)  # (B, C / 2, M)
         with torch.autocast(features.device.type, enabled=False):
-            gathered = values @ relation.transpose(1, 2)
-        restored = self.output(gathered.view(batch, -1, height, width))
-        return self.norm(restored) + features
+            aggregate = values @ relation.transpose(1, 2)
+        output = self.output(aggregate.view(batch, -1, height, width))
+        return self.norm(output) + features
 
 
 Block = NonLocal
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

@@ -3,12 +3,12 @@ Convolutional Networks for Image Captioning, CVPR 2017; Section 3.2 and 3.3).
 
 Two things differ from the paper, which captions images:
 
-- The hidden state h of its LSTM, the words so far, does not exist here. Its terms W_hs h and
-  W_hc h are left out, so that the attention depends on the image alone.
-- The weights are multiplied by their number, M or C, so that even attention is the identity.
-  The authors' code does so too; a softmax alone would make the features M * C times smaller.
+- The hidden state h of the LSTM, the words so far, does not exist here. The terms W_hs h and
+  W_hc h are omitted, so that the attention depends on the image alone.
+- The weights are multiplied by their number, M or C, so that uniform attention is the identity, as
+  in the authors' code. A softmax alone would make the features M * C times smaller.
 
-The last biases of both attentions, b_i, fall out of the softmax and are left out.
+The softmax cancels the last biases of both attentions, b_i, which are therefore omitted.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ class SpatialChannelAttention(nn.Module):
         self.order = order
         self.embed_positions = nn.Conv2d(channels, common_space, 1)  # W_s and b_s
         self.score_positions = nn.Conv2d(common_space, 1, 1, bias=False)  # W_i
-        # W_c is a vector, and its outer product with the means is taken: one function of a
-        # single mean serves every channel.
+        # W_c is a vector, and the paper takes its outer product with the means: the same function
+        # of a single mean serves every channel.
         self.embed_channels = nn.Linear(1, common_space)  # W_c and b_c
         self.score_channels = nn.Linear(common_space, 1, bias=False)  # W_i'
 
     def spatial_attention(self, features: Tensor) -> Tensor:
-        """M alpha, alpha = softmax(W_i tanh(W_s V + b_s)) over the positions, (B, 1, H, W)."""
+        """Return M alpha, alpha = softmax(W_i tanh(W_s V + b_s)) over positions, (B, 1, H, W)."""
         scores = self.score_positions(torch.tanh(self.embed_positions(features))).flatten(2)
         weights = torch.softmax(scores, dim=2) * scores.shape[2]  # (B, 1, M)
         return weights.unflatten(2, features.shape[2:]).to(features.dtype)
 
     def channel_attention(self, features: Tensor) -> Tensor:
-        """C beta, beta = softmax(W_i' tanh(W_c v + b_c)) of the means v, (B, C, 1, 1)."""
+        """Return C beta, beta = softmax(W_i' tanh(W_c v + b_c)) of the means v, (B, C, 1, 1)."""
         means = features.mean(dim=(2, 3))[:, :, None]  # (B, C, 1)
         scores = self.score_channels(torch.tanh(self.embed_channels(means)))
         weights = torch.softmax(scores, dim=1) * scores.shape[1]
@@ -63,11 +63,11 @@ class SpatialChannelAttention(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if self.order == "channel-spatial":
-            modulated = features * self.channel_attention(features)
-            return modulated * self.spatial_attention(modulated)
-        modulated = features * self.spatial_attention(features)
-        return modulated * self.channel_attention(modulated)
+            product = features * self.channel_attention(features)
+            return product * self.spatial_attention(product)
+        product = features * self.spatial_attention(features)
+        return product * self.channel_attention(product)
 
 
 Block = SpatialChannelAttention
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

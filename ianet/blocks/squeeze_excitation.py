@@ -1,6 +1,6 @@
 """The squeeze-and-excitation block (Hu et al., Squeeze-and-Excitation Networks, CVPR 2018).
 
-Here it stands where the IA block stands, after a residual block, and not on its branch.
+Here the block stands where the IA block stands, after a residual block and not on its branch.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 
 class SqueezeExcitation(nn.Module):
-    """Every channel times its own factor in (0, 1), about 1/2 when fresh (Eq. 2-4).
+    """Multiply every channel by a factor in (0, 1), about 1/2 when fresh (Eq. 2-4).
 
     Args:
         channels: C.
@@ -29,13 +29,13 @@ class SqueezeExcitation(nn.Module):
         self.expand = nn.Linear(channels // reduction, channels, bias=False)  # W_2
 
     def excitation(self, features: Tensor) -> Tensor:
-        """s = sigmoid(W_2 ReLU(W_1 z)), z the means of the channels (Eq. 2 and 3), (B, C)."""
-        squeezed = features.mean(dim=(2, 3))
-        return torch.sigmoid(self.expand(F.relu(self.reduce(squeezed))))
+        """Return s = sigmoid(W_2 ReLU(W_1 z)), z the channels' means (Eq. 2 and 3), (B, C)."""
+        means = features.mean(dim=(2, 3))
+        return torch.sigmoid(self.expand(F.relu(self.reduce(means))))
 
     def forward(self, features: Tensor) -> Tensor:
         return features * self.excitation(features)[:, :, None, None]  # (B, C, 1, 1)
 
 
 Block = SqueezeExcitation
-"""The name under which a network finds this file's block."""
+"""A network takes this file's block by the name `Block`."""

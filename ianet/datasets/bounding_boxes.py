@@ -1,4 +1,4 @@
-"""The layout that Market-1501 began and DukeMTMC-reID took over: three folders of images.
+"""The layout of Market-1501 and DukeMTMC-reID: three folders of images.
 
     bounding_box_train, query, bounding_box_test
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ianet.datasets.listing import JUNK, Listing, check_counts, counted, ordered
+from ianet.datasets.listing import JUNK, Listing, check_counts, count_images, sort_rows
 from ianet.datasets.source import image_opener, open_source
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -20,15 +20,15 @@ DISTRACTOR = 0
 
 
 class Layout(NamedTuple):
-    """How one of these data sets is named, and what is in it.
+    """Names and contents of a data set in this layout.
 
     Attributes:
         name: of the data set.
         pattern: of an image's name; its first group is the identity, its second the camera.
         example: a name in words, for the messages.
         cameras: numbers that exist.
-        published: counts, by the names of `read_boxes`'s.
-        expected: what should lie at the source, and where it is to be had.
+        published: counts that were published, by the names in `read_boxes`.
+        expected: what the source should hold, and who distributes the data.
     """
 
     name: str
@@ -40,20 +40,20 @@ class Layout(NamedTuple):
 
 
 def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
-    """The images of a data set in this layout; junk (identity -1) is dropped and counted.
+    """Return the images of a data set in this layout; junk (identity -1) is only counted.
 
     Args:
-        source: the folder, the zip or the tar; the three folders may lie at any depth in it.
+        source: the folder, the zip or the tar, with the three folders at any depth.
         layout: of the data set.
         published: whether the counts must be those that were published.
 
     Raises:
-        FileNotFoundError: no source, or a folder is missing from it.
+        FileNotFoundError: no source, or the source lacks a folder.
         ValueError: a damaged source, a misnamed image, or counts that are not the published.
     """
     files = open_source(source, layout.expected)
     splits = {folder: split for split, folder in FOLDERS.items()}
-    found = dict.fromkeys(FOLDERS, 0)
+    images = dict.fromkeys(FOLDERS, 0)
     rows = []
     junk = 0
     for path in files.paths():
@@ -61,7 +61,7 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
         split = splits.get(where.parent.name)
         if split is None or where.suffix.lower() != ".jpg":
             continue
-        found[split] += 1
+        images[split] += 1
         name = layout.pattern.fullmatch(where.name)
         if name is None or int(name[2]) not in layout.cameras:
             raise ValueError(
@@ -72,14 +72,14 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
             junk += 1
         else:
             rows.append((path, person, int(name[2]), split))
-    for split, images in found.items():
-        if not images:
+    for split, number in images.items():
+        if not number:
             raise FileNotFoundError(
                 f"{source} holds no image in a folder {FOLDERS[split]}. Expected: {layout.expected}"
             )
-    table = ordered(rows)
+    table = sort_rows(rows)
     distractors = int(((table.split == "gallery") & (table.person == DISTRACTOR)).sum())
-    everything = {**counted(table), "distractors": distractors, "junk dropped": junk}
+    everything = {**count_images(table), "distractors": distractors, "junk dropped": junk}
     counts = {name: everything[name] for name in layout.published}
     if published:
         check_counts(source, layout.name, counts, layout.published)
@@ -87,7 +87,7 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
 
 
 def are_boxes(paths: Sequence[str], layout: Layout) -> bool:
-    """Whether the first image of a training folder is named as in the layout."""
+    """Return whether the name of the first training image follows the layout."""
     names = (
         where.name
         for where in map(PurePosixPath, paths)

@@ -7,14 +7,14 @@ MATLAB 7.3, hence HDF5, in which every array is transposed:
                          empty; columns 1-5 are of the pair's first camera, 6-10 of its second
     testsets             20 cells: (2, 100), pair and person of the test identities, from 1
 
-An image is called as in the new protocol's files: 1_034_2_07 is pair 1, person 34, camera 2,
-column 7. A folder or archive of 0033_06.jpg (identity 33 of all pairs in turn and column, both
-from 0) will do for the new protocol.
+Names of images are those of the new protocol's files: 1_034_2_07 is pair 1, person 34, camera 2,
+column 7. The new protocol also supports a folder or archive of images like 0033_06.jpg. The numbers
+are the identity through all pairs and the column, both from 0.
 
 Two protocols that are never mixed:
 
 - classic (Li et al.): 20 splits, 100 test identities and 1,367 to train on. Queries are of the
-  first camera, the gallery of the second; a gallery holds one image for each identity, drawn
+  first camera, the gallery is of the second. A gallery has an image for each identity, drawn
   anew for each query, and only CMC is defined ("single_shot"). The score of a network is the
   mean over splits, hence over seeds: seed s is of split s modulo 20.
 - new (Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017):
@@ -36,7 +36,14 @@ import pandas as pd
 from PIL import Image
 from scipy.io import loadmat
 
-from ianet.datasets.listing import SPLITS, Listing, check_choice, check_counts, counted, ordered
+from ianet.datasets.listing import (
+    SPLITS,
+    Listing,
+    check_choice,
+    check_counts,
+    count_images,
+    sort_rows,
+)
 from ianet.datasets.source import Opener, image_opener, open_source
 
 BOXES = ("labeled", "detected")
@@ -65,7 +72,7 @@ _FILE = re.compile(r"(\d{4})_(0\d)\.jpg")
 
 
 class Place(NamedTuple):
-    """Where an image stands in `cuhk-03.mat`; all counted from 1."""
+    """The place of an image in `cuhk-03.mat`; all numbers are from 1."""
 
     pair: int
     person: int
@@ -93,15 +100,15 @@ def read(
     config: Path | None = None,
     published: bool = True,
 ) -> Listing:
-    """The images of CUHK03.
+    """Return the images of CUHK03.
 
     Args:
-        source: `cuhk-03.mat` or a folder that holds it at any depth; or, for the new protocol, a
+        source: `cuhk-03.mat`, or a folder with this file at any depth. For the new protocol also a
             folder, zip or tar of images (see above).
         images: "labeled" or "detected".
         protocol: "classic" or "new".
         config: for the new protocol, its file for these images.
-        published: whether the counts must be the published ones; False allows a subset.
+        published: whether the counts must be those published; False allows a subset.
 
     Returns:
         Persons are numbered from 1 through all pairs, cameras are 1 and 2.
@@ -121,7 +128,7 @@ def read(
         raise ValueError("protocol classic takes no config: leave it out, or take protocol new")
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist. Expected: {EXPECTED}")
-    mat = _mat(source)
+    mat = _find_mat(source)
     if protocol == "classic" and mat is None:
         raise ValueError(
             f"the classic protocol's test sets are in {MAT} only, and {source} is not it: name it "
@@ -130,7 +137,7 @@ def read(
     paths, opener, testsets = _read_mat(mat, images) if mat else (*_read_files(source), [])
     if config:
         table = _new_split(paths, config, source, published)
-        counts, scoring = counted(table), "ranking"
+        counts, scoring = count_images(table), "ranking"
     else:
         table = _classic_splits(paths, testsets, source)
         counts, scoring = _classic_counts(table, testsets), "single_shot"
@@ -141,12 +148,13 @@ def read(
 
 
 def fits(paths: Sequence[str]) -> bool:
+    """Return whether the paths are in this layout."""
     names = [PurePosixPath(path).name for path in paths]
     return MAT in names or any(map(_FILE.fullmatch, names))
 
 
-def _mat(source: Path) -> Path | None:
-    """cuhk-03.mat, if the source is or holds it. An archive cannot: HDF5 is read in place."""
+def _find_mat(source: Path) -> Path | None:
+    """Return the path of cuhk-03.mat, if there is one. HDF5 cannot be read within an archive."""
     if source.suffix == ".mat":
         return source
     return min(source.rglob(MAT), default=None) if source.is_dir() else None
@@ -155,10 +163,10 @@ def _mat(source: Path) -> Path | None:
 def _read_mat(
     path: Path, images: str
 ) -> tuple[dict[Place, str], Opener, list[set[tuple[int, int]]]]:
-    """Paths (here the images' names), how to open one, and (pair, person) of each test set."""
+    """Return images' names, a function that decodes an image, and (pair, person) by test set."""
     try:
         file = h5py.File(path, "r")
-        # Cells are references. Whether MATLAB had n x 1 or 1 x n of them does not matter.
+        # Cells are references, n x 1 or 1 x n of them.
         pairs = [file[reference][:].T for reference in np.ravel(file[images])]
         testsets = [
             {(int(pair), int(person)) for pair, person in file[reference][:].T}
@@ -177,7 +185,7 @@ def _read_mat(
     }
     by_name = {place.name: reference for place, reference in cells.items()}
 
-    def opened(name: str) -> Image.Image:
+    def open_image(name: str) -> Image.Image:
         try:
             return Image.fromarray(file[by_name[name]][:].transpose(2, 1, 0))
         except (OSError, TypeError, ValueError) as error:
@@ -185,11 +193,11 @@ def _read_mat(
                 f"the image {name} of {path} cannot be read ({error}): fetch it again"
             ) from error
 
-    return {place: place.name for place in cells}, opened, testsets
+    return {place: place.name for place in cells}, open_image, testsets
 
 
 def _read_files(source: Path) -> tuple[dict[Place, str], Opener]:
-    """Paths, and how to open one."""
+    """Return the paths of images, and a function that decodes an image."""
     files = open_source(source, EXPECTED)
     first = np.cumsum([0, *PAIRS])  # identity of each pair
     paths = {}
@@ -223,13 +231,13 @@ def _new_split(
         raise ValueError(
             f"{config} is damaged or no file of the new protocol ({error}): fetch it again"
         ) from error
-    lacking = set(names) - {place.name for place in paths}
-    if published and (lacking or len(names) != len(paths)):
+    missing = set(names) - {place.name for place in paths}
+    if published and (missing or len(names) != len(paths)):
         raise ValueError(
             f"{config.name} is for {len(names):,} images; {source} has {len(paths):,} and lacks "
-            f"{len(lacking):,} of those: take the file for these images"
+            f"{len(missing):,} of those: take the file for these images"
         )
-    return ordered(
+    return sort_rows(
         (path, place.identity, place.camera, splits[place.name])
         for place, path in paths.items()
         if place.name in splits
@@ -248,19 +256,19 @@ def _classic_splits(
             )
     rows = []
     for place, path in sorted(paths.items()):
-        tested = "query" if place.camera == 1 else "gallery"
-        splits = [tested if place[:2] in test else "train" for test in testsets]
+        test_split = "query" if place.camera == 1 else "gallery"
+        splits = [test_split if place[:2] in test else "train" for test in testsets]
         rows.append((path, place.identity, place.camera, *splits))
     columns = [f"split_{number}" for number in range(len(testsets))]
     return pd.DataFrame(rows, columns=["path", "person", "camera", *columns])
 
 
 def _classic_counts(table: pd.DataFrame, testsets: list[set[tuple[int, int]]]) -> dict[str, int]:
-    people, tested = table.person.nunique(), len(testsets[0])
+    people, test_people = table.person.nunique(), len(testsets[0])
     return {
         "images": len(table),
         "identities": people,
         "splits": len(testsets),
-        "train identities": people - tested,
-        "test identities": tested,
+        "train identities": people - test_people,
+        "test identities": test_people,
     }

@@ -3,7 +3,7 @@
     DukeMTMC-reID/bounding_box_train/0005_c2_f0046985.jpg
 
 is identity 5, camera 2 (of 8), frame 46985. The gallery has 408 identities that no query has;
-there is no junk. Its makers withdrew it: there is nowhere to fetch it from.
+there is no junk. The authors withdrew the data set.
 """
 
 from __future__ import annotations
@@ -36,18 +36,19 @@ LAYOUT = Layout(
 
 
 def read(source: Path, *, published: bool = True) -> Listing:
-    """The images of DukeMTMC-reID.
+    """Return the images of DukeMTMC-reID.
 
     Args:
-        source: the folder, the zip or the tar; the three folders may lie at any depth in it.
+        source: the folder, the zip or the tar, with the three folders at any depth.
         published: whether the counts must be the published ones; False allows a subset.
 
     Raises:
-        FileNotFoundError: no source, or a folder is missing from it.
+        FileNotFoundError: no source, or the source lacks a folder.
         ValueError: a damaged source, a misnamed image, or counts that are not the published.
     """
     return read_boxes(source, LAYOUT, published=published)
 
 
 def fits(paths: Sequence[str]) -> bool:
+    """Return whether the paths are in this layout."""
     return are_boxes(paths, LAYOUT)

@@ -3,8 +3,8 @@
     train/anna/entrance_0001.jpg
     query/bert/hall_0417.jpg, gallery/bert/entrance_0398.jpg
 
-is split (train, query or gallery), person, and camera: what stands before the first "_" of the
-image's name. Persons and cameras are text.
+is split (train, query or gallery), person, and camera. The camera is the image's name up to the
+first "_". Persons and cameras are text.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ianet.datasets.listing import IMAGES, SPLITS, Listing, counted, ordered
+from ianet.datasets.listing import IMAGES, SPLITS, Listing, count_images, sort_rows
 from ianet.datasets.source import image_opener, open_source
 
 EXPECTED = (
@@ -22,22 +22,22 @@ EXPECTED = (
 
 
 def read(source: Path, *, published: bool = True) -> Listing:
-    """The images of a folder for each person.
+    """Return the images of a source with a folder for each person.
 
     Args:
-        source: the folder, zip or tar; train, query and gallery may lie at any depth in it.
-        published: no matter, as nothing was published about it.
+        source: the folder, zip or tar, with train, query and gallery at any depth.
+        published: without effect, as there are no published counts.
 
     Raises:
-        FileNotFoundError: no source, or no image in it.
-        ValueError: a damaged source, or an image that lies or is named otherwise.
+        FileNotFoundError: no source, or no image in the source.
+        ValueError: a damaged source, or an image whose path is not as above.
     """
     files = open_source(source, EXPECTED)
     rows = []
     for path in files.paths():
         if not path.lower().endswith(IMAGES):
             continue
-        if not _is_placed(path):
+        if not _is_in_layout(path):
             raise ValueError(
                 f"{source}: {path} does not lie and is not named like "
                 "train/anna/entrance_0001.jpg: move, rename or remove it"
@@ -46,19 +46,20 @@ def read(source: Path, *, published: bool = True) -> Listing:
         rows.append((path, person, name.split("_")[0], split))
     if not rows:
         raise FileNotFoundError(f"{source} holds no image. Expected: {EXPECTED}")
-    table = ordered(rows)
-    return Listing(table, counted(table), image_opener(files))
+    table = sort_rows(rows)
+    return Listing(table, count_images(table), image_opener(files))
 
 
 def fits(paths: Sequence[str]) -> bool:
-    # By the query, as MSMT17's folder "train" has a folder for each person, too.
+    """Return whether the paths are in this layout."""
+    # By the query: MSMT17's folder "train" has a folder for each person, too.
     return any(
-        _is_placed(path) and PurePosixPath(path).parts[-3] == "query"
+        _is_in_layout(path) and PurePosixPath(path).parts[-3] == "query"
         for path in paths
         if path.lower().endswith(IMAGES)
     )
 
 
-def _is_placed(path: str) -> bool:
+def _is_in_layout(path: str) -> bool:
     split, _, name = ("", "", "", *PurePosixPath(path).parts)[-3:]
     return split in SPLITS and name.find("_") > 0

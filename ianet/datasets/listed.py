@@ -3,8 +3,9 @@
     path,person,camera,split
     images/0001.jpg,anna,entrance,train
 
-Paths are relative to the file and lie beneath it. Persons and cameras are integers or text, a
-person -1 is junk and dropped. The split is train, query or gallery. Other columns are left alone.
+Paths are relative to the folder of the file and stay beneath this folder. Persons and cameras are
+integers or text. Images of person -1 are junk and are ignored. The split is train, query or
+gallery. Other columns are ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pyarrow
 
-from ianet.datasets.listing import JUNK, SPLITS, Listing, counted, ordered
+from ianet.datasets.listing import JUNK, SPLITS, Listing, count_images, sort_rows
 from ianet.datasets.source import image_opener, open_source, refuse_outside
 
 KINDS = (".csv", ".parquet")
@@ -28,16 +29,16 @@ EXPECTED = (
 
 
 def read(source: Path, *, published: bool = True) -> Listing:
-    """The images that a file lists.
+    """Return the images that a file lists.
 
     Args:
-        source: the file, or a folder, zip or tar that holds one at any depth. As a source of the
-            pipeline a folder is better: DVC sees whether anything in it was changed.
-        published: no matter, as nothing was published about it.
+        source: the file, or a folder, zip or tar with one such file at any depth. As a source of
+            the pipeline a folder is better: DVC then detects changes of the images.
+        published: without effect, as there are no published counts.
 
     Raises:
-        FileNotFoundError: no source, or no file in it.
-        ValueError: several files, one that cannot be read, a column missing, or a wrong row.
+        FileNotFoundError: no source, or no such file in the source.
+        ValueError: several files, an unreadable file, a column missing, or a wrong row.
     """
     if source.suffix.lower() in KINDS:
         files, name, where = open_source(source.parent, EXPECTED), source.name, f"{source}"
@@ -53,7 +54,7 @@ def read(source: Path, *, published: bool = True) -> Listing:
         ) from error
     try:
         if name.lower().endswith(".csv"):
-            # As text, as 007 and NA are names too.
+            # As text: 007 and NA are names too.
             table = pd.read_csv(content, dtype=str, keep_default_na=False)
         else:
             table = pd.read_parquet(content)
@@ -62,15 +63,16 @@ def read(source: Path, *, published: bool = True) -> Listing:
     missing = [column for column in COLUMNS if column not in table]
     if missing:
         raise ValueError(f"{where} has no column {', '.join(missing)}. Expected: {EXPECTED}")
-    table = _checked(table[COLUMNS], where)
-    beside = PurePosixPath(name).parent
-    kept = table[table.person.astype(str) != str(JUNK)]
-    paths = [(beside / path).as_posix() for path in kept.path]
-    table = ordered(zip(paths, kept.person, kept.camera, kept.split, strict=True))
-    return Listing(table, counted(table), image_opener(files))
+    table = _check(table[COLUMNS], where)
+    folder = PurePosixPath(name).parent
+    images = table[table.person.astype(str) != str(JUNK)]
+    paths = [(folder / path).as_posix() for path in images.path]
+    table = sort_rows(zip(paths, images.person, images.camera, images.split, strict=True))
+    return Listing(table, count_images(table), image_opener(files))
 
 
 def fits(paths: Sequence[str]) -> bool:
+    """Return whether there is exactly one such file."""
     return sum(path.lower().endswith(KINDS) for path in paths) == 1
 
 
@@ -85,8 +87,8 @@ def _only_table(source: Path, paths: Sequence[str]) -> str:
     return tables[0]
 
 
-def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Persons and cameras as integers where all are, as text elsewhere."""
+def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    """Return the table, its persons and cameras as integers if all are, else as text."""
     for column in COLUMNS:
         empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if empty.any():
@@ -106,7 +108,7 @@ def _checked(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _integers_or_text(column: pd.Series) -> pd.Series:
-    # 007 is no integer, as it would then be the same person as 7.
+    # 007 is no integer: as integers, 007 and 7 would be the same person.
     text = column.astype(str)
     if text.str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
         return text.astype("int64")

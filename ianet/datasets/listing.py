@@ -2,9 +2,9 @@
 
 A reader is a module of this folder, named as `reader` in params.yaml, with
 
-    read(source, *, published, ...) -> Listing      further keywords are its `options` there
+    read(source, *, published, ...) -> Listing      further keywords are `options` in params.yaml
     fits(paths) -> bool                             whether files of these paths are in its layout;
-                                                    without it `pipeline.validate` cannot guess it
+                                                    `pipeline.validate` guesses a reader by `fits`
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 class Listing(NamedTuple):
-    """What a reader found.
+    """The images of a data set.
 
     Attributes:
-        table: one row an image: path (within the source), person and camera (integers or text)
+        table: a row an image: path (within the source), person and camera (integers or text)
             and split, one of `SPLITS`. A set with several published splits has a column for
-            each, split_0, split_1, ..., with "" for what a split leaves out.
-        counts: what was found, by name.
-        open: decodes the image of a path; threads may call it at once. ValueError names an
-            image that cannot be decoded.
+            each split, split_0, split_1, ..., with "" for images that a split omits.
+        counts: of images and identities, by name.
+        open: decodes the image of a path; several threads may call this function at once.
+            ValueError names an image that cannot be decoded.
         scoring: "ranking" (`ianet.retrieval`) or "single_shot" (`ianet.single_shot`), by the
-            set's own protocol.
+            protocol of the set.
     """
 
     table: pd.DataFrame
@@ -43,12 +43,12 @@ class Listing(NamedTuple):
 
 
 def split_columns(table: pd.DataFrame) -> list[str]:
-    """Names of the columns that hold the splits, in order: ["split"] for most sets."""
+    """Return the names of the columns with the splits, in order: ["split"] for most sets."""
     return [column for column in table.columns if column == "split" or column.startswith("split_")]
 
 
-def ordered(rows: Iterable[tuple[str, int | str, int | str, str]]) -> pd.DataFrame:
-    """Rows of path, person, camera and split as a table, sorted by split, then by path."""
+def sort_rows(rows: Iterable[tuple[str, int | str, int | str, str]]) -> pd.DataFrame:
+    """Return a table of path, person, camera and split, sorted by split, then by path."""
     table = pd.DataFrame(list(rows), columns=["path", "person", "camera", "split"])
     table = table.sort_values("path", ignore_index=True)
     return table.sort_values(
@@ -56,20 +56,20 @@ def ordered(rows: Iterable[tuple[str, int | str, int | str, str]]) -> pd.DataFra
     )
 
 
-def counted(table: pd.DataFrame) -> dict[str, int]:
-    """Images and identities of each part of a table with one split."""
+def count_images(table: pd.DataFrame) -> dict[str, int]:
+    """Return the numbers of images and identities of each split of a table with one split."""
     counts = {}
     for split in SPLITS:
-        own = table[table.split == split]
-        counts[f"{split} images"] = len(own)
-        counts[f"{split} identities"] = own.person.nunique()
+        images = table[table.split == split]
+        counts[f"{split} images"] = len(images)
+        counts[f"{split} identities"] = images.person.nunique()
     return counts
 
 
 def check_counts(
     source: Path, name: str, counts: Mapping[str, int], published: Mapping[str, int]
 ) -> None:
-    """ValueError unless the counts are the published ones of the data set called `name`."""
+    """Raise ValueError unless the counts are those published for the data set called `name`."""
     differences = "; ".join(
         f"{what}: {counts[what]:,} instead of {number:,}"
         for what, number in published.items()
@@ -83,6 +83,6 @@ def check_counts(
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
-    """ValueError unless an option of a reader has one of its values."""
+    """Raise ValueError unless an option of a reader has one of its values."""
     if value not in choices:
         raise ValueError(f"{option} is {value!r}: choose {' or '.join(choices)}")

@@ -40,19 +40,20 @@ LAYOUT = Layout(
 
 
 def read(source: Path, *, published: bool = True) -> Listing:
-    """The images of Market-1501, or of any set in its layout; junk is dropped and counted.
+    """Return the images of Market-1501, or of any set in its layout; junk is only counted.
 
     Args:
-        source: the folder, the zip or the tar; the three folders may lie at any depth in it.
+        source: the folder, the zip or the tar, with the three folders at any depth.
         published: whether the counts must be those of Market-1501 as published; False allows
             a subset, or another set.
 
     Raises:
-        FileNotFoundError: no source, or a folder is missing from it.
+        FileNotFoundError: no source, or the source lacks a folder.
         ValueError: a damaged source, a misnamed image, or counts that are not the published.
     """
     return read_boxes(source, LAYOUT, published=published)
 
 
 def fits(paths: Sequence[str]) -> bool:
+    """Return whether the paths are in this layout."""
     return are_boxes(paths, LAYOUT)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ianet.datasets.listing import Listing, check_choice, check_counts, counted, ordered
+from ianet.datasets.listing import Listing, check_choice, check_counts, count_images, sort_rows
 from ianet.datasets.source import Files, image_opener, open_source
 
 TRAINING = ("train", "train+val")
@@ -26,7 +26,7 @@ FOLDERS = {
 }
 CAMERAS = range(1, 16)
 TEST_FROM = 1_041
-"""Training and test identities are both counted from 0; this is added to the test's."""
+"""Training and test identities are both numbered from 0; test identities are shifted by this."""
 
 PUBLISHED = {
     "train images": 30_248,
@@ -47,13 +47,13 @@ _LINE = re.compile(r"((?:\S+/)?\d+_\d+_(?P<camera>\d+)_[^\s/]+\.jpg) (?P<identit
 
 
 def read(source: Path, *, training: str, published: bool = True) -> Listing:
-    """The images of MSMT17's lists.
+    """Return the images of MSMT17's lists.
 
     Args:
-        source: the folder, the zip or the tar; the lists may lie at any depth in it.
-        training: "train", or "train+val" with 7.8 % more images; results are published on
-            either, so there is no default.
-        published: whether the counts must be the published ones; False allows a subset.
+        source: the folder, the zip or the tar, with the lists at any depth.
+        training: "train", or "train+val" with 7.8 % more images. There is no default, as results
+            are published for both.
+        published: whether the counts must be those published; False allows a subset.
 
     Raises:
         FileNotFoundError: no source, or a list, the folders or an image of a list are missing.
@@ -63,23 +63,23 @@ def read(source: Path, *, training: str, published: bool = True) -> Listing:
     check_choice("training", training, TRAINING)
     files = open_source(source, EXPECTED)
     paths = files.paths()
-    root, folders = _located(source, paths)
-    there = set(paths)
+    root, folders = _find_version(source, paths)
+    existing = set(paths)
     rows = []
     for name in (*training.split("+"), "query", "gallery"):
-        part = LISTS[name]
-        for path, identity, camera in _lines(files, source, f"{root}list_{name}.txt"):
-            image = f"{root}{folders[part]}/{path}"
-            if image not in there:
+        folder = LISTS[name]
+        for path, identity, camera in _read_lines(files, source, f"{root}list_{name}.txt"):
+            image = f"{root}{folders[folder]}/{path}"
+            if image not in existing:
                 raise FileNotFoundError(
                     f"{source} lacks {image}, which list_{name}.txt names: fetch it again"
                 )
-            if part == "train":
+            if folder == "train":
                 rows.append((image, identity, camera, "train"))
             else:
                 rows.append((image, TEST_FROM + identity, camera, name))
-    table = ordered(rows)
-    counts = counted(table)
+    table = sort_rows(rows)
+    counts = count_images(table)
     if published:
         extra = VALIDATION_IMAGES if training == "train+val" else 0
         expected = {**PUBLISHED, "train images": PUBLISHED["train images"] + extra}
@@ -88,47 +88,48 @@ def read(source: Path, *, training: str, published: bool = True) -> Listing:
 
 
 def fits(paths: Sequence[str]) -> bool:
+    """Return whether the paths are in this layout."""
     return any(path.rpartition("/")[2] == "list_gallery.txt" for path in paths)
 
 
-def _located(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """What the paths of a version begin with, and its folders."""
+def _find_version(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Return the path of the only version with a final "/", and its folders."""
     starts = [
         path.removesuffix("list_train.txt")
         for path in paths
         if path.rpartition("/")[2] == "list_train.txt"
     ]
-    found = [
+    versions = [
         (start, version)
         for start in starts
         for version, folders in FOLDERS.items()
         if any(path.startswith(f"{start}{folders['train']}/") for path in paths)
     ]
-    if not found:
+    if not versions:
         raise FileNotFoundError(f"{source} holds no MSMT17. Expected: {EXPECTED}")
-    if len(found) > 1:
-        versions = ", ".join(f"{version} in ./{start}" for start, version in found)
+    if len(versions) > 1:
+        names = ", ".join(f"{version} in ./{start}" for start, version in versions)
         raise ValueError(
-            f"{source} holds several versions of MSMT17 ({versions}): name the folder of one of "
+            f"{source} holds several versions of MSMT17 ({names}): name the folder of one of "
             "them as source"
         )
-    start, version = found[0]
+    start, version = versions[0]
     return start, FOLDERS[version]
 
 
-def _lines(files: Files, source: Path, name: str) -> list[tuple[str, int, int]]:
-    """Path, identity and camera of each line of a list."""
+def _read_lines(files: Files, source: Path, name: str) -> list[tuple[str, int, int]]:
+    """Return path, identity and camera of each line of a list."""
     try:
         lines = files.read(name).decode().splitlines()
     except OSError as error:
         raise FileNotFoundError(f"{source} holds no {name}. Expected: {EXPECTED}") from error
     rows = []
     for number, line in enumerate(lines, 1):
-        parts = _LINE.fullmatch(line.strip())
-        if parts is None or int(parts["camera"]) not in CAMERAS:
+        match = _LINE.fullmatch(line.strip())
+        if match is None or int(match["camera"]) not in CAMERAS:
             raise ValueError(
                 f"{source}: line {number} of {name} is {line[:80]!r}, not like "
                 "'0000/0000_045_12_0303morning_0006_2.jpg 0' with a camera of 1 to 15"
             )
-        rows.append((parts[1], int(parts["identity"]), int(parts["camera"])))
+        rows.append((match[1], int(match["identity"]), int(match["camera"])))
     return rows

@@ -1,7 +1,6 @@
-"""Where a data set lies: a folder, a zip or a tar, read alike and never unpacked.
+"""The source of a data set: a folder, a zip or a tar, read alike and never unpacked.
 
-Nothing of an archive is written to the disk under a name that the archive chose, so no name in
-it can reach another file.
+Names in an archive are never names on the disk, so no name in an archive can reach another file.
 """
 
 from __future__ import annotations
@@ -22,46 +21,46 @@ from typing import IO, Protocol
 from PIL import Image
 
 Opener = Callable[[str], Image.Image]
-"""Path of an image, as a reader's table has it, to the image in RGB."""
+"""Path of an image in a reader's table to the image in RGB."""
 
 TARS = (".tar", ".tar.gz", ".tgz")
 
 
 class Files(Protocol):
-    """The files of a source, by "/"-separated paths relative to it. Safe to share by threads."""
+    """The files of a source by "/"-separated relative paths, for any number of threads."""
 
     def paths(self) -> list[str]:
-        """Of all files but hidden ones and those that macOS adds to archives, sorted."""
+        """Return the paths of all files, sorted, without hidden files and those that macOS adds."""
         ...
 
     def read(self, path: str) -> bytes:
-        """What a file holds.
+        """Return the content of a file.
 
         Raises:
-            OSError: it is missing or damaged.
+            OSError: the file is missing or damaged.
         """
         ...
 
 
 def open_source(path: Path, expected: str) -> Files:
-    """The files of a folder, of a zip, or of a tar (.tar, .tar.gz, .tgz).
+    """Return the files of a folder, of a zip, or of a tar (.tar, .tar.gz, .tgz).
 
     Args:
         path: of the folder, the zip or the tar.
-        expected: what should lie there and where it is to be had, for the messages.
+        expected: what the source should hold and who distributes the data, for the messages.
 
     Raises:
-        FileNotFoundError: nothing lies at `path`.
-        ValueError: what lies there is none of these, is damaged, or holds links or names that
-            point outside.
+        FileNotFoundError: `path` does not exist.
+        ValueError: the file is no zip and no tar, is damaged, or holds links or names that point
+            outside.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Expected: {expected}")
     if path.is_dir():
         return Folder(path)
-    kind, opened = ("tar", Tar) if path.name.lower().endswith(TARS) else ("zip", Zip)
+    kind, archive = ("tar", Tar) if path.name.lower().endswith(TARS) else ("zip", Zip)
     try:
-        return opened(path)
+        return archive(path)
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise ValueError(
             f"{path} is damaged or not a {kind} ({error}): fetch it again. Expected: {expected}"
@@ -69,23 +68,25 @@ def open_source(path: Path, expected: str) -> Files:
 
 
 def image_opener(files: Files) -> Opener:
-    """Decodes the images of a source; a call raises ValueError for one that cannot be decoded."""
+    """Return a function that decodes an image of a source, or raises ValueError."""
 
-    def opened(path: str) -> Image.Image:
+    def open_image(path: str) -> Image.Image:
         try:
             with Image.open(io.BytesIO(files.read(path))) as image:
                 return image.convert("RGB")
-        # Pillow's decoders raise all of these on damaged files.
+        # Pillow's decoders raise each of these errors for damaged files.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"the image {path} cannot be decoded ({reason}): fetch the data set again"
             ) from error
 
-    return opened
+    return open_image
 
 
 class Folder:
+    """The files of a folder."""
+
     def __init__(self, root: Path) -> None:
         self._root = root
 
@@ -94,7 +95,7 @@ class Folder:
             path
             for folder, _, names in os.walk(self._root, followlinks=True)
             for name in names
-            if _is_shown(path := (Path(folder) / name).relative_to(self._root).as_posix())
+            if _is_visible(path := (Path(folder) / name).relative_to(self._root).as_posix())
         )
 
     def read(self, path: str) -> bytes:
@@ -102,6 +103,8 @@ class Folder:
 
 
 class Zip:
+    """The files of a zip."""
+
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         for member in self._archive.infolist():
@@ -111,7 +114,7 @@ class Zip:
 
     def paths(self) -> list[str]:
         return sorted(
-            {name for name in self._archive.namelist() if name[-1:] != "/" and _is_shown(name)}
+            {name for name in self._archive.namelist() if name[-1:] != "/" and _is_visible(name)}
         )
 
     def read(self, path: str) -> bytes:
@@ -122,10 +125,11 @@ class Zip:
 
 
 class Tar:
-    """A tar has no table of contents: it is passed through once, then read in place.
+    """The files of a tar.
 
-    A compressed one is first decompressed into a temporary file without a name, as gzip cannot
-    be read in any other order than its own. It takes the size of the tar in $TMPDIR.
+    A tar has no table of contents, so the tar is read once to find its files. gzip can be read in
+    a single order only. So a compressed tar is first decompressed into a temporary file without a
+    name, which takes the size of the tar in $TMPDIR.
     """
 
     def __init__(self, path: Path) -> None:
@@ -133,7 +137,7 @@ class Tar:
         weakref.finalize(self, self._file.close)
         if not path.name.lower().endswith(".tar"):
             with gzip.open(self._file) as compressed:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115, as it outlives this
+                self._file = tempfile.TemporaryFile()  # noqa: SIM115, as the file outlives __init__
                 weakref.finalize(self, self._file.close)
                 shutil.copyfileobj(compressed, self._file, 2**20)
             self._file.seek(0)
@@ -153,7 +157,7 @@ class Tar:
                 self._places[name] = (member.offset_data, member.size)
 
     def paths(self) -> list[str]:
-        return sorted(filter(_is_shown, self._places))
+        return sorted(filter(_is_visible, self._places))
 
     def read(self, path: str) -> bytes:
         if path not in self._places:
@@ -163,10 +167,10 @@ class Tar:
 
 
 def refuse_outside(path: str, where: str) -> None:
-    """ValueError if a path does not stay beneath the folder that it is relative to."""
+    """Raise ValueError if a relative path does not stay beneath its folder."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{where} names {path}, which points outside: use relative paths beneath")
 
 
-def _is_shown(path: str) -> bool:
-    return not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
+def _is_visible(path: str) -> bool:
+    return not any(name.startswith(".") or name == "__MACOSX" for name in path.split("/"))

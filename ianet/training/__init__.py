@@ -1,0 +1,1 @@
+"""Training of an identity classifier (Section 3.4)."""

@@ -1,0 +1,62 @@
+"""Delete checkpoints and copies of data that unfinished work left in the storage.
+
+    python -m pipeline.clean                       list what would be deleted
+    python -m pipeline.clean --older-than 7 --yes  delete what nobody touched for 7 days
+
+What a command works on at the moment stays. A training or search whose checkpoints are deleted
+begins anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+from pipeline.cluster.lease import CLOCKS, LEASES
+from pipeline.cluster.storage import DATA, SEARCHES, TRAININGS, Storage
+from pipeline.config.settings import load
+from pipeline.shell import command, parser
+
+DAY = 24 * 60 * 60
+FOLDERS = (TRAININGS, SEARCHES, DATA)
+
+
+def stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
+    """The folders, by their parents, in which no file changed for so many days."""
+    limit = time.time() - days * DAY
+    active = active_work(storage)
+    return sorted(
+        (parent, name)
+        for parent in FOLDERS
+        for name, newest in storage.folders(parent).items()
+        if newest < limit and not any(name.startswith(f"{work}.") for work in active)
+    )
+
+
+def active_work(storage: Storage) -> list[str]:
+    """The names of the runs and searches that commands work on."""
+    names = []
+    for parent in (TRAININGS, SEARCHES):
+        for file in storage.names(LEASES, parent):
+            content = storage.read(LEASES, parent, file)
+            if content and time.time() - json.loads(content)["renewed"] < CLOCKS:
+                names.append(file.removesuffix(".json"))
+    return names
+
+
+def main() -> None:
+    options = parser(__doc__, "pipeline.clean")
+    options.add_argument("--older-than", type=float, default=0, metavar="DAYS", help="default 0")
+    options.add_argument("--yes", action="store_true", help="delete, do not only list")
+    arguments = options.parse_args()
+    storage = Storage(load().cluster.storage)
+    stale = stale_folders(storage, arguments.older_than)
+    for parent, name in stale:
+        print(storage.path(parent, name))
+        if arguments.yes:
+            storage.delete_folder(parent, name)
+    print(f"{len(stale)} folders {'deleted' if arguments.yes else 'would be deleted (--yes)'}")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,61 @@
+"""Variables by which Ray and its processes are set up. `prepare` runs before Ray is imported."""
+
+from __future__ import annotations
+
+import os
+
+from pipeline.cluster import address
+from pipeline.config.settings import Settings
+
+SETTINGS = {
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    # `train.report` waits for the controller's next look: 1.8 s an epoch at the default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "120",
+    # Workers stay in the project's root, so that relative paths mean the same everywhere.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Workers started before they are asked for: Ray Train's actors, which have environment
+    # variables of their own, cannot use them.
+    "RAY_prestart_worker_first_driver": "0",
+    # Ray gives its workers the lowest priority: any other process would starve a training.
+    "RAY_worker_niceness": "0",
+    # Ray Tune's tables and its files beside MLflow and the results of a search.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Seconds of results that a killed search may have to look up again.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",
+}
+"""For Ray and the processes that it starts, here and on a cluster."""
+
+COMPUTING = {
+    # glibc keeps, in large pages, what a training step frees. Else the kernel takes it back, and
+    # the next step waits for page faults: 4 to 8 % of a training on a CPU.
+    "GLIBC_TUNABLES": ":".join(
+        f"glibc.malloc.{name}"
+        for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**34}")
+    ),
+}
+"""For the processes of Ray that compute a training."""
+
+PRIVATE = {
+    # The address of this machine is then 127.0.0.1, and Ray listens there alone.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # Metrics would be served on every address.
+    "RAY_enable_metrics_collection": "0",
+    "RAY_AUTH_MODE": "token",
+}
+"""For a Ray of this machine's own."""
+
+
+def prepare(settings: Settings) -> None:
+    """Choose the Ray that params.yaml or RAY_ADDRESS names, and set the variables that are not set.
+
+    Ray reads some of them when it is imported: commands call this before they import Ray.
+    """
+    address.choose(settings)
+    for name, value in {**SETTINGS, **({} if address.is_shared() else PRIVATE)}.items():
+        os.environ.setdefault(name, value)

@@ -1,0 +1,186 @@
+"""A lease: of all commands that share a storage, one at a time does a piece of work.
+
+The lease is a file of the storage, renewed by its owner as long as the work lasts. A lease that is
+not renewed for `TERM` seconds has expired, and another command may take it. Of two commands that
+take a lease at once, the later one stops at its next renewal.
+"""
+
+from __future__ import annotations
+
+import _thread
+import getpass
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
+
+import psutil
+
+from pipeline.cluster.storage import Storage
+from pipeline.config.settings import SettingsError
+
+TERM = 30.0  # seconds from a renewal to the end of the lease
+CLOCKS = 300.0  # seconds by which the clocks of two machines may differ
+LEASES = "leases"
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+log = logging.getLogger(__name__)
+
+
+class Lease:
+    """The right to a piece of work, while the context lasts.
+
+    Raises, when the context is entered or left:
+        SettingsError: another command does this work; the message names its owner.
+        OSError: the storage cannot be used.
+    """
+
+    def __init__(self, storage: Storage, name: str, work: str, term: float = TERM) -> None:
+        """
+        Args:
+            storage: that all who may do the work share.
+            name: of the work, a path below the folder of leases.
+            work: for messages, such as "training synthetic.base.quick.0".
+            term: seconds from a renewal to the end of the lease.
+        """
+        self.storage, self.work, self.term = storage, work, term
+        self.path = (LEASES, f"{name}.json")
+        self.token = uuid4().hex
+        self.loss: str | None = None
+        self._done = threading.Event()
+        self._renewals = threading.Thread(target=self._renew, daemon=True)
+
+    def __enter__(self) -> Lease:
+        self._acquire()
+        self._renewals.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._done.set()
+        self._renewals.join(self.term)
+        if self.loss is not None:
+            raise SettingsError(self.loss) from error
+        try:
+            entry = self.storage.read_version(*self.path)
+            if entry is not None and json.loads(entry.content)["token"] == self.token:
+                self.storage.delete(*self.path)
+        except OSError as failure:
+            log.warning("the lease of %s stays until it expires: %s", self.work, failure)
+
+    def _content(self) -> bytes:
+        owner = {
+            "token": self.token,
+            "user": getpass.getuser(),
+            "folder": str(Path.cwd()),
+            "renewed": time.time(),
+            **_this_process(),
+        }
+        return json.dumps(owner).encode()
+
+    def _acquire(self) -> None:
+        """Take the lease when it is free, or when it expires."""
+        first: bytes | None = None
+        since = time.monotonic()
+        while True:
+            entry = self.storage.read_version(*self.path)
+            if entry is None:
+                if self.storage.write_if(self._content(), None, *self.path):
+                    return
+            else:
+                owner = _parse(entry.content)
+                expired = _is_dead(owner) or time.time() - owner["renewed"] > CLOCKS
+                if first is None and not expired:
+                    first, since = entry.content, time.monotonic()
+                    if _is_alive(owner):
+                        raise SettingsError(self._refusal(owner))
+                    log.info("%s, or was killed: waiting", self._holder(owner))
+                elif first is not None and entry.content != first:
+                    raise SettingsError(self._refusal(owner))
+                if expired or time.monotonic() - since > self.term:
+                    if self.storage.write_if(self._content(), entry.version, *self.path):
+                        return
+                    continue
+            time.sleep(0.2)
+
+    def _renew(self) -> None:
+        while not self._done.wait(self.term / 3):
+            try:
+                entry = self.storage.read_version(*self.path)
+                owner = {} if entry is None else _parse(entry.content)
+                if owner.get("token") == self.token and entry is not None:
+                    if self.storage.write_if(self._content(), entry.version, *self.path):
+                        continue
+                    entry = self.storage.read_version(*self.path)
+                    owner = {} if entry is None else _parse(entry.content)
+            except OSError as error:
+                log.warning("the lease of %s is not renewed: %s", self.work, error)
+                continue
+            if owner.get("token") != self.token:
+                holder = self._holder(owner) if owner else "somebody deleted the lease"
+                self.loss = f"this command stops {self.work}: {holder}"
+                _thread.interrupt_main()
+                return
+
+    def _holder(self, owner: dict[str, Any]) -> str:
+        return (
+            f"{owner['user']} is {self.work} on {owner['host']}, process {owner['process']} in "
+            f"{owner['folder']}"
+        )
+
+    def _refusal(self, owner: dict[str, Any]) -> str:
+        return f"{self._holder(owner)}: wait for that process, or stop it"
+
+
+def _this_process() -> dict[str, Any]:
+    return {
+        "host": socket.gethostname(),
+        "boot": BOOT.read_text().strip() if BOOT.exists() else "",
+        "process": os.getpid(),
+        "started": psutil.Process().create_time(),
+    }
+
+
+def _parse(content: bytes) -> dict[str, Any]:
+    """The owner of a lease; of a damaged file one whose lease has expired."""
+    try:
+        owner: dict[str, Any] = json.loads(content)
+        return owner if "token" in owner else {"renewed": 0.0}
+    except ValueError:
+        return {"renewed": 0.0}
+
+
+def _is_here(owner: dict[str, Any]) -> bool:
+    here = _this_process()
+    return all(owner.get(name) == here[name] for name in ("host", "boot"))
+
+
+def _is_alive(owner: dict[str, Any]) -> bool:
+    """Whether the owner is a process of this machine that runs."""
+    return _is_here(owner) and _runs(owner)
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    """Whether the owner was a process of this machine and has ended."""
+    return _is_here(owner) and not _runs(owner)
+
+
+def _runs(owner: dict[str, Any]) -> bool:
+    try:
+        process = psutil.Process(owner["process"])
+        return (
+            process.status() != psutil.STATUS_ZOMBIE
+            and abs(process.create_time() - owner["started"]) < 1
+        )
+    except psutil.NoSuchProcess:
+        return False

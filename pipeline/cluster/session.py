@@ -1,0 +1,115 @@
+"""The start and the end of this process's use of Ray.
+
+Commands call `pipeline.cluster.environment.prepare` before they import this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from pipeline.cluster.address import ADDRESS, CLIENT, OWN, is_cluster, is_shared
+from pipeline.cluster.environment import SETTINGS
+from pipeline.cluster.resources import cores
+
+ROOT = Path(__file__).parents[2]
+CODE = (ROOT / "pipeline", ROOT / "ianet")
+
+
+@contextmanager
+def session(variables: Mapping[str, str] | None = None) -> Iterator[Callable[[], None]]:
+    """Ray, started while the caller imports, checks and connects.
+
+    Ray is the one that RAY_ADDRESS names, or one of this process's own on this machine.
+
+    Args:
+        variables: of the environment, for the processes of Ray that work for this one.
+
+    Yields:
+        A function to be called in the main thread. The function returns when Ray is there, and
+        raises what Ray's start raised: ConnectionError where a named Ray does not answer.
+    """
+    with ThreadPoolExecutor(max_workers=1) as background:
+        start = background.submit(_start, dict(variables or {}))
+
+        def ready() -> None:
+            start.result()
+            # Ray's own handler, beneath Python's, would abort and leave its processes behind.
+            signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+
+        try:
+            yield ready
+        finally:
+            start.exception()  # Ray cannot be shut down half started
+            ray.shutdown()
+
+
+@contextmanager
+def shared_session() -> Iterator[None]:
+    """Ray for the commands that this process starts, which find Ray by RAY_ADDRESS.
+
+    Ray is the one that the variable names, or one on this machine, which ends with this process.
+    """
+    private = not is_shared()
+    with session() as ready:
+        ready()
+        try:
+            if private:
+                os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
+                os.environ[OWN] = "1"
+            yield
+        finally:
+            if private:
+                os.environ.pop(ADDRESS, None)
+                os.environ.pop(OWN, None)
+
+
+def _start(variables: dict[str, str]) -> None:
+    if is_shared():
+        _check_answer(os.environ[ADDRESS])
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if not is_shared():
+        # Without an address Ray would join one that somebody else started on this machine.
+        options |= {"address": "local", "num_cpus": cores(), "include_dashboard": False}
+    environment: dict[str, Any] = {"env_vars": variables} if variables else {}
+    if is_cluster():
+        # Its nodes have Ray and the packages, but neither this code nor these settings.
+        environment = {"py_modules": list(map(str, CODE)), "env_vars": {**SETTINGS, **variables}}
+    if environment:
+        options["runtime_env"] = environment
+    try:
+        ray.init(**options)
+    except ConnectionError as error:
+        raise ConnectionError(
+            f"Ray at {os.environ.get(ADDRESS)} does not accept this machine ({error}): has the "
+            "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
+        ) from error
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def _check_answer(address: str) -> None:
+    """Refuse an address at which nothing answers: Ray would try to connect for ever.
+
+    Raises:
+        ConnectionError: the message says what to do.
+    """
+    host, _, port = address.removeprefix(CLIENT).rpartition(":")
+    if not port.isdigit():  # "auto" and "local" are for Ray to find
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConnectionError(
+            f"no Ray answers at {address} ({error.strerror or error}): start it (`ray start "
+            f"--head`), or name none ({ADDRESS}, cluster.address in params.yaml) for one on this "
+            "machine"
+        ) from error

@@ -1,0 +1,332 @@
+"""Files that the nodes of a Ray cluster share: prepared data, checkpoints, progress and leases.
+
+They lie in a folder that all nodes see, or at a URL that pyarrow opens (s3://, gs://, hdfs://).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
+
+from filelock import FileLock, SoftFileLock
+from fsspec.implementations.local import LocalFileSystem as FsspecFileSystem
+from platformdirs import user_cache_path
+from pyarrow import PythonFile
+from pyarrow.fs import (
+    FileSelector,
+    FileSystem,
+    FileType,
+    FSSpecHandler,
+    LocalFileSystem,
+    PyFileSystem,
+    copy_files,
+)
+
+from pipeline.config.settings import PARAMS, SettingsError
+
+PROJECT = Path("build")  # in the project's folder, where params.yaml names no storage
+TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
+DIGITS = 32  # of the digest of shared data, in the name of its folder
+ATTEMPTS = 5  # to read a file at a URL
+CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+
+Returned = TypeVar("Returned")
+
+
+class Version(NamedTuple):
+    """The content of a file, and what tells this content from others."""
+
+    content: bytes
+    version: str
+
+
+class Storage:
+    """Files by their path below one folder or URL."""
+
+    def __init__(self, url: str | None) -> None:
+        """`url` as `cluster.storage` in params.yaml; None is the project's own folder.
+
+        Raises:
+            SettingsError: it is neither an absolute path nor a URL of a kind that is known.
+        """
+        self.is_local = url is None  # the project's own folder
+        self.url = url or str(PROJECT.resolve())
+        try:
+            self.files, root = FileSystem.from_uri(self.url)
+        except ValueError as error:
+            raise SettingsError(f"{PARAMS}: cluster.storage is {url!r}: {error}") from error
+        self.root = PurePosixPath(root)
+        self.is_folder = isinstance(self.files, LocalFileSystem)
+        if self.is_folder:  # a store of another kind shows a file when it is closed
+            self.files = PyFileSystem(WholeFiles())
+
+    def path(self, *parts: str) -> str:
+        """As `files` takes it."""
+        return str(self.root.joinpath(*parts))
+
+    def read(self, *parts: str) -> bytes | None:
+        """Content of a file, None if there is none yet."""
+        path = self.path(*parts)
+        if self.files.get_file_info(path).type != FileType.File:
+            return None
+
+        def content() -> bytes:
+            with self.files.open_input_stream(path) as stream:
+                read: bytes = stream.read()
+            return read
+
+        return _read_patiently(content)
+
+    def write(self, content: bytes, *parts: str) -> None:
+        """A file that appears whole or not at all."""
+        path = self.path(*parts)
+        self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        with self.files.open_output_stream(path) as stream:
+            stream.write(content)
+
+    def names(self, *parts: str) -> list[str]:
+        """Names of the files in a folder, which may not exist yet."""
+        infos = self.files.get_file_info(FileSelector(self.path(*parts), allow_not_found=True))
+        return [info.base_name for info in infos if info.type == FileType.File]
+
+    def folders(self, *parts: str) -> dict[str, float]:
+        """Names of the folders in a folder, with the time of the newest file in each, in seconds.
+
+        The folder may not exist yet.
+        """
+        selector = FileSelector(self.path(*parts), allow_not_found=True, recursive=True)
+        newest: dict[str, float] = {}
+        root = PurePosixPath(self.path(*parts))
+        for info in self.files.get_file_info(selector):
+            name = PurePosixPath(info.path).relative_to(root).parts[0]
+            seconds = info.mtime.timestamp() if info.mtime else 0.0
+            if info.type == FileType.Directory and info.base_name != name:
+                continue
+            if info.type == FileType.File and PurePosixPath(info.path).parent == root:
+                continue
+            newest[name] = max(newest.get(name, 0.0), seconds)
+        return newest
+
+    def delete(self, *parts: str) -> None:
+        """Delete a file that may not be there any more."""
+        with suppress(FileNotFoundError):
+            self.files.delete_file(self.path(*parts))
+
+    def delete_folder(self, *parts: str) -> None:
+        """Delete a folder that may not be there any more."""
+        with suppress(FileNotFoundError):
+            self.files.delete_dir(self.path(*parts))
+
+    def read_version(self, *parts: str) -> Version | None:
+        """The content of a file with its version; None if there is no such file."""
+        if self._s3 is not None:
+            client, bucket = self._s3
+            try:
+                entry = client.get_object(Bucket=bucket, Key=self._s3_key(*parts))
+            except client.exceptions.NoSuchKey:
+                return None
+            except client.exceptions.ClientError as error:
+                raise OSError(f"{self.url}: {error}") from error
+            return Version(entry["Body"].read(), entry["ETag"])
+        content = self.read(*parts)
+        return None if content is None else Version(content, _digest(content))
+
+    def write_if(self, content: bytes, version: str | None, *parts: str) -> bool:
+        """Write a file only if its version is still the given one; None stands for no file.
+
+        S3 stores and folders hold to this whoever writes at the same time. Other stores cannot:
+        there a writer that came later wins, and the earlier one sees so when it reads again.
+
+        Returns:
+            Whether the file was written.
+
+        Raises:
+            OSError: the storage cannot be used.
+        """
+        if self._s3 is not None:
+            client, bucket = self._s3
+            condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
+            try:
+                client.put_object(
+                    Bucket=bucket, Key=self._s3_key(*parts), Body=content, **condition
+                )
+            except client.exceptions.ClientError as error:
+                if error.response["Error"]["Code"] in CONFLICTS | {"NoSuchKey", "404"}:
+                    return False
+                raise OSError(f"{self.url}: {error}") from error
+            return True
+        if self.is_folder:
+            path = Path(self.path(*parts))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with SoftFileLock(f"{path}.lock", timeout=10):
+                return self._write_if(content, version, *parts)
+        return self._write_if(content, version, *parts)
+
+    def _write_if(self, content: bytes, version: str | None, *parts: str) -> bool:
+        present = self.read_version(*parts)
+        if (present.version if present else None) != version:
+            return False
+        self.write(content, *parts)
+        return True
+
+    @cached_property
+    def _s3(self) -> tuple[Any, str] | None:
+        """A client for conditional writes, which pyarrow lacks, and the bucket; None elsewhere."""
+        url = urlsplit(self.url)
+        if url.scheme != "s3":
+            return None
+        import boto3
+
+        options = {name: values[0] for name, values in parse_qs(url.query).items()}
+        endpoint = options.get("endpoint_override")
+        return boto3.client(
+            "s3",
+            region_name=options.get("region"),
+            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
+        ), url.netloc.rpartition("@")[2]
+
+    def _s3_key(self, *parts: str) -> str:
+        bucket = self._s3[1] if self._s3 else ""
+        return self.path(*parts).removeprefix(f"{bucket}/")
+
+    def share(self, folder: Path, names: Sequence[str]) -> str:
+        """Make files of a folder known to all nodes, copied once for each content.
+
+        Args:
+            folder: in the project.
+            names: of the files.
+
+        Returns:
+            The place at which `fetch` finds the files.
+
+        Raises:
+            ConnectionError: the storage cannot be reached, or written to.
+        """
+        if self.is_local:
+            return str(folder.resolve())
+        digest = hashlib.sha256()
+        for name in names:
+            with (folder / name).open("rb") as file:
+                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
+        target = self.path(DATA, digest.hexdigest()[:DIGITS])
+        with self._explained():
+            self.files.create_dir(target, recursive=True)
+            for name in names:
+                info = self.files.get_file_info(f"{target}/{name}")
+                if info.size != (folder / name).stat().st_size:  # missing, or half a copy
+                    copy_files(
+                        str(folder / name),
+                        f"{target}/{name}",
+                        source_filesystem=LocalFileSystem(),
+                        destination_filesystem=self.files,
+                    )
+        return target
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConnectionError(
+                f"{PARAMS}: cluster.storage, {self.url}, cannot be used: {error}"
+            ) from error
+
+    def fetch(self, place: str) -> Path:
+        """The folder of shared files, on this node.
+
+        Files at a URL are downloaded to the user's cache (XDG_CACHE_HOME) once, by whichever
+        process of the node comes first.
+        """
+        if self.is_folder:
+            return Path(place)
+        target = user_cache_path("ianet") / PurePosixPath(place).name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            temporary = target.with_name(f".{target.name}.part")
+            shutil.rmtree(temporary, ignore_errors=True)  # of a process that was killed
+            if not target.exists():
+                temporary.mkdir()
+                _read_patiently(
+                    lambda: copy_files(
+                        place,
+                        str(temporary),
+                        source_filesystem=self.files,
+                        destination_filesystem=LocalFileSystem(),
+                    )
+                )
+                temporary.replace(target)
+        return target
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_patiently(read: Callable[[], Returned]) -> Returned:
+    """Read from a store that may be busy.
+
+    pyarrow asks again by itself, but not for a file smaller than the store's answer that it is
+    busy.
+    """
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return read()
+        except OSError:
+            time.sleep(0.1 * 2**attempt)
+    return read()
+
+
+class WholeFiles(FSSpecHandler):
+    """Files of a folder, each of which appears whole or not at all.
+
+    Ray overwrites its state of a training or search in place. A driver that is killed meanwhile
+    would leave half a state, of which Ray starts again or gives up.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(FsspecFileSystem())
+
+    def open_output_stream(self, path: str, metadata: Any) -> PythonFile:
+        return PythonFile(_WholeFile(path), mode="w")
+
+
+class _WholeFile:
+    """Written beside its place, and moved there when it is closed, unless writing failed."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.temporary = Path(path), Path(f"{path}.{uuid4().hex}.part")
+        self.file = self.temporary.open("wb")
+        self.whole = True
+
+    @property
+    def closed(self) -> bool:
+        return self.file.closed
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def write(self, content: Any) -> None:
+        self.whole = False  # until this, too, is written
+        self.file.write(content)
+        self.whole = True
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        try:
+            self.file.close()
+            if self.whole:
+                self.temporary.replace(self.path)
+        finally:
+            self.temporary.unlink(missing_ok=True)

@@ -1,0 +1,369 @@
+"""experiments/*.yaml as validated, frozen values: a file for each table, figure and search."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from pipeline.config.settings import (
+    Name,
+    Settings,
+    SettingsError,
+    Value,
+    check_known,
+    validated,
+)
+
+EXPERIMENTS = Path("experiments")
+SEARCH_PREFIX = "search_"  # of the files of searches
+STAGES = (
+    *("plan", "sources", "synthesize", "prepare", "pack", "train", "evaluate"),
+    *("report", "search"),
+)
+"""Stages of dvc.yaml that no table or figure may be named like."""
+
+Metric = Literal["top-1", "top-5", "top-10", "mAP", "mINP", "entropy"]
+
+
+class Experiment(Value):
+    """What every table, figure and search has."""
+
+    title: str
+    caption: str
+
+
+class Row(Value):
+    """A line of a table.
+
+    Attributes:
+        label: what the line is called.
+        network: of params.yaml; none for a rival of which only the paper's numbers are shown.
+        recipe: "plain" or another name under `recipes` of a data set; a data set that lacks it
+            has no run for the line.
+        trained_on: the data set of its training, where it is not the one that is scored.
+        against: the network that it is compared with; none leaves the comparison out.
+        group: heading under which neighbouring lines stand together.
+        paper: the paper's numbers by data set, in the order of the metrics, null where lost.
+    """
+
+    label: str
+    network: Name | None = None
+    recipe: Name = "plain"
+    trained_on: Name | None = None
+    against: Name | None = None
+    group: str = ""
+    paper: dict[Name, tuple[float | None, ...]] = Field({})
+
+    def references(self) -> list[tuple[str, str]]:
+        """The names that must stand in params.yaml, each with its section there."""
+        names = ((self.network, "networks"), (self.trained_on, "datasets"))
+        return [(name, section) for name, section in names if name]
+
+
+class ScoreTable(Experiment):
+    """Scores of networks, a row for each."""
+
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    rows: tuple[Row, ...] = Field(min_length=1)
+
+    @property
+    def printed(self) -> list[str]:
+        """The data sets for which the paper prints numbers here."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.paper))
+
+    @model_validator(mode="after")
+    def _check_rows(self) -> ScoreTable:
+        lines = {(row.network, row.recipe, row.trained_on) for row in self.rows}
+        labels = [(row.group, row.label) for row in self.rows]
+        for row in self.rows:
+            if labels.count((row.group, row.label)) > 1:
+                raise ValueError(f"two rows are called {row.label!r}")
+            for dataset, numbers in row.paper.items():
+                if len(numbers) != len(self.metrics):
+                    raise ValueError(
+                        f"row {row.label!r} has {len(numbers)} numbers of the paper for "
+                        f"{dataset} and {len(self.metrics)} metrics"
+                    )
+            if row.against and (row.against, row.recipe, row.trained_on) not in lines:
+                raise ValueError(
+                    f"row {row.label!r} is compared with {row.against!r}, which no row of the "
+                    "table is, with the same recipe and training set"
+                )
+        return self
+
+
+class Table(ScoreTable):
+    """Ours beside the paper's."""
+
+    kind: Literal["table"]
+
+
+class Curve(ScoreTable):
+    """Scores over a number, such as Figure 7's sigma_1.
+
+    Attributes:
+        axis: what the number is.
+        at: the number of each row. A row without a number becomes a level line.
+    """
+
+    kind: Literal["curve"]
+    axis: str
+    at: tuple[float | None, ...]
+
+    @model_validator(mode="after")
+    def _check_axis(self) -> Curve:
+        if len(self.at) != len(self.rows):
+            raise ValueError(f"at has {len(self.at)} numbers for {len(self.rows)} rows")
+        return self
+
+
+class CostRow(Value):
+    """A network, and the giga multiply-adds that the paper prints for it."""
+
+    label: str
+    network: Name
+    paper: float | None = None
+
+
+class CostTable(Experiment):
+    """What networks cost.
+
+    Attributes:
+        recipe: whose backbone and size parameters and multiply-adds are counted for.
+    """
+
+    kind: Literal["cost"]
+    recipe: Name
+    rows: tuple[CostRow, ...] = Field(min_length=1)
+
+
+class SyntheticPerson(Value):
+    """The label of an image, and the person in it, see `ianet.synthetic.portrait.portrait`."""
+
+    label: str
+    person: int = Field(ge=0)
+    facing: float
+    stride: float
+    phase: float
+    stature: float = Field(gt=0)
+    camera: int
+
+
+class Photo(Value):
+    """An image of a data set: its label, its file's name, and points in it.
+
+    A point is given by name, as fractions of the image's height and width.
+    """
+
+    label: str
+    image: str
+    points: dict[str, tuple[float, float]]
+
+
+class Variant(Value):
+    """A row of relation maps of the same points.
+
+    Attributes:
+        options: of `ianet.blocks.ia.SpatialIA`, in place of those of the trained block.
+        logarithmic: whether colours follow the logarithm.
+    """
+
+    options: dict[str, Any] = Field({})
+    logarithmic: bool = False
+
+
+class RelationFigure(Experiment):
+    """People, and where a network gathers features from, for points of their bodies.
+
+    Attributes:
+        network, stage: after which stage of which network the block stands.
+        size: height and width of the images, in pixels.
+        people: synthetic ones, a row each.
+        photographs: by data set, for a run on real people.
+        points: whose receptive fields are shown, by name.
+        maps: title to options of `SpatialIA`: a receptive field of each point.
+        variants: label to what distinguishes one row of these maps from the next.
+        channels: of CIA's output, counted from 1.
+    """
+
+    kind: Literal["relations"]
+    network: Name
+    stage: str
+    size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=16)]]
+    people: tuple[SyntheticPerson, ...] = Field(min_length=1)
+    photographs: dict[Name, tuple[Photo, ...]] = Field({})
+    points: tuple[str, ...] = Field(min_length=1)
+    maps: dict[str, dict[str, Any]] = Field(min_length=1)
+    variants: dict[str, Variant] = Field(min_length=1)
+    channels: tuple[Annotated[int, Field(ge=1)], ...] = ()
+
+
+class Values(Value):
+    """One of these."""
+
+    values: tuple[Any, ...] = Field(min_length=1)
+
+
+class Subsets(Value):
+    """One of the subsets of these but for the empty one."""
+
+    subsets: tuple[Any, ...] = Field(min_length=1)
+
+
+class Range(Value):
+    """Numbers between two ends."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        for name in type(self).model_fields:
+            low, high = getattr(self, name)
+            if low >= high:
+                raise ValueError(f"{name} is [{low}, {high}]: the first must be the smaller")
+        return self
+
+
+class Integers(Range):
+    """A whole number from the first to the last."""
+
+    integers: tuple[int, int]
+
+
+class Uniform(Range):
+    """A number between two, each as likely."""
+
+    uniform: tuple[float, float]
+
+
+class LogUniform(Range):
+    """A number between two above 0, its logarithm as likely everywhere."""
+
+    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+
+
+class Twice(Value):
+    """Twice the value of another option that is searched."""
+
+    twice: str
+
+
+Choices = Values | Subsets | Integers | Uniform | LogUniform | Twice
+COUNTABLE = (Values, Subsets)
+
+
+class Search(Experiment):
+    """A search for the best values of options, scored on held-out identities.
+
+    Attributes:
+        dataset, network, recipe, seed: the run whose options are searched.
+        space: what each option may be. An option is named by its place in a network's or a
+            recipe's entry of params.yaml, `network.after.stage3.sigma.0` or `training.lr`.
+        algorithm: "grid" tries every combination, "random" draws combinations, "optuna" draws
+            them by the scores of earlier trials (tree-structured Parzen estimator).
+        trials: how many, for all but "grid".
+        scheduler: "asha" stops trials early that fall behind the others, "none" stops none.
+        maximise: the score.
+    """
+
+    kind: Literal["search"]
+    dataset: Name
+    network: Name
+    recipe: Name
+    seed: int = Field(0, ge=0)
+    space: dict[str, Choices] = Field(min_length=1)
+    algorithm: Literal["grid", "random", "optuna"]
+    trials: int | None = Field(None, ge=1)
+    scheduler: Literal["none", "asha"] = "none"
+    maximise: Literal["mAP", "top-1"] = "mAP"
+
+    @model_validator(mode="after")
+    def _check_space(self) -> Search:
+        for name, choices in self.space.items():
+            if not name.startswith(("network.", "training.")):
+                raise ValueError(f"space: {name!r} must start with network. or training.")
+            if name in ("training.height", "training.width", "training.epochs"):
+                raise ValueError(f"space: all trials have the recipe's size and epochs, not {name}")
+            if isinstance(choices, Twice) and isinstance(
+                self.space.get(choices.twice, choices), Twice
+            ):
+                raise ValueError(f"space: {name} is twice {choices.twice!r}, which is not searched")
+            if self.algorithm == "grid" and not isinstance(choices, (*COUNTABLE, Twice)):
+                raise ValueError(f"space: a grid cannot count {name}: give its values")
+        if (self.algorithm == "grid") == (self.trials is not None):
+            raise ValueError("trials must be given, but not with a grid, which tries all")
+        return self
+
+
+AnyExperiment = Annotated[
+    Table | Curve | CostTable | RelationFigure | Search, Field(discriminator="kind")
+]
+
+
+def experiments(settings: Settings) -> dict[str, Experiment]:
+    """experiments/*.yaml by name: the paper's tables, then others, figures, searches.
+
+    Raises:
+        SettingsError: no file, a mistake in one, a name that params.yaml lacks, or a file whose
+            name no stage of dvc.yaml can have.
+    """
+    paths = sorted(EXPERIMENTS.glob("*.yaml"))
+    if not paths:
+        raise SettingsError(f"{EXPERIMENTS}/ holds no *.yaml: run this in the project's root")
+    for path in paths:
+        _check_file_name(path)
+    described: dict[str, Experiment] = {path.stem: validated(AnyExperiment, path) for path in paths}
+    for name, experiment in described.items():
+        try:
+            _check_names(experiment, settings)
+        except ValueError as error:
+            raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
+        if isinstance(experiment, Search) != name.startswith(SEARCH_PREFIX):
+            raise SettingsError(
+                f"{EXPERIMENTS / name}.yaml: files of searches, and no others, are called "
+                f"{SEARCH_PREFIX}<name>.yaml: rename the file"
+            )
+    order = (Table, CostTable, Curve, RelationFigure, Search)
+
+    def place(item: tuple[str, Experiment]) -> tuple[int, bool]:
+        _, experiment = item
+        return order.index(type(experiment)), (
+            isinstance(experiment, ScoreTable) and not experiment.printed
+        )
+
+    return dict(sorted(described.items(), key=place))
+
+
+def _check_file_name(path: Path) -> None:
+    """The name of a file becomes the name of a stage and a word of its command."""
+    try:
+        TypeAdapter(Name).validate_python(path.stem)
+    except ValidationError:
+        raise SettingsError(
+            f"{str(path)!r} cannot name a stage: rename the file with letters, digits, - and _, "
+            "of which the first is no -"
+        ) from None
+    if path.stem in STAGES:
+        raise SettingsError(
+            f"{path} is named like the stage {path.stem!r} of dvc.yaml: give the file another name"
+        )
+
+
+def _check_names(experiment: Experiment, settings: Settings) -> None:
+    if isinstance(experiment, Search):
+        check_known(experiment.dataset, settings.datasets, "dataset", "datasets")
+        check_known(experiment.network, settings.networks, "network", "networks")
+        check_known(experiment.recipe, settings.recipes, "recipe", "recipes")
+    elif isinstance(experiment, RelationFigure):
+        check_known(experiment.network, settings.networks, "network", "networks")
+    elif isinstance(experiment, CostTable):
+        check_known(experiment.recipe, settings.recipes, "recipe", "recipes")
+        for row in experiment.rows:
+            check_known(row.network, settings.networks, f"row {row.label!r}", "networks")
+    elif isinstance(experiment, ScoreTable):
+        roles = {role for dataset in settings.datasets.values() for role in dataset.recipes}
+        for line in experiment.rows:
+            where = f"row {line.label!r}"
+            for name, section in line.references():
+                check_known(name, getattr(settings, section), where, section)
+            check_known(line.recipe, sorted(roles), where, "recipes of the data sets")

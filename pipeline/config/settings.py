@@ -1,0 +1,262 @@
+"""params.yaml as validated, frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_validator,
+    validate_call,
+)
+
+from ianet.options import NetworkOptions
+from ianet.training.recipe import Recipe
+
+Options = TypeVar("Options")  # a dataclass
+Returned = TypeVar("Returned")
+
+PARAMS = Path("params.yaml")
+RESULT_FOLDERS = ("tables", "figures", "searches")  # of results/, beside one for each data set
+
+
+class SettingsError(ValueError):
+    """A mistake in an input; the message says where, and what to do."""
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# Names become parts of keys, stage names, file names and command lines. A name holds no dot: dots
+# separate the names of a key.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+
+
+class Dataset(Value):
+    reader: Name
+    source: Path
+    options: dict[str, Any]  # of its reader
+    published: bool
+    held_out: int = Field(ge=0)
+    # Role to recipe: a table asks for a role, "plain" or "strong".
+    recipes: dict[Name, Name]
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    networks: Literal["all"] | tuple[Name, ...] = "all"
+
+    @field_validator("recipes")
+    @classmethod
+    def _check_plain(cls, recipes: dict[str, str]) -> dict[str, str]:
+        if "plain" not in recipes:
+            raise ValueError("the recipe that is plain on this data set must be named")
+        return recipes
+
+    def includes(self, network: str) -> bool:
+        """Whether the data set asks for runs of that network."""
+        return self.networks == "all" or network in self.networks
+
+
+class Synthetic(Value):
+    train_identities: int
+    test_identities: int
+    distractors: int
+    junk: int
+    seed: int
+
+
+class RecipeSettings(Value):
+    """How networks are trained.
+
+    Attributes:
+        hold_out: whether the held-out identities are scored, in place of test.
+        minutes: of a run on one core, start-up included. They give the estimate at a start.
+        network: options that every network of the recipe starts from.
+        training: the fields of `ianet.training.recipe.Recipe`.
+    """
+
+    hold_out: bool = False
+    minutes: float | None = Field(None, gt=0)
+    network: dict[str, Any] = {}
+    training: dict[str, Any]
+
+    @property
+    def size(self) -> str:
+        return f"{self.training['height']}x{self.training['width']}"
+
+    @model_validator(mode="after")
+    def _check_size(self) -> RecipeSettings:
+        for side in ("height", "width"):
+            if not isinstance(self.training.get(side), int):
+                raise ValueError(f"training.{side} must be given, in pixels")
+        return self
+
+
+class Cluster(Value):
+    """A Ray cluster, and where its nodes find data, see `pipeline.cluster`."""
+
+    address: str | None = None
+    storage: str | None = None
+
+
+class Settings(Value):
+    at_hand: tuple[Name, ...] = Field(min_length=1)
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)]
+    cluster: Cluster = Cluster()
+    datasets: dict[Name, Dataset]
+    synthetic: Synthetic
+    recipes: dict[Name, RecipeSettings]
+    networks: dict[Name, dict[str, Any]]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Settings:
+        for name in RESULT_FOLDERS:
+            if name in self.datasets:
+                raise ValueError(f"datasets names {name!r}, which is a folder of results/")
+        for name in self.at_hand:
+            check_known(name, self.datasets, "at_hand", "datasets")
+        for name, dataset in self.datasets.items():
+            for role, recipe in dataset.recipes.items():
+                check_known(recipe, self.recipes, f"datasets.{name}.recipes.{role}", "recipes")
+            if dataset.networks != "all":
+                for network in dataset.networks:
+                    check_known(network, self.networks, f"datasets.{name}.networks", "networks")
+        return self
+
+
+def load() -> Settings:
+    """params.yaml of the working directory.
+
+    Raises:
+        SettingsError: missing, unreadable or wrong; one line for each mistake.
+    """
+    settings: Settings = validated(Settings, PARAMS)
+    return settings
+
+
+def check_known(name: str, names: Iterable[str], where: str, section: str) -> None:
+    """Refuse a name that is not among those of a section.
+
+    Raises:
+        SettingsError: the message lists the section's names.
+    """
+    if name not in names:
+        raise SettingsError(f"{where} names {name!r}, but {section} has only {', '.join(names)}")
+
+
+def validated(model: Any, path: Path) -> Any:
+    """The content of a YAML file, as a model or a union of models.
+
+    Raises:
+        SettingsError: missing, unreadable or wrong; one line for each mistake.
+    """
+    try:
+        return TypeAdapter(model).validate_python(yaml.safe_load(path.read_text()))
+    except FileNotFoundError:
+        raise SettingsError(f"{path} does not exist: run this in the project's root") from None
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{path} is not YAML: {error}") from error
+    except ValidationError as error:
+        raise SettingsError(_describe(error, str(path))) from error
+
+
+def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
+    """A frozen dataclass of the library, from values whose types are checked.
+
+    Args:
+        cls: such as `Recipe`.
+        values: by the names of its fields.
+        where: the values stand, for the messages.
+
+    Raises:
+        SettingsError: an unknown option, a wrong type or a wrong value.
+    """
+    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    unknown = set(values) - set(known)
+    if unknown:
+        raise SettingsError(
+            f"{PARAMS}: {where} has no option {', '.join(sorted(unknown))}: choose from "
+            f"{', '.join(known)}"
+        )
+    try:
+        return TypeAdapter(cls).validate_python(dict(values))
+    except ValidationError as error:
+        raise SettingsError(_describe(error, f"{PARAMS}: {where}")) from error
+
+
+def build_recipe(name: str, settings: RecipeSettings) -> Recipe:
+    """The library's recipe of an entry under `recipes`.
+
+    Raises:
+        SettingsError: a wrong option, see `build`.
+    """
+    return build(Recipe, settings.training, f"recipes.{name}.training")
+
+
+def build_network(name: str, options: Mapping[str, Any], recipe: RecipeSettings) -> NetworkOptions:
+    """The library's options of an entry under `networks`, on top of what its recipe starts from.
+
+    Raises:
+        SettingsError: a wrong option, see `build`.
+    """
+    return build(NetworkOptions, {**recipe.network, **options}, f"networks.{name}")
+
+
+def call(
+    function: Callable[..., Returned], *arguments: Any, options: Mapping[str, Any], where: str
+) -> Returned:
+    """What a function returns, called with keyword arguments whose types are checked.
+
+    Args:
+        function: such as the `read` of a reader.
+        arguments: its positional arguments.
+        options: its keyword arguments.
+        where: the options stand, for the messages.
+
+    Raises:
+        SettingsError: an option is unknown, missing or wrong.
+        Exception: what the function raises.
+    """
+    known = [
+        name
+        for name, parameter in signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    try:
+        return validate_call(function)(*arguments, **options)
+    except ValidationError as error:
+        if error.title != function.__qualname__:  # of a model that the function itself uses
+            raise
+        by_kind: dict[str, list[str]] = {}
+        for mistake in error.errors():
+            by_kind.setdefault(mistake["type"], []).append(str(mistake["loc"][-1]))
+        if unknown := by_kind.get("unexpected_keyword_argument"):
+            message = (
+                f"{where} has no option {', '.join(sorted(unknown))}: choose from "
+                f"{', '.join(known)}"
+            )
+        elif missing := by_kind.get("missing_keyword_only_argument"):
+            message = (
+                f"{where} needs {', '.join(missing)}, without a default: "
+                f"{function.__module__} lists the choices"
+            )
+        else:
+            message = _describe(error, where)
+        raise SettingsError(message) from error
+
+
+def _describe(error: ValidationError, where: str) -> str:
+    """One line for each mistake."""
+    return "\n".join(
+        ": ".join([where, *filter(None, [".".join(map(str, mistake["loc"]))]), mistake["msg"]])
+        for mistake in error.errors()
+    )

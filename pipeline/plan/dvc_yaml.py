@@ -1,0 +1,356 @@
+"""The text of dvc.yaml and searches/dvc.yaml, from a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pipeline.config.experiments import (
+    EXPERIMENTS,
+    CostTable,
+    Curve,
+    RelationFigure,
+    ScoreTable,
+    Table,
+)
+from pipeline.config.settings import SettingsError
+from pipeline.plan.plan import SYNTHETIC, Plan, image_sets, unique_runs
+from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE
+from pipeline.plan.sources import SOURCES, input_files
+from pipeline.shell import write_whole
+
+PIPELINE = Path("dvc.yaml")
+SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
+TABLES = RESULTS / "tables"
+FIGURES = RESULTS / "figures"
+SEARCH_RESULTS = RESULTS / "searches"
+REPORT = RESULTS / "report.html"
+TABLE_FORMATS = ("csv", "md", "tex", "html")
+HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
+CURVES = {"loss": "training loss", "accuracy": "training accuracy"}
+
+Stage = dict[str, Any]
+
+
+def render(plan: Plan) -> dict[Path, str]:
+    """The text of both files, by path."""
+    return {PIPELINE: _dump(pipeline(plan)), SEARCHES: _dump(search_pipeline(plan))}
+
+
+def write(plan: Plan) -> None:
+    """Write the files of `render` that differ from the plan.
+
+    Raises:
+        SettingsError: a data set at hand does not lie where params.yaml says.
+    """
+    for name in plan.settings.at_hand:
+        source = plan.settings.datasets[name].source
+        if source != SYNTHETIC and not source.exists():
+            raise SettingsError(
+                f"{source} does not exist: put the data set {name} there, or set "
+                f"datasets.{name}.source in params.yaml (see docs/data.md)"
+            )
+    for path, text in render(plan).items():
+        if not path.exists() or path.read_text() != text:
+            write_whole(path, text)
+
+
+def pipeline(plan: Plan) -> dict[str, Any]:
+    """The content of dvc.yaml."""
+    evaluations = plan.evaluations()
+    runs = unique_runs(evaluations)
+    stages: dict[str, Stage] = {
+        "plan": {
+            "desc": "dvc.yaml is what params.yaml and experiments/ ask for",
+            "cmd": "python -m pipeline.plan --check",
+            "deps": [str(EXPERIMENTS)],
+            "params": ["at_hand", "datasets", "recipes", "networks"],
+        },
+        "sources": _sources_stage(plan),
+        "synthesize": {
+            "desc": "draw the synthetic benchmark",
+            "cmd": "python -m pipeline.stages.synthesize",
+            "deps": [_code("synthesize")],
+            "params": ["synthetic"],
+            "outs": [str(SYNTHETIC)],
+        },
+        "prepare": _prepare_stage(plan),
+        "pack": _pack_stage(plan),
+        "train": _train_stage(plan),
+        "evaluate": _evaluate_stage(plan),
+    }
+    for name, experiment in plan.experiments.items():
+        if isinstance(experiment, Table):
+            stages[name] = _table_stage(name, experiment, plan)
+        elif isinstance(experiment, Curve):
+            stages[name] = _curve_stage(name, experiment, plan)
+        elif isinstance(experiment, CostTable):
+            stages[name] = _cost_stage(name, experiment, plan)
+        elif isinstance(experiment, RelationFigure):
+            stages[name] = _figure_stage(name, experiment, plan)
+    stages["report"] = _report_stage(stages, plan)
+    histories = [str(run.folder / "history.csv") for run in runs]
+    plots = [
+        {name: {"x": "epoch", "y": dict.fromkeys(histories, name), "title": title}}
+        for name, title in CURVES.items()
+    ]
+    return {"stages": stages, "plots": plots}
+
+
+def search_pipeline(plan: Plan) -> dict[str, Any]:
+    """The content of searches/dvc.yaml, whose commands and paths are those of the root."""
+    if not plan.searches:
+        return {"stages": {}}
+    stage = {
+        "foreach": {
+            name: {
+                "dataset": search.dataset,
+                "network": search.network,
+                "recipe": search.recipe,
+                "size": plan.settings.recipes[search.recipe].size,
+            }
+            for name, search in plan.searches.items()
+        },
+        "do": {
+            "wdir": "..",
+            "desc": "search options by trials, each a training, on held-out identities",
+            "cmd": "python -m pipeline.stages.search ${key}",
+            "deps": [
+                f"{EXPERIMENTS}/search_${{key}}.yaml",
+                f"data/prepared/${{item.dataset}}/{TABLE}",
+                "data/prepared/${item.dataset}/${item.size}.npy",
+                f"data/prepared/${{item.dataset}}/{DESCRIPTION}",
+                f"{SOURCES}/networks/${{item.network}}/train.json",
+                f"{SOURCES}/networks/${{item.network}}/evaluate.json",
+                f"{SOURCES}/recipes/${{item.recipe}}.json",
+                *(_code(stage) for stage in ("train", "evaluate", "search")),
+            ],
+            # DVC would delete the results when the search starts: a stop would lose them.
+            "outs": [{f"{SEARCH_RESULTS}/${{key}}": {"cache": False, "persist": True}}],
+        },
+    }
+    return {"stages": {"search": stage}}
+
+
+def _code(stage: str) -> str:
+    return f"{SOURCES}/stages/{stage}.json"
+
+
+def _small(paths: Iterable[Path]) -> list[dict[str, Any]]:
+    """Outputs small enough for git."""
+    return [{str(path): {"cache": False}} for path in paths]
+
+
+def _sources_stage(plan: Plan) -> Stage:
+    return {
+        "desc": "what each network, recipe and data set is made of: options, files and code",
+        "cmd": "python -m pipeline.plan.sources",
+        "deps": ["ianet", "pipeline", *map(str, input_files(plan.settings))],
+        "params": ["at_hand", "networks", "recipes", "datasets"],
+        "outs": _small([SOURCES]),
+    }
+
+
+def _image_sets(plan: Plan) -> list[tuple[str, str]]:
+    """Data set and size of what runs and searches need, each once."""
+    settings = plan.settings
+    searches = [
+        (search.dataset, settings.recipes[search.recipe].size) for search in plan.searches.values()
+    ]
+    return list(dict.fromkeys([*image_sets(plan.evaluations(), settings), *searches]))
+
+
+def _prepare_stage(plan: Plan) -> Stage:
+    datasets = dict.fromkeys(name for name, _ in _image_sets(plan))
+    return {
+        "foreach": {name: {"source": _source(plan, name)} for name in datasets},
+        "do": {
+            "desc": "a table of the images, and how they are scored",
+            "cmd": "python -m pipeline.stages.prepare ${key}",
+            "deps": ["${item.source}", f"{SOURCES}/datasets/${{key}}.json", _code("prepare")],
+            "outs": [f"data/prepared/${{key}}/{name}" for name in (TABLE, DESCRIPTION)],
+        },
+    }
+
+
+def _source(plan: Plan, dataset: str) -> str:
+    return str(plan.settings.datasets[dataset].source)
+
+
+def _pack_stage(plan: Plan) -> Stage:
+    return {
+        "foreach": {
+            f"{name}.{size}": {"dataset": name, "size": size, "source": _source(plan, name)}
+            for name, size in _image_sets(plan)
+        },
+        "do": {
+            "desc": "the images, decoded and resized, in one array",
+            "cmd": "python -m pipeline.stages.pack ${key}",
+            "deps": [
+                "${item.source}",
+                f"data/prepared/${{item.dataset}}/{TABLE}",
+                f"{SOURCES}/datasets/${{item.dataset}}.json",
+                _code("pack"),
+            ],
+            "outs": ["data/prepared/${item.dataset}/${item.size}.npy"],
+        },
+    }
+
+
+def _train_stage(plan: Plan) -> Stage:
+    return {
+        "foreach": {
+            run.key: {
+                "dataset": run.dataset,
+                "network": run.network,
+                "recipe": run.recipe,
+                "size": plan.settings.recipes[run.recipe].size,
+            }
+            for run in unique_runs(plan.evaluations())
+        },
+        "do": {
+            "desc": "train a network under Ray Train",
+            "cmd": "python -m pipeline.stages.train ${key}",
+            "deps": [
+                f"data/prepared/${{item.dataset}}/{TABLE}",
+                "data/prepared/${item.dataset}/${item.size}.npy",
+                f"{SOURCES}/networks/${{item.network}}/train.json",
+                f"{SOURCES}/recipes/${{item.recipe}}.json",
+                _code("train"),
+            ],
+            "outs": ["runs/${key}"],
+        },
+    }
+
+
+def _evaluate_stage(plan: Plan) -> Stage:
+    return {
+        "foreach": {
+            evaluation.key: {
+                "run": evaluation.run.key,
+                "network": evaluation.run.network,
+                "recipe": evaluation.run.recipe,
+                "on": evaluation.on,
+                "size": plan.settings.recipes[evaluation.run.recipe].size,
+            }
+            for evaluation in plan.evaluations()
+        },
+        "do": {
+            "desc": "CMC and mAP of a trained network",
+            "cmd": "python -m pipeline.stages.evaluate ${key}",
+            "deps": [
+                f"data/prepared/${{item.on}}/{TABLE}",
+                "data/prepared/${item.on}/${item.size}.npy",
+                f"data/prepared/${{item.on}}/{DESCRIPTION}",
+                "runs/${item.run}",
+                f"{SOURCES}/networks/${{item.network}}/evaluate.json",
+                f"{SOURCES}/recipes/${{item.recipe}}.json",
+                _code("evaluate"),
+            ],
+            "metrics": [{f"{RESULTS}/${{item.on}}/scores/${{key}}.json": {"cache": False}}],
+            "outs": [f"{RESULTS}/${{item.on}}/queries/${{key}}.parquet"],
+        },
+    }
+
+
+def _score_files(name: str, table: ScoreTable, plan: Plan) -> list[str]:
+    """The files that `pipeline.report.cells.read_results` reads for a table."""
+    files = [f"{EXPERIMENTS}/{name}.yaml"]
+    for row, evaluations in plan.rows(table):
+        for evaluation in evaluations:
+            files.append(str(evaluation.scores))
+            baseline = plan.baseline(row, evaluation)
+            if baseline is not None:
+                files += [str(evaluation.queries), str(baseline.queries)]
+    return list(dict.fromkeys(files))
+
+
+def _table_stage(name: str, table: Table, plan: Plan) -> Stage:
+    return {
+        "desc": table.title,
+        "cmd": f"python -m pipeline.stages.table {name}",
+        "deps": [*_score_files(name, table, plan), _code("table")],
+        "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),
+    }
+
+
+def _curve_stage(name: str, curve: Curve, plan: Plan) -> Stage:
+    return {
+        "desc": curve.title,
+        "cmd": f"python -m pipeline.stages.curve {name}",
+        "deps": [*_score_files(name, curve, plan), _code("curve")],
+        "outs": _small([FIGURES / f"{name}.svg", TABLES / f"{name}.csv"]),
+    }
+
+
+def _cost_stage(name: str, table: CostTable, plan: Plan) -> Stage:
+    networks = dict.fromkeys(row.network for row in table.rows)
+    settings = plan.settings
+    plain = [settings.datasets[dataset].recipes["plain"] for dataset in settings.at_hand]
+    recipes = dict.fromkeys([table.recipe, *plain])
+    return {
+        "desc": table.title,
+        "cmd": f"python -m pipeline.stages.cost {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            *(f"{SOURCES}/networks/{network}/train.json" for network in networks),
+            *(f"{SOURCES}/recipes/{recipe}.json" for recipe in recipes),
+            _code("cost"),
+        ],
+        "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),
+    }
+
+
+def _figure_stage(name: str, figure: RelationFigure, plan: Plan) -> Stage:
+    run = plan.figure_run(figure)
+    assert run is not None  # the plan holds no figure without a run
+    return {
+        "desc": figure.title,
+        "cmd": f"python -m pipeline.stages.figure {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            str(run.folder),
+            f"{SOURCES}/networks/{run.network}/figure.json",
+            _code("figure"),
+        ],
+        "params": ["synthetic.seed"],
+        "outs": _small([FIGURES / f"{name}.svg"]),
+    }
+
+
+def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
+    """The page depends on the files of all other stages that it shows."""
+    evaluations = plan.evaluations()
+    shown = [
+        path
+        for stage in stages.values()
+        for output in stage.get("outs", [])
+        if isinstance(output, dict)
+        for path in output
+        if path.startswith(f"{RESULTS}/")
+    ]
+    return {
+        "desc": "all tables, figures and curves on one page",
+        "cmd": "python -m pipeline.stages.report",
+        "deps": [
+            *shown,
+            *(str(evaluation.scores) for evaluation in evaluations),
+            *(str(run.folder) for run in unique_runs(evaluations)),
+            _code("report"),
+        ],
+        "outs": [str(REPORT)],  # pictures make it too large for git
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML without anchors, which `dvc exp run -S` does not support."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _dump(content: dict[str, Any]) -> str:
+    return HEADER + yaml.dump(content, Dumper=_Dumper, sort_keys=False, width=100)

@@ -1,0 +1,191 @@
+"""Which runs the tables and figures need of the data sets at hand, each run once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from pipeline.config.experiments import (
+    EXPERIMENTS,
+    SEARCH_PREFIX,
+    Experiment,
+    RelationFigure,
+    Row,
+    ScoreTable,
+    Search,
+    experiments,
+)
+from pipeline.config.settings import Settings, SettingsError, load
+from pipeline.plan.runs import Evaluation, Run
+
+Kind = TypeVar("Kind", bound=Experiment)
+
+SYNTHETIC = Path("data/synthetic.zip")
+
+
+class Plan:
+    """The experiments that have something to show, and the evaluations that each needs.
+
+    Attributes:
+        settings: of params.yaml.
+        experiments: tables and figures by name. An experiment without a number to show is left
+            out, such as a table across domains with one data set at hand.
+        searches: by name, those on data sets at hand.
+    """
+
+    def __init__(self, settings: Settings, files: Mapping[str, Experiment]) -> None:
+        """`files`: the content of experiments/, by the names of the files."""
+        self.settings = settings
+        self._files = files
+        self.experiments = {name: file for name, file in files.items() if self._has_content(file)}
+        self.searches = {
+            name.removeprefix(SEARCH_PREFIX): file
+            for name, file in files.items()
+            if isinstance(file, Search) and file.dataset in settings.at_hand
+        }
+
+    def _has_content(self, experiment: Experiment) -> bool:
+        if isinstance(experiment, RelationFigure):
+            return self.figure_run(experiment) is not None
+        if isinstance(experiment, ScoreTable):
+            return bool(experiment.printed) or any(needed for _, needed in self.rows(experiment))
+        return not isinstance(experiment, Search)
+
+    def datasets(self, table: ScoreTable) -> list[str]:
+        """The data sets at hand that a table shows.
+
+        Shown are those for which the paper prints numbers in this table, and those for which the
+        paper prints no number anywhere, such as the synthetic set or a set of one's own.
+        """
+        tables = [file for file in self._files.values() if isinstance(file, ScoreTable)]
+        printed_anywhere = {name for file in tables for name in file.printed}
+        return [
+            name
+            for name in self.settings.at_hand
+            if not table.printed or name in table.printed or name not in printed_anywhere
+        ]
+
+    def rows(self, table: ScoreTable) -> list[tuple[Row, list[Evaluation]]]:
+        """Each row with its evaluations: for each data set of the table, one for each seed."""
+        datasets = self.datasets(table)
+        return [
+            (row, [needed for on in datasets for needed in self._row_evaluations(row, on)])
+            for row in table.rows
+        ]
+
+    def _row_evaluations(self, row: Row, on: str) -> list[Evaluation]:
+        name = row.trained_on or on
+        dataset = self.settings.datasets[name]
+        recipe = dataset.recipes.get(row.recipe)
+        if row.network is None or recipe is None or name not in self.settings.at_hand:
+            return []
+        if not dataset.includes(row.network):
+            return []
+        return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in dataset.seeds]
+
+    def baseline(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
+        """The evaluation that one of a row is compared with: its network is `against`.
+
+        Returns:
+            None where the row names no such network, or the data set does without it.
+        """
+        run = evaluation.run
+        if row.against is None or not self.settings.datasets[run.dataset].includes(row.against):
+            return None
+        return evaluation._replace(run=run._replace(network=row.against))
+
+    def figure_run(self, figure: RelationFigure) -> Run | None:
+        """The run whose view of synthetic people a figure shows: the first seed of its network.
+
+        Returns:
+            None where the synthetic set is not at hand, or does without that network.
+        """
+        for name in self.settings.at_hand:
+            dataset = self.settings.datasets[name]
+            if dataset.source == SYNTHETIC and dataset.includes(figure.network):
+                return Run(name, figure.network, dataset.recipes["plain"], dataset.seeds[0])
+        return None
+
+    def evaluations(self, names: Iterable[str] = ()) -> list[Evaluation]:
+        """The evaluations that the named experiments need, each once; without a name, of all.
+
+        Raises:
+            SettingsError: a name that no experiment has.
+        """
+        chosen = [self.experiment(name, Experiment) for name in names]
+        needed = []
+        for experiment in chosen or self.experiments.values():
+            if isinstance(experiment, ScoreTable):
+                needed += [each for _, row in self.rows(experiment) for each in row]
+        for experiment in chosen or self.experiments.values():
+            if isinstance(experiment, RelationFigure) and (run := self.figure_run(experiment)):
+                needed.append(Evaluation(run, run.dataset))
+        return list(dict.fromkeys(needed))
+
+    def experiment(self, name: str, kind: type[Kind]) -> Kind:
+        """The table or figure of that name.
+
+        Raises:
+            SettingsError: there is none, its kind is another, or it shows no data set at hand.
+        """
+        experiment = self.file(name, kind)
+        if name not in self.experiments:
+            raise SettingsError(
+                f"{EXPERIMENTS / name}.yaml shows no data set at hand: choose "
+                f"{', '.join(self.experiments)}"
+            )
+        return experiment
+
+    def file(self, name: str, kind: type[Kind]) -> Kind:
+        """The file of that name in experiments/, whether or not it has something to show.
+
+        Raises:
+            SettingsError: there is none, or its kind is another.
+        """
+        file = self._files.get(name)
+        if isinstance(file, kind) and not isinstance(file, Search):
+            return file
+        problem = "is of another kind" if file else "does not exist"
+        if isinstance(file, Search):
+            problem = "is a search, which `make search` runs"
+        choices = [each for each, other in self.experiments.items() if isinstance(other, kind)]
+        raise SettingsError(f"{EXPERIMENTS / name}.yaml {problem}: choose {', '.join(choices)}")
+
+    def search(self, name: str) -> Search:
+        """The search of that name.
+
+        Raises:
+            SettingsError: there is none, or its data set is not at hand.
+        """
+        if name not in self.searches:
+            path = EXPERIMENTS / f"{SEARCH_PREFIX}{name}.yaml"
+            problem = "is on a data set that is not at hand" if path.exists() else "does not exist"
+            choices = ", ".join(self.searches) or "none"
+            raise SettingsError(f"{path} {problem}: choose {choices}")
+        return self.searches[name]
+
+
+def load_plan() -> Plan:
+    """The plan of params.yaml and experiments/.
+
+    Raises:
+        SettingsError: a mistake in these files.
+    """
+    settings = load()
+    return Plan(settings, experiments(settings))
+
+
+def unique_runs(evaluations: Iterable[Evaluation]) -> list[Run]:
+    """The runs behind evaluations, each once."""
+    return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
+
+
+def image_sets(evaluations: Iterable[Evaluation], settings: Settings) -> list[tuple[str, str]]:
+    """The data sets whose images evaluations need, with the size, each pair once."""
+    needed = [
+        (name, settings.recipes[run.recipe].size)
+        for run, on in evaluations
+        for name in (run.dataset, on)
+    ]
+    return list(dict.fromkeys(needed))

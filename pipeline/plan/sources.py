@@ -1,0 +1,246 @@
+"""What each network, recipe and data set is made of: its options, files and code.
+
+    python -m pipeline.plan.sources
+
+DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything at any
+edit. So this stage writes, for each network, its options, the digests of the files that it names
+and the digests of the modules that are imported on its behalf. `train` depends on that file alone.
+The same holds for recipes, data sets, and the code of each kind of stage.
+
+A module's digest is that of its source without comments and blank lines. So a comment makes nothing
+stale, and neither does another version of Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import tokenize
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.settings import Dataset, Settings, load
+from pipeline.shell import command, write_whole
+
+SOURCES = Path("build/sources")
+TEMPLATE = Path("pipeline/report/page.html.jinja")
+NETWORK_ROOTS = {
+    "train": ("ianet.network", "ianet.training.fit"),
+    "evaluate": (
+        "ianet.network",
+        "ianet.features",
+        "ianet.retrieval",
+        "ianet.single_shot",
+        "ianet.receptive",
+    ),
+    "figure": (
+        "ianet.network",
+        "ianet.receptive",
+        "ianet.drawing",
+        "ianet.synthetic.portrait",
+    ),
+}
+"""Purpose to the modules of `ianet` from which imports are followed, for each network."""
+STAGE_CODE = {
+    "synthesize": (("ianet.synthetic.archive",), ("pipeline.stages.synthesize",)),
+    "prepare": ((), ("pipeline.stages.prepare", "pipeline.data.splits", "pipeline.data.readers")),
+    "pack": (("ianet.packing",), ("pipeline.stages.pack", "pipeline.data.readers")),
+    "train": (
+        (),
+        ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
+    ),
+    "evaluate": ((), ("pipeline.stages.evaluate", "pipeline.scoring", "pipeline.data.splits")),
+    "search": (
+        (),
+        (
+            "pipeline.stages.search",
+            "pipeline.search.space",
+            "pipeline.search.trial",
+            "pipeline.search.results",
+        ),
+    ),
+    "table": (
+        ("ianet.comparison",),
+        ("pipeline.stages.table", "pipeline.report.cells", "pipeline.report.page"),
+    ),
+    "curve": (
+        ("ianet.comparison", "ianet.drawing"),
+        ("pipeline.stages.curve", "pipeline.report.cells"),
+    ),
+    "figure": ((), ("pipeline.stages.figure", "pipeline.report.relation_maps")),
+    "cost": (
+        ("ianet.cost", "ianet.features"),
+        ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),
+    ),
+    "report": (
+        ("ianet.drawing",),
+        ("pipeline.stages.report", "pipeline.report.overview", "pipeline.report.page"),
+    ),
+}
+"""Stage to modules of `ianet`, whose imports are followed, and of `pipeline`, as they stand.
+
+Of `pipeline` only what decides a result is named. What moves bytes or reports progress is not.
+"""
+PREPARATION = ("reader", "source", "options", "published", "held_out")
+"""Options of a data set that its preparation depends on."""
+
+
+def code_digest(source: str) -> str:
+    """SHA-256 of Python source without comments, blank lines and spaces at the ends of lines.
+
+    Comments are found by the tokenizer and cut out of the text. The text of the tokens would
+    differ between versions of Python. Lines within a string stand as they are.
+    """
+    lines = source.split("\n")
+    inside: set[int] = set()  # lines that begin and end within a string
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        (first, column), (last, _) = token.start, token.end
+        if token.type == tokenize.COMMENT:
+            lines[first - 1] = lines[first - 1][:column]
+        elif token.type not in (tokenize.NEWLINE, tokenize.NL):
+            inside |= set(range(first, last))
+    code = [
+        line if number in inside else line.rstrip()
+        for number, line in enumerate(lines, start=1)
+        if line.strip() or number in inside
+    ]
+    return hashlib.sha256("\n".join(code).encode()).hexdigest()
+
+
+def module_path(module: str) -> Path | None:
+    """The file of a module or package of the project; None for a name that is no module."""
+    path = Path(*module.split("."))
+    files = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
+
+
+class Code:
+    """The modules of the project, each read once."""
+
+    def __init__(self) -> None:
+        self.modules: dict[str, tuple[str, list[str]] | None] = {}
+
+    def read(self, module: str) -> tuple[str, list[str]] | None:
+        """Digest and imports of a module; None for a name that is no module."""
+        if module not in self.modules:
+            path = module_path(module)
+            self.modules[module] = None if path is None else _read_module(path.read_text())
+        return self.modules[module]
+
+    def closure(self, roots: Iterable[str]) -> dict[str, str]:
+        """Digests by module, for the modules of `ianet` that the roots import, however far."""
+        digests: dict[str, str] = {}
+        waiting = list(roots)
+        while waiting:
+            module = waiting.pop()
+            if module in digests or not module.startswith("ianet."):
+                continue
+            content = self.read(module)
+            if content is not None:
+                digests[module], imports = content
+                waiting += imports
+        return dict(sorted(digests.items()))
+
+    def of_stage(self, stage: str) -> dict[str, str]:
+        """Digests by module, for the code of a stage."""
+        roots, modules = STAGE_CODE[stage]
+        digests = self.closure(roots)
+        for module in modules:
+            content = self.read(module)
+            assert content is not None, module
+            digests[module] = content[0]
+        if "pipeline.report.page" in modules:
+            digests[str(TEMPLATE)] = hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()
+        return digests
+
+
+def _read_module(source: str) -> tuple[str, list[str]]:
+    imports: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imports += [name.name for name in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            imports += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
+    return code_digest(source), imports
+
+
+def weight_files(options: Mapping[str, Any]) -> list[Path]:
+    """The weights file that options of a network name, if one."""
+    weights = options.get("weights", "none")
+    return [] if weights in ("none", "imagenet") else [Path(weights)]
+
+
+def option_files(dataset: Dataset) -> list[Path]:
+    """The files that options of a reader name."""
+    values = [Path(value) for value in dataset.options.values() if isinstance(value, str)]
+    return [path for path in values if path.suffix and path.is_file()]
+
+
+def input_files(settings: Settings) -> list[Path]:
+    """Every file that options of params.yaml name, but for the sources of data sets."""
+    files: list[Path] = []
+    for recipe in settings.recipes.values():
+        files += weight_files(recipe.network)
+    for network in settings.networks.values():
+        files += weight_files(network)
+    for name in settings.at_hand:
+        files += option_files(settings.datasets[name])
+    return [path for path in dict.fromkeys(files) if path.is_file()]
+
+
+def _digests(files: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 by path, of the files that exist."""
+    digests = {}
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:
+                digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _network_roots(options: Mapping[str, Any], purpose: str) -> tuple[str, ...]:
+    # A network that names places but no block has the default one of NetworkOptions, "ia".
+    block = (f"ianet.blocks.{options.get('block', 'ia')}",) if options.get("after") else ()
+    return (*NETWORK_ROOTS[purpose], *block)
+
+
+def write_sources(settings: Settings) -> None:
+    """build/sources: a file for each network and purpose, recipe, data set and stage."""
+    code = Code()
+    for name, dataset in settings.datasets.items():
+        _write(
+            f"datasets/{name}",
+            {
+                "options": dataset.model_dump(mode="json", include=set(PREPARATION)),
+                "files": _digests(option_files(dataset)),
+                "code": code.closure([f"ianet.datasets.{dataset.reader}"]),
+            },
+        )
+    for name, recipe in settings.recipes.items():
+        content = recipe.model_dump(mode="json", exclude={"minutes"})
+        _write(f"recipes/{name}", {**content, "files": _digests(weight_files(recipe.network))})
+    for name, options in settings.networks.items():
+        for purpose in NETWORK_ROOTS:
+            content = {
+                "options": options,
+                "files": _digests(weight_files(options)),
+                "code": code.closure(_network_roots(options, purpose)),
+            }
+            _write(f"networks/{name}/{purpose}", content)
+    for stage in STAGE_CODE:
+        _write(f"stages/{stage}", {"code": code.of_stage(stage)})
+
+
+def _write(name: str, content: dict[str, Any]) -> None:
+    write_whole(SOURCES / f"{name}.json", json.dumps(content, indent=2) + "\n")
+
+
+def main() -> None:
+    write_sources(load())
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,172 @@
+"""What results/report.html shows beside the tables: pictures, curves, and what was run."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ianet import drawing
+from pipeline.config.experiments import (
+    EXPERIMENTS,
+    CostTable,
+    Curve,
+    RelationFigure,
+    ScoreTable,
+    Table,
+)
+from pipeline.config.settings import PARAMS, Settings
+from pipeline.plan.dvc_yaml import FIGURES, TABLES
+from pipeline.plan.plan import Plan
+from pipeline.plan.runs import DESCRIPTION, PREPARED, Run
+from pipeline.report import cells, costs
+from pipeline.report.page import Section
+
+CODE = ("ianet", "pipeline", str(EXPERIMENTS), str(PARAMS))  # what decides results
+PACKAGES = ("torch", "torchvision", "ray")
+
+
+class Picture(NamedTuple):
+    """A picture of the page, as an element of HTML."""
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+
+
+def svg_element(svg: str) -> str:
+    """The element of an SVG file, without the lines that only a file may begin with."""
+    return svg[svg.index("<svg") :]
+
+
+def table_sections(plan: Plan) -> list[Section]:
+    """Every table of the plan."""
+    sections = []
+    for name, table in plan.experiments.items():
+        if isinstance(table, Table):
+            results = cells.read_results(name, table, plan)
+            sections.append(cells.build_section(name, table, plan, results)[1])
+        elif isinstance(table, CostTable):
+            frame = pd.read_csv(TABLES / f"{name}.csv")
+            sections.append(costs.build_section(name, table, frame))
+    return sections
+
+
+def figure_pictures(plan: Plan) -> list[Picture]:
+    """Every figure of the plan; a figure of relation maps has its caption in the picture."""
+    pictures = []
+    for name, figure in plan.experiments.items():
+        if isinstance(figure, Curve | RelationFigure):
+            caption = figure.caption if isinstance(figure, Curve) else ""
+            svg = (FIGURES / f"{name}.svg").read_text()
+            pictures.append(Picture(name, figure.title, caption, svg_element(svg)))
+    return pictures
+
+
+def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
+    """Training loss and CMC of a table's rows, a picture for each data set."""
+    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
+    for row, evaluations in plan.rows(table):
+        for evaluation in evaluations:
+            label = f"{row.group}: {row.label}" if row.group else row.label
+            lines = curves.setdefault(evaluation.on, {})
+            if label not in lines:  # the first seed stands for all seeds, for a clear picture
+                loss = pd.read_csv(evaluation.run.folder / "history.csv").loss.tolist()
+                lines[label] = (loss, json.loads(evaluation.scores.read_text())["cmc"])
+    return [
+        Picture(
+            f"{name}-{dataset}",
+            f"{table.title}, {dataset}",
+            "Training loss and queries matched by rank, of the first seed.",
+            svg_element(drawing.svg(drawing.learning_curves(lines))),
+        )
+        for dataset, lines in curves.items()
+    ]
+
+
+def score_tables(plan: Plan) -> dict[str, ScoreTable]:
+    """The tables and curves of the plan that show scores, by name."""
+    return {
+        name: table for name, table in plan.experiments.items() if isinstance(table, ScoreTable)
+    }
+
+
+def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
+    """For each run the tables that show the run, with the label of its row."""
+    labels: dict[Run, dict[str, str]] = {run: {} for run in runs}
+    for name, table in score_tables(plan).items():
+        for row, evaluations in plan.rows(table):
+            for evaluation in evaluations:
+                labels[evaluation.run][name] = row.label
+    return labels
+
+
+def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
+    """What was run, on which data, by which recipes and code: term to text."""
+    counts = {
+        name: json.loads((PREPARED / name / DESCRIPTION).read_text())["counts"]
+        for name in settings.at_hand
+    }
+    data = {
+        f"Data set {name}": ", ".join(f"{number:,} {what}" for what, number in count.items())
+        for name, count in counts.items()
+    }
+    recipes = {
+        f"Recipe {name}": ", ".join(
+            f"{option} {value}"
+            for option, value in {
+                **settings.recipes[name].network,
+                **settings.recipes[name].training,
+            }.items()
+        )
+        for name in dict.fromkeys(run.recipe for run in runs)
+    }
+    seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
+    packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return {
+        "Runs": f"{len(runs)}, seeds {seeds}",
+        **data,
+        **recipes,
+        "Code": f"commit {commit()}; Python {platform.python_version()}, {packages}",
+    }
+
+
+def commit() -> str:
+    """The short name of the commit, and whether the code differs from the commit.
+
+    Returns:
+        "unknown" without git, or outside a repository with a commit.
+    """
+    name = _git("rev-parse", "--short", "HEAD")
+    if not name:
+        return "unknown"
+    return f"{name} with changes" if _git("status", "--porcelain", "--", *CODE) else name
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where git fails or is missing."""
+    words = ["git", "--no-optional-locks", *arguments]
+    try:
+        process = subprocess.run(words, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return "" if process.returncode else process.stdout.strip()
+
+
+def run_row(run: Run, url: str | None) -> dict[str, Any]:
+    """The row of a run; `url` is that of its page in MLflow."""
+    history = pd.read_csv(run.folder / "history.csv")
+    return {
+        **run._asdict(),
+        "key": run.key,
+        "url": url,
+        "epochs": len(history),
+        "rate": history.images_per_second.mean(),
+        "minutes": history.seconds.sum() / 60,
+    }

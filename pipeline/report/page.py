@@ -1,0 +1,137 @@
+"""Tables as people read them: Markdown, LaTeX and HTML of the same cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+import pandas as pd
+
+from pipeline.shell import write_whole
+
+DASH = "–"
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
+MARKDOWN_SIGNS = str.maketrans({"\\": r"\\", "|": r"\|"})
+"""Signs that end a cell of a Markdown table, and what stands for them."""
+LATEX_SIGNS = str.maketrans(
+    {
+        "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
+        "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+        "–": "--", "±": r"$\pm$", "→": r"$\to$", "√": r"$\surd$",
+    }
+)  # fmt: skip
+"""Signs with a meaning in LaTeX and signs that LaTeX lacks, and what stands for them."""
+
+
+class Cell(NamedTuple):
+    """A text, and what a page may do with the text.
+
+    Attributes:
+        kind: "ours"; "gain", "loss" or "unsure", by the interval of a gain; "within" or
+            "outside" the spread, of a difference from the paper; or nothing.
+        runs: keys of the runs behind the cell.
+    """
+
+    text: str
+    kind: str = ""
+    runs: tuple[str, ...] = ()
+
+
+class TableRow(NamedTuple):
+    """The cells of a label. Neighbouring rows of one group stand under a heading."""
+
+    group: str
+    label: str
+    cells: list[Cell]
+
+
+class Panel(NamedTuple):
+    """The rows of one data set, or, without a data set's name, all rows."""
+
+    dataset: str
+    columns: list[str]
+    rows: list[TableRow]
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether a row belongs to a group."""
+        return any(row.group for row in self.rows)
+
+
+class Section(NamedTuple):
+    """A table of experiments/, a panel for each data set."""
+
+    name: str
+    title: str
+    caption: str
+    panels: list[Panel]
+    note: str
+
+
+def to_frame(panel: Panel) -> pd.DataFrame:
+    """The texts of a panel; a group is named in its first row only."""
+    rows, before = [], ""
+    for row in panel.rows:
+        group = [row.group if row.group != before else ""] if panel.has_groups else []
+        rows.append([*group, row.label, *(cell.text for cell in row.cells)])
+        before = row.group
+    return pd.DataFrame(rows, columns=[*([""] if panel.has_groups else []), "", *panel.columns])
+
+
+def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
+    """Write <name>.csv of the frame, and .md, .tex and .html of the section."""
+    write_whole(folder / f"{section.name}.csv", frame.to_csv(index=False, float_format="%.4g"))
+    write_whole(folder / f"{section.name}.md", to_markdown(section))
+    write_whole(folder / f"{section.name}.tex", to_latex(section))
+    write_whole(folder / f"{section.name}.html", to_html(section.title, [section]))
+
+
+def to_markdown(section: Section) -> str:
+    """A section with its title, caption and note; a table for each panel."""
+    texts = [f"# {section.title}", section.caption]
+    for panel in section.panels:
+        table = to_markdown_table(panel)
+        texts += [f"## {panel.dataset}", table] if panel.dataset else [table]
+    return "\n\n".join([*texts, section.note]) + "\n"
+
+
+def to_markdown_table(panel: Panel) -> str:
+    """The table alone. Numbers keep their digits: 45.0 does not become 45."""
+    frame = _translate(to_frame(panel), MARKDOWN_SIGNS)
+    return frame.to_markdown(index=False, disable_numparse=True)
+
+
+def to_latex(section: Section) -> str:
+    """A `table` for each panel, which needs the package booktabs."""
+    texts = []
+    for panel in section.panels:
+        frame = to_frame(panel)
+        title = f"{section.title}, {panel.dataset}" if panel.dataset else section.title
+        names = len(frame.columns) - len(panel.columns)
+        texts.append(
+            _translate(frame, LATEX_SIGNS).to_latex(
+                index=False,
+                column_format="l" * names + "r" * len(panel.columns),
+                caption=f"{title}. {section.caption}".translate(LATEX_SIGNS),
+                label=f"tab:{section.name}" + (f"-{panel.dataset}" if panel.dataset else ""),
+            )
+        )
+    return "\n".join([*texts, f"% {section.note}\n"])
+
+
+def _translate(frame: pd.DataFrame, signs: Mapping[int, str]) -> pd.DataFrame:
+    """A frame of texts with other signs, in its column names too."""
+    columns = [str(column).translate(signs) for column in frame.columns]
+    return frame.map(lambda text: text.translate(signs)).set_axis(columns, axis=1)
+
+
+def to_html(title: str, sections: Sequence[Section], **report: Any) -> str:
+    """A page that fetches nothing; `report` holds what only results/report.html has."""
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text())
+    values: Mapping[str, Any] = {"title": title, "sections": sections, **report}
+    return template.render(values)

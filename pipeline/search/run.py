@@ -1,0 +1,262 @@
+"""Run a search: its trials under Ray Tune, the best of them trained again, the results."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler
+from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search.basic_variant import BasicVariantGenerator
+
+from pipeline import tracking
+from pipeline.cluster.lease import Lease
+from pipeline.cluster.remote import call_on_cluster
+from pipeline.cluster.resources import share, trainings_at_a_time
+from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
+from pipeline.config.experiments import EXPERIMENTS, Search
+from pipeline.config.settings import PARAMS, SettingsError
+from pipeline.plan.dvc_yaml import SEARCH_RESULTS
+from pipeline.plan.plan import Plan
+from pipeline.plan.runs import DESCRIPTION, TABLE, Run, check_prepared
+from pipeline.search import results, space
+from pipeline.search.display import SearchDisplay
+from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
+from pipeline.training.configuration import DIGITS, Configuration, configure
+from pipeline.training.launch import allowed_losses, find_place, run_workers, wait_for
+from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
+
+log = logging.getLogger(__name__)
+
+
+def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
+    """Run a search and write its results.
+
+    Args:
+        name: of the search.
+        plan: of params.yaml and experiments/.
+        ready: of `pipeline.cluster.session.session`.
+
+    Returns:
+        A line for the best trial, one for all, and one for each that failed.
+
+    Raises:
+        SettingsError: a mistake in the search, or another command runs it.
+        ValueError: Ray holds too little for one trial, or all trials failed.
+        OSError: its data is not prepared, MLflow does not answer, or Ray was lost.
+    """
+    search = plan.search(name)
+    settings = plan.settings
+    run = Run(search.dataset, search.network, search.recipe, search.seed)
+    recipe = settings.recipes[search.recipe].model_copy(update={"hold_out": True})
+    network = settings.networks[search.network]
+    configuration = _check(name, search, plan, run)
+    described = search.model_dump(mode="json", exclude={"title", "caption"})
+    key = f"{name}.{configuration.digest(run.prepared / TABLE, described)[:DIGITS]}"
+    storage = Storage(settings.cluster.storage)
+    with (
+        Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"),
+        tracking.live_search(name, key, search) as recorder,
+    ):
+        ready()
+        if settings.workers not in ("auto", 1):
+            log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
+        place = find_place(storage, run, configuration, "auto")
+        part = share("auto", alone=False)
+        setting = Setting(key, search, network, recipe, replace(place, threads=part.cpus), part)
+        display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
+        with display:
+            follower = SearchFollower(setting, recorder, display)
+            wait_for(lambda: call_on_cluster(lambda: tune_trials(setting)), follower)
+            follower.look()
+        trials = follower.trials
+        table = results.table(trials)
+        values = results.best(table, search)
+        log.info("best: %s; now trained on all identities", space.label(search, values))
+        test = _test_best(run, plan, search, values, f"{key}.best", storage)
+        _write(name, plan, search, trials, table, values, test, key)
+        folder = SEARCH_RESULTS / name
+        recorder.sync = lambda _: tracking.sync_search_results(name, search, folder)
+        recorder.send_now(None)
+    storage.delete_folder(SEARCHES, key)
+    storage.delete_folder(TRAININGS, f"{key}.best")
+    best = f"best on test {search.maximise} {test[search.maximise]:.1%}: {folder}"
+    return f"search {name}: {best}\n{results.summarise(table)}"
+
+
+def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
+    """The configuration of an example trial.
+
+    Raises:
+        SettingsError: a mistake in the search.
+        FileNotFoundError: its data is not prepared.
+    """
+    path = EXPERIMENTS / f"search_{name}.yaml"
+    recipe = plan.settings.recipes[search.recipe].model_copy(update={"hold_out": True})
+    try:
+        laid = space.apply(
+            search, space.example(search), plan.settings.networks[search.network], recipe
+        )
+        configuration = configure(run, *laid)
+    except ValueError as error:
+        raise SettingsError(f"{path}: {error}") from error
+    check_prepared(run.dataset, recipe.size)
+    described = json.loads((run.prepared / DESCRIPTION).read_text())
+    if described["scoring"] == "single_shot" and search.maximise != "top-1":
+        raise SettingsError(
+            f"{path}: the protocol of {run.dataset} defines no {search.maximise}: maximise top-1"
+        )
+    if plan.settings.datasets[run.dataset].held_out == 0:
+        raise SettingsError(
+            f"{PARAMS}: datasets.{run.dataset}.held_out is 0: a search scores its trials on "
+            "held-out identities, never on test"
+        )
+    return configuration
+
+
+class SearchFollower:
+    """Reads the progress of a search, for MLflow and the display.
+
+    Attributes:
+        poll: seconds from one reading to the next.
+        trials: what was read last, see `TrialProgress`.
+    """
+
+    def __init__(
+        self, setting: Setting, recorder: tracking.Recorder, display: SearchDisplay
+    ) -> None:
+        self.storage, self.key = setting.storage, setting.key
+        self.recorder, self.display = recorder, display
+        self.poll = POLL if self.storage.is_folder else POLL_OF_STORE
+        self.trials: list[dict[str, Any]] = []
+
+    def look(self) -> None:
+        """Read once; a storage that does not answer is asked again by the next look."""
+        try:
+            trials = read_progress(self.storage, SEARCHES, self.key)
+        except (OSError, ValueError):
+            return
+        if trials is not None and trials != self.trials:
+            self.trials = trials
+            self.display.show(trials)
+            self.recorder.send(trials)
+
+
+def tune_trials(setting: Setting) -> None:
+    """Run all trials of a search, which resumes where it stopped, on a node of the cluster."""
+    search, storage = setting.search, setting.storage
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are in our table
+    resources = {"CPU": float(setting.share.cpus), "GPU": float(setting.share.gpus)}
+    trainable = tune.with_resources(tune.with_parameters(run_trial, setting=setting), resources)
+    path = storage.path(SEARCHES, setting.key)
+    if tune.Tuner.can_restore(path, storage_filesystem=storage.files) and _has_trials(setting):
+        try:
+            tuner = tune.Tuner.restore(
+                path, trainable, resume_errored=True, storage_filesystem=storage.files
+            )
+        except Exception as error:  # killed before Ray Tune had saved a trial
+            log.info("the search begins anew: %s", error)
+        else:
+            tuner.fit()
+            return
+    storage.delete_folder(SEARCHES, setting.key)
+    scheduler = ResumableASHA(setting) if search.scheduler == "asha" else FIFOScheduler()
+    tune.Tuner(
+        trainable,
+        param_space=space.parameter_space(search),
+        tune_config=tune.TuneConfig(
+            metric=search.maximise,
+            mode="max",
+            num_samples=search.trials or 1,  # of a grid each point once
+            search_alg=_searcher(search),
+            scheduler=scheduler,
+            reuse_actors=True,  # a process that has imported torch serves the next trial
+        ),
+        run_config=tune.RunConfig(
+            name=setting.key,
+            storage_path=storage.path(SEARCHES),
+            storage_filesystem=storage.files,
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            failure_config=tune.FailureConfig(allowed_losses()),
+            callbacks=[TrialProgress(setting)],
+            verbose=0,
+        ),
+    ).fit()
+
+
+def _has_trials(setting: Setting) -> bool:
+    return bool(read_progress(setting.storage, SEARCHES, setting.key))
+
+
+def _searcher(search: Search) -> Any:
+    """What chooses the values of the next trial."""
+    at_a_time = trainings_at_a_time("auto")
+    if search.algorithm != "optuna":
+        return BasicVariantGenerator(max_concurrent=at_a_time, random_state=search.seed)
+    import optuna
+    from ray.tune.search.optuna import OptunaSearch
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return ConcurrencyLimiter(OptunaSearch(seed=search.seed), at_a_time)
+
+
+def _test_best(
+    run: Run, plan: Plan, search: Search, values: dict[str, Any], name: str, storage: Storage
+) -> dict[str, float | None]:
+    """Scores on test of the best network, trained as its recipe says, on all identities."""
+    from pipeline.scoring import score_run
+
+    settings = plan.settings
+    recipe = settings.recipes[search.recipe].model_copy(update={"hold_out": False})
+    network, recipe = space.apply(search, values, settings.networks[search.network], recipe)
+    configuration = configure(run, network, recipe)
+    place = find_place(storage, run, configuration, settings.workers)
+
+    def show(history: list[Report]) -> None:
+        log.info("  epoch %.0f  loss %.3f", history[-1]["epoch"], history[-1]["loss"])
+
+    result = run_workers(
+        configuration, place, name, settings.workers, storage, show, lambda part: None
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        result.write_network(Path(folder))
+        scores = score_run(
+            Path(folder), run.dataset, configuration.size, storage, run.seed, hold_out=False
+        )
+    return scores.summary()
+
+
+def _write(
+    name: str,
+    plan: Plan,
+    search: Search,
+    trials: list[dict[str, Any]],
+    table: pd.DataFrame,
+    values: dict[str, Any],
+    test: dict[str, float | None],
+    key: str,
+) -> None:
+    """Write results/searches/<name>, whole or not at all."""
+    temporary = SEARCH_RESULTS / f".{name}"  # one command at a time writes it
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    results.write(temporary, search, table)
+    settings = plan.settings
+    laid = space.apply(
+        search, values, settings.networks[search.network], settings.recipes[search.recipe]
+    )
+    results.write_best(temporary / "best.yaml", name, search, *laid)
+    rounded = {score: None if one is None else round(one, 6) for score, one in test.items()}
+    summary = {"search": key, "best": values, "test": rounded}
+    (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
+    (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
+    shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)
+    temporary.replace(SEARCH_RESULTS / name)

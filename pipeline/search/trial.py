@@ -1,0 +1,195 @@
+"""One trial of a search: a training in a function of Ray Tune, with one worker."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import ASHAScheduler
+
+from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import SEARCHES, Storage
+from pipeline.config.experiments import Search
+from pipeline.config.settings import RecipeSettings
+from pipeline.plan.runs import Run
+from pipeline.search import space
+from pipeline.search.results import SCORES, state_of
+from pipeline.training.configuration import Place, configure
+from pipeline.training.progress import ProgressWriter, Report, read_progress
+from pipeline.training.worker import COLUMNS, Training
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all trials of a search share.
+
+    Attributes:
+        key: of the search, its folder in the storage.
+        search: what is tried.
+        network, recipe: entries of params.yaml, in which a trial's values take their places.
+        place: where trials compute.
+        share: what each trial gets.
+    """
+
+    key: str
+    search: Search
+    network: dict[str, Any]
+    recipe: RecipeSettings
+    place: Place
+    share: Share
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a whole trial."""
+        return int(self.recipe.training["epochs"])
+
+    @property
+    def storage(self) -> Storage:
+        """Of checkpoints and progress."""
+        return Storage(self.place.storage)
+
+
+def run_trial(values: dict[str, Any], setting: Setting) -> None:
+    """Train with these values, and report each epoch with its scores on the held-out identities.
+
+    A trial that was killed resumes from its last epoch. Values that do not fit together are the
+    result of a trial, as its "error". Ray Tune would try them again if they were raised.
+    """
+    import torch
+
+    from pipeline.scoring import score
+
+    search = setting.search
+    run = Run(search.dataset, search.network, search.recipe, search.seed)
+    checkpoint = tune.get_checkpoint()
+    try:
+        configuration = configure(
+            run, *space.apply(search, values, setting.network, setting.recipe)
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(checkpoint.to_directory(folder)) if checkpoint else None
+            training = Training(configuration, setting.place, path, compile_blocks=True)
+    except ValueError as error:
+        tune.report({"epoch": 0, search.maximise: math.nan, "error": str(error)})
+        return
+    if training.is_done:
+        tune.report(training.history[-1])
+        return
+    device = torch.device("cuda" if setting.share.gpus else "cpu")
+    for report in training.epochs(device, lambda part: None):
+        with torch.compiler.set_stance("force_eager"):  # as trained runs are evaluated
+            scores = score(
+                training.network, training.prepared, configuration.size, training.split, device
+            ).summary()
+        report |= {name: value for name, value in scores.items() if value is not None}
+        with tempfile.TemporaryDirectory() as folder:
+            training.save(Path(folder))
+            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+class TrialProgress(tune.Callback):
+    """Writes the progress of a search: a list with an entry for each trial.
+
+    An entry has "trial", the trial's name; "id", that of Ray Tune; "values"; "history", a report
+    of each epoch; "state", None while the trial runs; and "error".
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.entries: dict[str, dict[str, Any]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray Tune saves callbacks with a search. What happened meanwhile is in the storage.
+        return {"setting": self.setting, "entries": {}}
+
+    def setup(
+        self,
+        stop: Any = None,
+        num_samples: int | None = None,
+        total_num_samples: int | None = None,
+        **_: Any,
+    ) -> None:
+        """Read what a search that is resumed has reported before."""
+        progress = read_progress(self.setting.storage, SEARCHES, self.setting.key) or []
+        self.entries = {entry["id"]: entry for entry in progress}
+        self.writer = ProgressWriter(self.setting.storage, SEARCHES, self.setting.key)
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial begins, or resumes."""
+        self._entry(trial)["state"] = None
+        self._write()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """An epoch is done; one that was repeated after a loss counts once."""
+        entry = self._entry(trial)
+        if "error" in result:
+            entry["error"] = result["error"]
+        elif int(result["epoch"]) == len(entry["history"]) + 1:
+            names = (*COLUMNS, *SCORES)
+            entry["history"].append({name: result[name] for name in names if name in result})
+        self._write()
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        """A trial is done, or was stopped early."""
+        entry = self._entry(trial)
+        entry["state"] = state_of(entry["history"], entry["error"], self.setting.epochs)
+        self._write()
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """A trial failed."""
+        entry = self._entry(trial)
+        reason = str(trial.get_error() or "unknown").strip().splitlines()[-1]
+        entry["error"] = reason[:300]
+        entry["state"] = state_of(entry["history"], entry["error"], self.setting.epochs)
+        self._write()
+
+    def _entry(self, trial: Trial) -> dict[str, Any]:
+        if trial.trial_id not in self.entries:
+            name = space.label(self.setting.search, trial.config)
+            same = [entry for entry in self.entries.values() if entry["values"] == trial.config]
+            self.entries[trial.trial_id] = {
+                "trial": f"{name} ({len(same) + 1})" if same else name,
+                "id": trial.trial_id,
+                "values": dict(trial.config),
+                "history": [],
+                "state": None,
+                "error": "",
+            }
+        return self.entries[trial.trial_id]
+
+    def _write(self) -> None:
+        self.writer.write(list(self.entries.values()))
+
+
+class ResumableASHA(ASHAScheduler):
+    """Early stopping by successive halving, which remembers the trials before a kill.
+
+    Ray Tune saves its trials and not its scheduler.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(time_attr="epoch", max_t=setting.epochs, reduction_factor=2)
+        self.setting = setting
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """A trial of a resumed search brings the reports that it made before."""
+        super().on_trial_add(tune_controller, trial)
+        for report in _reports(self.setting, trial.trial_id):
+            self.on_trial_result(tune_controller, trial, report)
+
+
+def _reports(setting: Setting, trial: str) -> list[Report]:
+    progress = read_progress(setting.storage, SEARCHES, setting.key) or []
+    reports: list[Report] = next(
+        (entry["history"] for entry in progress if entry["id"] == trial), []
+    )
+    return reports

@@ -1,0 +1,40 @@
+"""results/report.html: every table and figure, curves, and what was run, on one page.
+
+The page fetches nothing, and links to the runs in MLflow. MLflow's run "reproduction" holds the
+page with all tables and figures. Without MLflow the page has no links.
+"""
+
+from __future__ import annotations
+
+from pipeline import tracking
+from pipeline.plan.dvc_yaml import REPORT
+from pipeline.plan.plan import load_plan, unique_runs
+from pipeline.report import overview, page
+from pipeline.shell import command, parser, write_whole
+
+
+def main() -> None:
+    parser(__doc__, "pipeline.stages.report").parse_args()
+    plan = load_plan()
+    runs = unique_runs(plan.evaluations())
+    labels = overview.row_labels(plan, runs)
+    links = tracking.run_pages(runs)
+    text = page.to_html(
+        "IANet, reproduced",
+        overview.table_sections(plan),
+        overview=overview.summarize(plan.settings, runs),
+        figures=overview.figure_pictures(plan),
+        curves=[
+            picture
+            for name, table in overview.score_tables(plan).items()
+            for picture in overview.draw_curves(name, table, plan)
+        ],
+        runs=[overview.run_row(run, links.get(run)) for run in runs],
+    )
+    write_whole(REPORT, text)
+    # After the page, which is one of the files that are sent.
+    tracking.Recorder(lambda _: tracking.sync_reproduction(labels)).send_now(None)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,85 @@
+"""All that determines a training, as values that need no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ianet.options import NetworkOptions
+from ianet.training.recipe import Recipe
+from pipeline.config.settings import RecipeSettings, build_network, build_recipe
+from pipeline.plan.runs import Run
+
+DIGITS = 12  # of a digest, in the name of a folder of checkpoints
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is trained, and how.
+
+    Attributes:
+        size: of the images, height x width.
+        hold_out: whether the held-out identities are left out, and scored.
+        seed: of the initial weights, the order and the augmentation, and for the split.
+        network, recipe: values of the library.
+    """
+
+    size: str
+    hold_out: bool
+    seed: int
+    network: NetworkOptions
+    recipe: Recipe
+
+    def parameters(self) -> dict[str, Any]:
+        """The configuration as plain data, such as JSON holds."""
+        return asdict(self)
+
+    def digest(self, table: Path, search: Mapping[str, Any] | None = None) -> str:
+        """SHA-256 of what determines the result, as hexadecimal digits.
+
+        Args:
+            table: of the prepared data set.
+            search: what a search tries, if the configuration is that of its trials.
+        """
+        digest = hashlib.sha256(table.read_bytes())
+        content = [self.parameters(), dict(search or {})]
+        digest.update(json.dumps(content, sort_keys=True).encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a training computes, and where its files lie.
+
+    Attributes:
+        storage: URL or folder of checkpoints and progress.
+        prepared: place of the data set in the storage, see `Storage.fetch`.
+        threads: CPU cores of each worker.
+    """
+
+    storage: str
+    prepared: str
+    threads: int
+
+
+def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> Configuration:
+    """The configuration of a run.
+
+    Args:
+        run: the names, for messages, and the seed.
+        network, recipe: the entries of params.yaml under these names.
+
+    Raises:
+        SettingsError: an option is wrong.
+    """
+    return Configuration(
+        size=recipe.size,
+        hold_out=recipe.hold_out,
+        seed=run.seed,
+        network=build_network(run.network, network, recipe),
+        recipe=build_recipe(run.recipe, recipe),
+    )
