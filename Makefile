@@ -1,50 +1,79 @@
-# make repro    every table and figure         make repro ONLY=table4f    one, and what it needs
-# make search ONLY=sigma    a search of experiments/search_*.yaml
-# make test     all checks                     make plan    dvc.yaml from params.yaml
-# make ui       the runs in MLflow's pages
+# `make` prints what there is to make.
 
 PYTHON ?= python3
-BIN := $(CURDIR)/.venv/bin
-INSTALLED := .venv/installed
-export PATH := $(BIN):$(PATH)
+PORT ?= 5000
+OUTER := $(PATH)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+BOOTSTRAP := PATH="$(OUTER)" PYTHON="$(PYTHON)" sh bootstrap.sh
 
-.PHONY: repro search test plan ui lock
+# Two processes with a thread each use two cores. One process runs all tests of a file: fixtures are
+# made once. conftest.py orders the files.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# The locks name no package index.
+COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help repro search check test plan ui sync clean lock
 .DELETE_ON_ERROR:
 
-repro: $(INSTALLED)
-	@python -m pipeline.repro $(ONLY)
-	@echo "All on one page: results/report.html. Runs: make ui"
+help:
+	@echo "make repro                every table and figure                     34 minutes on 2 cores"
+	@echo "make repro ONLY=table4f   one table or figure, and what it needs     4 minutes"
+	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      3 minutes"
+	@echo "make ui                   the runs in MLflow's pages, PORT=5000      until Ctrl-C"
+	@echo "make sync                 sends to MLflow what its server missed     seconds"
+	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
+	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
+	@echo "make check                format, lint, types, fast tests            90 seconds"
+	@echo "make test                 all checks                                 12 minutes"
+	@echo "make lock                 the locks from pyproject.toml              20 seconds"
+	@echo "The first one that needs packages installs 6 GB into .venv."
 
-search: $(INSTALLED)
+repro: .venv/run
+	@python -m pipeline.repro $(ONLY)
+
+search: .venv/run
 	@test -n "$(ONLY)" || { echo "error: name a search: make search ONLY=sigma"; exit 1; }
 	@dvc repro searches/dvc.yaml:search@$(ONLY)
 
-plan: $(INSTALLED)
+plan: .venv/run
 	@python -m pipeline.plan
 
-test: $(INSTALLED)
-	ruff check .
-	ruff format --check .
-	mypy
-# A thread each: two processes compute on both cores without getting in each other's way. A file
-# is run by one of them, in conftest.py's order: what a file's tests share is made once.
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+sync: .venv/run
+	@python -m pipeline.sync $(ARGS)
 
-# In a new folder the server and a training would both make the file, and break it: made first.
-# Without the processes for MLflow's jobs on LLM traces, of which there are eight.
-ui: $(INSTALLED)
+clean: .venv/run
+	@python -m pipeline.clean $(ARGS)
+
+# The first command creates the database: a server and a training that both create it break it.
+# MLflow's eight processes for jobs on LLM traces are switched off.
+ui: .venv/run
 	@env -u MLFLOW_TRACKING_URI python -c 'from pipeline.tracking import connect; connect()'
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --workers 1
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
+	  --host 127.0.0.1 --port $(PORT) --workers 1
 
-# Pinned with hashes; names no package index.
-lock: $(INSTALLED)
-	uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --extra dev pyproject.toml -o requirements.lock
+check: .venv/dev
+	ruff format --check .
+	ruff check .
+	mypy
+	$(PYTEST) -m "not slow and not gpu and not privileged"
 
-$(INSTALLED): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed: make PYTHON=python3.12")'
-	@echo "Installing into .venv: about 3 minutes and 7 GB, once"
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+test: .venv/dev
+	ruff format --check .
+	ruff check .
+	mypy
+	$(PYTEST)
+
+# ARGS=--upgrade takes the newest versions. Without, versions stay where they can.
+lock: .venv/dev
+	$(COMPILE) --extra pipeline $(ARGS) --output-file requirements.lock
+	$(COMPILE) --extra pipeline --extra dev --constraint requirements.lock $(ARGS) \
+	  --output-file requirements-dev.lock
+	$(COMPILE) --extra pipeline --extra cluster --constraint requirements.lock $(ARGS) \
+	  --output-file deploy/requirements.lock
+
+.venv/run: requirements.lock bootstrap.sh
+	@$(BOOTSTRAP) run
+
+.venv/dev: requirements-dev.lock requirements.lock bootstrap.sh
+	@$(BOOTSTRAP) dev

@@ -18,6 +18,7 @@ import argparse
 import itertools
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -35,7 +36,9 @@ from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
 
 if not GPU:
-    from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
+    from pipeline.cluster.environment import COMPUTING
+
+    os.environ.update(COMPUTING)  # as a worker has them, for the processes
 
 PLACES = {"stage 2": (512, 32, 16), "stage 3": (1024, 16, 8)}
 REPEATS = 5

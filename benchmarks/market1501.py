@@ -27,9 +27,12 @@ from training import NETWORKS
 from ianet import images, packing
 from ianet.datasets import market1501
 from ianet.features import extract
-from ianet.network import Network, NetworkOptions
+from ianet.network import Network
+from ianet.options import NetworkOptions
 from ianet.retrieval import evaluate
-from ianet.training import Recipe, fit, labels_of
+from ianet.training.batches import labels_of
+from ianet.training.fit import fit
+from ianet.training.recipe import Recipe
 
 
 def packed(source: Path, recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Path]:
@@ -102,7 +105,7 @@ def main() -> None:
         row["images/s, last epoch"] = round(epoch.images_per_second)
         for name, mixed in (("float32", False), ("bfloat16", True)):
             began = time.perf_counter()
-            with torch.compiler.set_stance("force_eager"):  # as `pipeline.evaluate` does
+            with torch.compiler.set_stance("force_eager"):  # as the stage evaluate does
                 row[name] = scores(network, table, path, device, mixed=mixed)
             row[f"scoring in {name}, s"] = round(time.perf_counter() - began, 1)
     target = results("market1501")

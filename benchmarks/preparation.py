@@ -48,8 +48,8 @@ from rich.progress import track
 from ianet import packing
 from ianet.datasets.listing import Listing
 from ianet.retrieval import evaluate
-from pipeline.readers import listed
-from pipeline.settings import PARAMS, check_known, load
+from pipeline.config.settings import PARAMS, check_known, load
+from pipeline.data.readers import read_dataset
 
 LARGE, SMALL = (256, 128), (128, 64)
 REPEATS = 3
@@ -72,8 +72,8 @@ def source_hashed(case: Case) -> None:
         hashlib.file_digest(source, "md5")
 
 
-def relisted(case: Case) -> None:
-    listed(case.dataset)
+def relist(case: Case) -> None:
+    read_dataset(case.dataset)
 
 
 def decoded(case: Case) -> None:
@@ -117,7 +117,7 @@ ALONE: dict[str, Callable[[Case], None]] = {
     "plain loop, 256x128": looped(LARGE),
     "plain loop, 128x64": looped(SMALL),
     "source's MD5": source_hashed,
-    "listing": relisted,
+    "listing": relist,
     "array's MD5, 256x128": array_hashed,
 }
 
@@ -138,7 +138,7 @@ def cores() -> list[int]:
 
 def speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]:
     os.sched_setaffinity(0, cores()[:on])
-    settings, listing = listed(dataset)
+    settings, listing = read_dataset(dataset)
     size = len(listing.table)
     rows = np.linspace(0, size - 1, min(number or size, size)).astype(int)
     paths = listing.table.path.iloc[rows].tolist()

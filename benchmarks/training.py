@@ -23,6 +23,7 @@ import gc
 import importlib.util
 import json
 import multiprocessing
+import os
 import resource
 import tempfile
 import time
@@ -41,11 +42,15 @@ from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ianet.network import Network, NetworkOptions
-from ianet.training import Recipe, fit
+from ianet.network import Network
+from ianet.options import NetworkOptions
+from ianet.training.fit import fit
+from ianet.training.recipe import Recipe
 
 if not GPU:
-    from pipeline import cluster  # noqa: F401  a worker's settings of memory, for the processes
+    from pipeline.cluster.environment import COMPUTING
+
+    os.environ.update(COMPUTING)  # as a worker has them, for the processes
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "base.": {},

@@ -3,16 +3,15 @@
     python -m pipeline.clean                       list what would be deleted
     python -m pipeline.clean --older-than 7 --yes  delete what nobody touched for 7 days
 
-What a command works on at the moment stays. A training or search whose checkpoints are deleted
-begins anew.
+What a command works on at the moment stays, and while any works all copies of data. A training or
+search whose checkpoints are deleted begins anew.
 """
 
 from __future__ import annotations
 
-import json
 import time
 
-from pipeline.cluster.lease import CLOCKS, LEASES
+from pipeline.cluster.lease import LEASES, is_renewed
 from pipeline.cluster.storage import DATA, SEARCHES, TRAININGS, Storage
 from pipeline.config.settings import load
 from pipeline.shell import command, parser
@@ -28,6 +27,7 @@ def stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
     return sorted(
         (parent, name)
         for parent in FOLDERS
+        if not (parent == DATA and active)  # copies of data do not say who reads them
         for name, newest in storage.folders(parent).items()
         if newest < limit and not any(name.startswith(f"{work}.") for work in active)
     )
@@ -39,7 +39,7 @@ def active_work(storage: Storage) -> list[str]:
     for parent in (TRAININGS, SEARCHES):
         for file in storage.names(LEASES, parent):
             content = storage.read(LEASES, parent, file)
-            if content and time.time() - json.loads(content)["renewed"] < CLOCKS:
+            if content and file.endswith(".json") and is_renewed(content):
                 names.append(file.removesuffix(".json"))
     return names
 

@@ -32,7 +32,7 @@ from rich.table import Table
 
 from pipeline.cluster.environment import prepare
 from pipeline.config.settings import Settings
-from pipeline.plan.dvc_yaml import PIPELINE, write
+from pipeline.plan.dvc_yaml import PIPELINE, REPORT, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
@@ -308,6 +308,7 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
+    print(f"done: {', '.join(targets) or f'all on one page, {REPORT}'}. Runs: make ui")
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ def command(main: Callable[[], None]) -> None:
             raise
         message = f"error: {error}"
         if not isinstance(error, SettingsError):
-            message += f" (traceback: {_keep_traceback(error)})"
+            with suppress(OSError):  # such as a full disk
+                message += f" (traceback: {_keep_traceback(error)})"
         emit("error", message=message)
         sys.exit(message)
     emit("finished")
@@ -88,7 +89,7 @@ def emit(event: str, **fields: Any) -> None:
     """Append an event as a line of JSON to the file that IANET_EVENTS names, if any."""
     path = os.environ.get(EVENTS)
     if path:
-        with Path(path).open("a") as file:
+        with suppress(OSError), Path(path).open("a") as file:  # a full disk costs a display only
             file.write(json.dumps({"event": event, **fields}) + "\n")
 
 
@@ -104,14 +105,18 @@ def exclusive(lock: Path, work: str) -> Iterator[None]:
         SettingsError: another process does the work.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    file = FileLock(lock)
     try:
-        with FileLock(lock).acquire(blocking=False):
-            yield
+        file.acquire(blocking=False)
     except Timeout:
         raise SettingsError(
             f"another process is {work}: wait for that process, or stop it "
             f"(`fuser {lock}` shows its id)"
         ) from None
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def write_whole(target: Path, content: str | bytes) -> None:

@@ -178,15 +178,16 @@ def _send_epochs(
     client = mlflow.MlflowClient()
     known = {metric.step for metric in client.get_metric_history(run_id, guide)}
     now = int(time.time() * 1000)
-    metrics = [
-        Metric(metric, float(report[name]), now, epoch)
-        for epoch, report in reports.items()
-        if epoch not in known
-        for name, metric in names.items()
-        if report.get(name) is not None
-    ]
-    for start in range(0, len(metrics), BATCH):
-        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+    lacking = [epoch for epoch in reports if epoch not in known]
+    epochs = max(BATCH // max(len(names), 1), 1)  # of a request: an epoch is sent whole or not
+    for start in range(0, len(lacking), epochs):
+        metrics = [
+            Metric(metric, float(reports[epoch][name]), now, epoch)
+            for epoch in lacking[start : start + epochs]
+            for name, metric in names.items()
+            if reports[epoch].get(name) is not None
+        ]
+        client.log_batch(run_id, metrics=metrics)
 
 
 def sync_run(run: Run) -> None:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
+
+from pipeline.cluster.environment import SETTINGS
+
+if TYPE_CHECKING:
+    from project import Project
 
 NAMES = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000476_01.jpg.jpg",
@@ -21,13 +30,62 @@ NAMES = {
 }  # fmt: skip
 
 
-LONG = ("test_failures.py", "test_nodes.py", "test_pipeline.py", "test_search.py")
+LONG = ("test_pipeline.py", "test_nodes.py", "test_search.py", "test_failures.py")
+EXPECTED_SKIPS = "IANET_EXPECTED_SKIPS"  # variable: words of the reasons that are expected
+
+# Ray reads some of these when it is imported.
+os.environ.update(SETTINGS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that start real processes first, so that two at a time end together."""
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+    for item in items:
+        if item.path.name in LONG:
+            item.add_marker("slow")
+        if item.path.name == "test_gpu.py":
+            item.add_marker("gpu")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A skip that is not expected fails the session, where the expected ones are named."""
+    if EXPECTED_SKIPS not in os.environ or hasattr(session.config, "workerinput"):
+        return
+    words = os.environ[EXPECTED_SKIPS].split(",")
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    for report in reporter.stats.get("skipped", []) if reporter else []:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not any(word in reason for word in words):
+            reporter.write_line(f"unexpected skip: {report.nodeid}: {reason}", red=True)
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose data is prepared, made once for all processes of pytest. Not to be changed:
+    tests take a copy.
+    """
+    return _once(
+        tmp_path_factory, "prepared", lambda project: project.repro("pack@synthetic.64x32")
+    )
+
+
+def _once(
+    factory: pytest.TempPathFactory, name: str, finish: Callable[[Project], object]
+) -> Project:
+    from project import Project  # torch and MLflow, which fast tests need not import
+
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = root / name, root / f"{name}.done"
+    with FileLock(root / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            finish(Project.create(folder))
+            done.touch()
+    return Project(folder)
 
 
 def noise(seed: int, height: int = 128, width: int = 64) -> bytes:

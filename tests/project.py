@@ -33,6 +33,11 @@ class Project:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path) -> Project:
+        """A new one, in which nothing has run but the plan."""
+        project = cls(folder)
         for name in ("ianet", "pipeline", "experiments", ".dvc/config", ".dvcignore"):
             source, target = ROOT / name, folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,16 +54,21 @@ class Project:
         }
         params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
         params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
-        self._keep_few_experiments()
+        project._keep_few_experiments()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-        # The copy's own code, in the stages and in Ray's workers.
-        self.environment = {
+        (folder / "mlflow.db").write_bytes(empty_database())
+        project.run("git", "init", "--quiet")
+        project.run("python", "-m", "pipeline.plan")
+        return project
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of its commands: its own code, in the stages and in Ray's workers."""
+        return {
             **{name: value for name, value in os.environ.items() if "MLFLOW" not in name},
-            "PYTHONPATH": str(folder),
+            "PYTHONPATH": str(self.folder),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        self.run("git", "init", "--quiet")
-        self.run("python", "-m", "pipeline.plan")
 
     def _keep_few_experiments(self) -> None:
         """One of each kind, with the two networks that are run."""
@@ -107,18 +117,14 @@ class Project:
         return load_file(self.folder / folder / key / "weights.safetensors")
 
     def copy(self, folder: Path) -> Project:
-        """Another one, with the same prepared data, in which nothing was trained. MLflow has a
-        file there, in which nothing is.
-        """
-        made = Project(folder)
-        shutil.copytree(self.folder / "data", made.folder / "data")
-        (made.folder / "mlflow.db").write_bytes(empty_database())
-        return made
+        """Another one, with the same data, runs and state of DVC."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Project(folder)
 
     def epochs(self, key: str) -> int:
         """That a training under way has done."""
-        files = list((self.folder / "build/training").glob(f"{key}-*/progress.json"))
-        return len(json.loads(files[0].read_text())) if files else 0
+        files = list((self.folder / "build/trainings").glob(f"{key}.*/progress.json"))
+        return len(json.loads(files[0].read_text())["history"]) if files else 0
 
     def tracked(self) -> pd.DataFrame:
         """Its runs in MLflow, which a process of it may be using for the first time."""
@@ -150,8 +156,8 @@ def empty_database() -> bytes:
     """Of MLflow, which takes 8 s of a core to make one."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "mlflow.db"
-        made = ("mlflow", "db", "upgrade", f"sqlite:///{file}")
-        subprocess.run(made, check=True, capture_output=True)
+        command = (sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{file}")
+        subprocess.run(command, check=True, capture_output=True)
         return file.read_bytes()
 
 

@@ -11,24 +11,24 @@ from ianet import images
 
 def pixels(count: int = 7, height: int = 12, width: int = 6) -> torch.Tensor:
     generator = torch.Generator().manual_seed(0)
-    # From 1, so that the black of the padding is told from an image.
+    # From 1, so that the black of the padding differs from an image.
     return torch.randint(1, 256, (count, height, width, 3), dtype=torch.uint8, generator=generator)
 
 
 @pytest.mark.parametrize("padding", [1, 3, 20])
-def test_cropped_is_a_shift_of_the_padded_image(padding: int) -> None:
+def test_crop_is_a_shift_of_the_padded_image(padding: int) -> None:
     batch = pixels()
     corners = np.random.default_rng(1).integers(2 * padding + 1, size=(len(batch), 2))
-    result = images.cropped(batch, torch.from_numpy(corners), padding)
+    result = images.crop(batch, torch.from_numpy(corners), padding)
     for one, image, (top, left) in zip(result, batch, corners, strict=True):
         padded = np.pad(image.numpy(), [(padding, padding), (padding, padding), (0, 0)])
         assert np.array_equal(one.numpy(), padded[top : top + 12, left : left + 6])
 
 
-def test_cropped_in_the_middle_is_the_image_and_in_a_corner_has_black_there() -> None:
+def test_crop_in_the_middle_is_the_image_and_in_a_corner_has_black_there() -> None:
     batch = pixels(3)
     corners = torch.tensor([[2, 2], [0, 0], [4, 4]])
-    middle, first, last = images.cropped(batch, corners, 2)
+    middle, first, last = images.crop(batch, corners, 2)
     assert torch.equal(middle, batch[0])
     assert torch.equal(first[2:, 2:], batch[1][:-2, :-2])
     assert not first[:2].any()
@@ -36,22 +36,22 @@ def test_cropped_in_the_middle_is_the_image_and_in_a_corner_has_black_there() ->
     assert torch.equal(last[:-2, :-2], batch[2][2:, 2:])
 
 
-def test_erased_against_a_loop() -> None:
-    inputs = images.normalized(pixels())
+def test_erase_against_a_loop() -> None:
+    inputs = images.normalize(pixels())
     boxes = images.random_boxes(7, (12, 6), 0.7, np.random.default_rng(0))
     assert 0 < (boxes[:, 2] > 0).sum() < 7
     expected = inputs.clone()
     for image, (top, left, height, width) in zip(expected, boxes, strict=True):
         image[:, top : top + height, left : left + width] = 0
-    result = images.erased(inputs, torch.from_numpy(boxes))
+    result = images.erase(inputs, torch.from_numpy(boxes))
     assert torch.equal(result, expected)
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_is_erased_is_the_mean_of_imagenet() -> None:
     mean = torch.tensor(images.MEAN).mul(255).round().to(torch.uint8).expand(1, 4, 2, 3)
-    erased = images.erased(images.normalized(pixels(1, 4, 2)), torch.tensor([[0, 0, 4, 2]]))
-    torch.testing.assert_close(erased, images.normalized(mean), rtol=0, atol=0.01)
+    erased = images.erase(images.normalize(pixels(1, 4, 2)), torch.tensor([[0, 0, 4, 2]]))
+    torch.testing.assert_close(erased, images.normalize(mean), rtol=0, atol=0.01)
 
 
 @pytest.mark.parametrize("size", [(256, 128), (64, 64)])

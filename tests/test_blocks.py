@@ -24,7 +24,8 @@ from ianet.blocks.non_local import SIMILARITIES, NonLocal
 from ianet.blocks.sca_cnn import ORDERS, SpatialChannelAttention
 from ianet.blocks.squeeze_excitation import SqueezeExcitation
 from ianet.cost import multiply_adds, parameters
-from ianet.network import Network, NetworkOptions
+from ianet.network import Network
+from ianet.options import NetworkOptions
 from ianet.relations import appearance_relation
 
 FILES = [module.name for module in pkgutil.iter_modules(blocks.__path__)]

@@ -1,52 +1,68 @@
-"""What Ray gives to trainings, asked of a stand-in that holds so much."""
+"""Ray's start and end, what it gives to trainings, and calls on its nodes."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import psutil
 import pytest
+import ray
 from ray.exceptions import WorkerCrashedError
-from ray.train import ScalingConfig, UserCallback
-from ray.train.torch import TorchConfig
-from ray.util import state
 
-from pipeline import cluster, driver
-from pipeline.address import OURS
-from pipeline.process_group import ProcessGroup
-from pipeline.storage import Storage
+from pipeline.cluster import address, environment, remote, resources, session
+from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.resources import Share
+from pipeline.config.settings import SettingsError, load
+from pipeline.training import launch
+
+ROOT = Path(__file__).parents[1]
+NICENESS = "RAY_worker_niceness"
 
 
-def holding(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
-    """Each with so many GPUs and cores."""
-    held = [
+@pytest.fixture(autouse=True)
+def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray is named, and what a test names is forgotten."""
+    for name in (ADDRESS, OWN):
+        monkeypatch.setenv(name, "set, so that the value of before comes back")
+        monkeypatch.delenv(name)
+
+
+def hold(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
+    """Let each node have so many GPUs and cores."""
+    described = [
         {
             "Alive": True,
             "Resources": {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})},
         }
         for gpus, cores in nodes
     ]
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: held)
+    lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    monkeypatch.setattr(ray, "nodes", lambda: [*described, lost])
+
+
+# Shares.
 
 
 @pytest.mark.parametrize(
-    ("workers", "gpus", "cores", "alone", "number", "threads"),
+    ("workers", "gpus", "cores", "alone", "expected"),
     [
-        ("auto", 0, 4, True, 1, 4),  # all that there is
-        (2, 0, 5, True, 2, 2),
-        ("auto", 2, 16, True, 2, 8),
-        ("auto", 0, 4, False, 1, 1),  # its part
-        (2, 0, 4, False, 2, 1),
-        ("auto", 8, 64, False, 1, 8),
-        (4, 8, 64, False, 4, 8),
+        ("auto", 0, 4, True, Share(1, 4, 0)),  # all that there is
+        (2, 0, 5, True, Share(2, 2, 0)),
+        ("auto", 2, 16, True, Share(2, 8, 1)),
+        ("auto", 0, 4, False, Share(1, 1, 0)),  # its part
+        (2, 0, 4, False, Share(2, 1, 0)),
+        ("auto", 8, 64, False, Share(1, 8, 1)),
+        (4, 8, 64, False, Share(4, 8, 1)),
     ],
 )
 def test_a_training_alone_has_all_and_one_of_several_its_part(
@@ -55,16 +71,42 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
     gpus: int,
     cores: int,
     alone: bool,
-    number: int,
-    threads: int,
+    expected: Share,
 ) -> None:
-    holding(monkeypatch, (gpus, cores))
-    config, own = cluster.scaling(workers, alone=alone)
-    assert config.num_workers == number
-    assert own == threads
-    assert config.use_gpu == (gpus > 0)
-    expected = {"CPU": threads, **({"GPU": 1} if gpus else {})}
-    assert config.resources_per_worker == expected
+    hold(monkeypatch, (gpus, cores))
+    assert resources.share(workers, alone=alone) == expected
+
+
+@pytest.mark.parametrize(
+    ("nodes", "workers", "alone", "expected"),
+    [
+        ([(0, 112), (8, 16)], "auto", True, Share(8, 2, 1)),  # a head's cores are not for GPUs
+        ([(0, 112), (8, 16)], 4, True, Share(4, 4, 1)),
+        ([(4, 64), (4, 16)], "auto", True, Share(8, 4, 1)),
+        ([(4, 64), (4, 16)], 4, True, Share(4, 16, 1)),  # all on the first
+        ([(4, 64), (4, 16)], "auto", False, Share(1, 4, 1)),
+        ([(0, 5), (0, 3)], 2, True, Share(2, 3, 0)),
+        ([(0, 5), (0, 3)], 3, True, Share(3, 2, 0)),
+    ],
+)
+def test_workers_find_room_on_the_nodes(
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[tuple[int, int]],
+    workers: int | str,
+    alone: bool,
+    expected: Share,
+) -> None:
+    hold(monkeypatch, *nodes)
+    assert resources.share(workers, alone=alone) == expected
+
+
+def test_more_workers_than_ray_holds_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    hold(monkeypatch, (0, 2))
+    with pytest.raises(ValueError, match="workers is 3, but Ray holds 0 GPUs and 2 CPU cores: set"):
+        resources.share(3, alone=True)
+    hold(monkeypatch, (0, 0))
+    with pytest.raises(ValueError, match="Ray holds 0 GPUs and 0 CPU cores, no place for a worker"):
+        resources.share("auto", alone=True)
 
 
 @pytest.mark.parametrize(
@@ -74,324 +116,409 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
 def test_trainings_at_a_time(
     monkeypatch: pytest.MonkeyPatch, workers: int | str, gpus: int, cores: int, expected: int
 ) -> None:
-    holding(monkeypatch, (gpus, cores))
-    assert cluster.trainings(workers) == expected
+    hold(monkeypatch, (gpus, cores))
+    assert resources.trainings_at_a_time(workers) == expected
+
+
+# Which Ray is used.
 
 
 @pytest.mark.parametrize(
-    ("named", "losses"),
+    ("variables", "shared", "cluster", "client", "losses"),
     [
-        ({}, 3),
-        ({"RAY_ADDRESS": "head:6379"}, 10),  # where nodes come and go
-        ({"RAY_ADDRESS": "127.0.0.1:6379", OURS: "1"}, 3),
+        ({}, False, False, False, 3),
+        ({ADDRESS: "127.0.0.1:6379", OWN: "1"}, True, False, False, 3),
+        ({ADDRESS: "head:6379"}, True, True, False, 10),  # where nodes come and go
+        ({ADDRESS: "ray://head:10001"}, True, True, True, 10),
     ],
 )
-def test_a_training_on_a_cluster_outlives_more_losses(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: dict[str, str], losses: int
+def test_an_address_says_what_kind_of_ray_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    shared: bool,
+    cluster: bool,
+    client: bool,
+    losses: int,
 ) -> None:
-    for name in ("RAY_ADDRESS", OURS):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in named.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    made = driver.trainer({}, "run", ScalingConfig(), Storage(str(tmp_path)), driver.failures())
-    assert made.run_config.failure_config.max_failures == losses
-
-
-# Ray Data copies its own settings, the deprecated ones, too.
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
-def test_a_training_has_no_actors_for_what_it_does_not_use(tmp_path: Path) -> None:
-    def started(**options: Any) -> set[str]:
-        place = (ScalingConfig(), Storage(str(tmp_path)), 0)
-        made = driver.trainer({}, "run", *place, **options)._create_default_callbacks()
-        return {type(one).__name__ for one in made}
-
-    alone = started()
-    assert "BackendSetupCallback" in alone
-    assert not {"DatasetsCallback", "PlacementGroupCleanerCallback"} & alone
-    # Of a trial that Ray Tune stops, the search needs the cores.
-    assert "PlacementGroupCleanerCallback" in started(callbacks=[UserCallback()])
+    assert (address.is_shared(), address.is_cluster(), address.is_client()) == (
+        shared, cluster, client,
+    )  # fmt: skip
+    assert launch.allowed_losses() == losses
 
 
 @pytest.mark.parametrize(
-    ("nodes", "workers", "alone", "number", "threads"),
-    [
-        ([(0, 112), (8, 16)], "auto", True, 8, 2),  # the cores of a head are not for GPUs
-        ([(0, 112), (8, 16)], 4, True, 4, 4),
-        ([(4, 64), (4, 16)], "auto", True, 8, 4),
-        ([(4, 64), (4, 16)], 4, True, 4, 16),  # all on the first
-        ([(4, 64), (4, 16)], "auto", False, 1, 4),
-        ([(0, 5), (0, 3)], 2, True, 2, 3),
-        ([(0, 5), (0, 3)], 3, True, 3, 2),
-    ],
+    ("variable", "expected"), [(None, "head:6379"), ("other:6379", "other:6379")]
 )
-def test_workers_find_room_on_the_nodes(
-    monkeypatch: pytest.MonkeyPatch,
-    nodes: list[tuple[int, int]],
-    workers: int | str,
-    alone: bool,
-    number: int,
-    threads: int,
+def test_the_variable_goes_before_params_yaml(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, expected: str
 ) -> None:
-    holding(monkeypatch, *nodes)
-    config, own = cluster.scaling(workers, alone=alone)
-    assert (config.num_workers, own) == (number, threads)
+    monkeypatch.setattr(os, "environ", {} if variable is None else {ADDRESS: variable})
+    settings = load()
+    cluster = settings.cluster.model_copy(update={"address": "head:6379"})
+    environment.prepare(settings.model_copy(update={"cluster": cluster}))
+    assert os.environ[ADDRESS] == expected
+    assert os.environ[NICENESS] == "0"
+    assert "RAY_AUTH_MODE" not in os.environ
 
 
-def test_more_workers_than_ray_holds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    holding(monkeypatch, (0, 2))
-    with pytest.raises(ValueError, match="workers is 3, but Ray holds 0 GPUs and 2 CPU cores"):
-        cluster.scaling(3, alone=True)
-    holding(monkeypatch, (0, 0))
-    with pytest.raises(ValueError, match="Ray holds 0 GPUs and 0 CPU cores, no place for a worker"):
-        cluster.scaling("auto", alone=True)
-
-
-def test_too_little_memory_for_the_driver_of_a_trial_is_told(
+def test_a_ray_of_this_machine_has_a_token_and_a_variable_of_the_user_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    node = {"Alive": True, "NodeID": "own", "Resources": {"memory": 1.2e9}}
-    other = {"Alive": True, "NodeID": "other", "Resources": {"memory": 9e9}}
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [other, node])
-    monkeypatch.setattr(cluster, "own_node", lambda: {"ray.io/node-id": "own"})
-    assert cluster.drivers(500e6) == 2
-    node["Resources"] = {"memory": 0.4e9}
-    with pytest.raises(ValueError, match="Ray holds 400 MB of memory on the node of the search"):
-        cluster.drivers(500e6)
+    monkeypatch.setattr(os, "environ", {NICENESS: "5"})
+    environment.prepare(load())
+    assert ADDRESS not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ[NICENESS] == "5"
 
 
-def test_an_address_at_which_nothing_answers_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    monkeypatch.setenv(cluster.ADDRESS, address)
-    with (
-        pytest.raises(ConnectionError, match=f"no Ray answers at {address} .*name none"),
-        cluster.starting() as ready,
-    ):
-        ready()
-
-
-@pytest.mark.parametrize(
-    ("address", "ours", "told", "sent"),
-    [(None, None, "local", False), ("auto", None, None, True), ("auto", "1", None, False)],
-)
-def test_a_ray_that_is_not_named_is_not_joined_and_a_cluster_gets_the_code(
-    monkeypatch: pytest.MonkeyPatch,
-    address: str | None,
-    ours: str | None,
-    told: str | None,
-    sent: bool,
-) -> None:
-    """`ray.init` by itself would join what `ray start` started on this machine."""
-    for name, value in ((cluster.ADDRESS, address), (cluster.OURS, ours)):
-        monkeypatch.delenv(name, raising=False)
-        if value:
-            monkeypatch.setenv(name, value)
-    started: list[dict[str, Any]] = []
-    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.append(options))
-    with cluster.starting() as ready:
-        ready()
-    [options] = started
-    assert options["address"] == told
-    assert ("runtime_env" in options) == sent
-
-
-def test_rays_processes_are_told_where_the_dashboard_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside a second Ray they would not find it, and would free nothing of a stopped trial."""
-    monkeypatch.delenv(cluster.ADDRESS, raising=False)
-    monkeypatch.setenv(cluster.API, "put back after the test")
-    started: list[dict[str, Any]] = []
-    monkeypatch.setattr(cluster.ray, "init", lambda **options: started.append(options))
-    monkeypatch.setattr(cluster.ray, "nodes", lambda: [{"Alive": True}])
-    with cluster.starting(dashboard=True) as ready:
-        ready()
-    [options] = started
-    assert options["include_dashboard"] is True
-    assert os.environ[cluster.API] == f"http://127.0.0.1:{options['dashboard_port']}"
+# Sessions.
 
 
 @pytest.fixture
-def own_ray() -> Iterator[None]:
-    with cluster.starting() as ready:
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of each start of Ray, which does not happen."""
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return calls
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_at_which_nothing_answers_is_refused(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]], scheme: str
+) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        place = f"{scheme}127.0.0.1:{probe.getsockname()[1]}"
+    monkeypatch.setenv(ADDRESS, place)
+    message = rf"^no Ray answers at {place} \(.*\): start it .*, or name none \(RAY_ADDRESS"
+    with pytest.raises(ConnectionError, match=message), session.session() as ready:
         ready()
-        yield
+    assert starts == []
 
 
-def test_what_another_command_is_at_is_waited_for_and_then_refused(
-    own_ray: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_a_ray_of_the_command_is_joined_to_no_other(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
-    def claim(name: str, patience: float = 0) -> None:
-        cluster.claim(name, f"training {name}", lambda: None, patience)
-
-    monkeypatch.setattr(cluster, "_claims", [])
-    claim("a")
-    claim("a")  # on its own Ray there is no other command
-    monkeypatch.setenv(cluster.ADDRESS, "auto")
-    claim("a")
-    claim("b")
-    with pytest.raises(ValueError, match="another command is training a, on this cluster"):
-        claim("a")
-    assert "another command is training a, or was killed: waiting" in capfd.readouterr().err
-    cluster._claims.clear()  # that command has ended
-    claim("a", patience=10)
+    """`ray.init` by itself would join what `ray start` started on this machine."""
+    monkeypatch.setattr(session, "cores", lambda: 3)
+    with session.session() as ready:
+        ready()
+    [options] = starts
+    assert options["address"] == "local"
+    assert options["num_cpus"] == 3
+    assert options["include_dashboard"] is False
+    assert "runtime_env" not in options
 
 
-def test_what_a_call_outside_tells_is_taken_in_order(
-    own_ray: None, monkeypatch: pytest.MonkeyPatch
+def test_the_processes_of_a_ray_of_the_command_get_variables(starts: list[dict[str, Any]]) -> None:
+    with session.session({"NAME": "value"}) as ready:
+        ready()
+    [options] = starts
+    assert options["runtime_env"] == {"env_vars": {"NAME": "value"}}
+
+
+def test_a_cluster_gets_the_code(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(cluster, "is_client", lambda: True)
+    monkeypatch.setenv(ADDRESS, "auto")
+    with session.session({"NAME": "value"}) as ready:
+        ready()
+    [options] = starts
+    assert not {"address", "num_cpus"} & options.keys()  # Ray reads the variable
+    assert options["runtime_env"] == {
+        "py_modules": [str(ROOT / "pipeline"), str(ROOT / "ianet")],
+        "env_vars": {**environment.SETTINGS, "NAME": "value"},
+    }
 
-    def call(tell: Callable[[int], None]) -> str:
-        for number in range(5):
-            tell(number)
-        return "done"
 
-    taken: list[int] = []
-    assert cluster.followed(call, taken.append) == "done"
-    assert taken == list(range(5))
-
-
-def test_a_mistake_on_either_side_of_such_a_call_ends_it(
-    own_ray: None, monkeypatch: pytest.MonkeyPatch
+def test_a_ray_that_another_command_of_this_project_started_has_the_code(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(cluster, "is_client", lambda: True)
-
-    def endless(tell: Callable[[int], None]) -> None:
-        while True:
-            tell(0)
-
-    def fails(tell: Callable[[int], None]) -> None:
-        raise ValueError("there is no room")
-
-    def take(number: int) -> None:
-        raise OSError("the store is gone")
-
-    with pytest.raises(OSError, match=r"^the store is gone$"):
-        cluster.followed(endless, take)
-    with pytest.raises(ValueError, match=r"^there is no room$"):
-        cluster.followed(fails, take)
+    monkeypatch.setenv(ADDRESS, "auto")
+    monkeypatch.setenv(OWN, "1")
+    with session.session() as ready:
+        ready()
+    [options] = starts
+    assert not {"address", "num_cpus", "runtime_env"} & options.keys()
 
 
-def test_a_process_that_ray_lost_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def get(waiting: Any) -> None:
-        raise WorkerCrashedError
-
-    monkeypatch.setattr(
-        cluster.ray, "remote", lambda **_: lambda call: SimpleNamespace(remote=call)
-    )
-    monkeypatch.setattr(cluster.ray, "put", lambda call: call)
-    monkeypatch.setattr(cluster.ray, "get", get)
-    with pytest.raises(OSError, match=r"^Ray lost what it computed \(.*\): start the same command"):
-        cluster._remotely(lambda: None)
-
-
-def test_cores_without_a_living_worker_are_freed_at_the_second_look(
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_ray_that_refuses_this_machine_names_the_token(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
-    class Listed(NamedTuple):
-        placement_group_id: str
-        bundles: Any = ()
+    def refuse(**options: Any) -> None:
+        raise ConnectionError("no token")
 
-    cores, driver = [{"unit_resources": {"CPU": 1.0}}], [{"unit_resources": {"memory": 5e8}}]
-    working, left, of_tune = "0a" * 18, "0b" * 18, "0c" * 18
-    held = [Listed(working, cores), Listed(left, cores), Listed(of_tune, driver)]
-    monkeypatch.setattr(state, "list_placement_groups", lambda **_: held)
-    monkeypatch.setattr(state, "list_actors", lambda **_: [Listed(working)])
-    removed = []
-    # By its module: `ray.util` has a function of the same name.
-    module = sys.modules["ray.util.placement_group"]
-    monkeypatch.setattr(
-        module, "remove_placement_group", lambda group: removed.append(group.id.hex())
-    )
-
-    class Context:
-        def get_job_id(self) -> str:
-            return "01000000"
-
-    monkeypatch.setattr(cluster.ray, "get_runtime_context", Context)
-    seen = cluster.free_orphans(set())
-    assert (seen, removed) == ({left}, [])
-    assert cluster.free_orphans(seen) == set()
-    assert removed == [left]
-
-    # Once that is gone the one that works ends by itself, and all is free.
-    held.remove(held[1])
-    asked: list[None] = []
-
-    def actors(**_: Any) -> list[Listed]:
-        asked.append(None)
-        held[:] = held if len(asked) < 4 else held[-1:]
-        return [Listed(working)]
-
-    monkeypatch.setattr(state, "list_actors", actors)
-    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: None)
-    cluster.free_all()
-    assert len(asked) >= 4
-    assert removed == [left]
+    monkeypatch.setenv(ADDRESS, "auto")
+    monkeypatch.setattr(ray, "init", refuse)
+    message = r"^Ray at auto does not accept this machine \(no token\): .*RAY_AUTH_MODE=token"
+    with pytest.raises(ConnectionError, match=message), session.session() as ready:
+        ready()
 
 
-def test_sigterm_ends_a_shared_ray_as_ctrl_c_does() -> None:
-    program = (
-        "import time\nfrom pipeline import cluster\nfrom pipeline.shell import stage\n"
-        "with stage(), cluster.shared():\n    print('up', flush=True)\n    time.sleep(60)"
-    )
+def test_commands_find_a_shared_ray_by_its_address(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
+) -> None:
+    context = SimpleNamespace(gcs_address="127.0.0.1:6000")
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    with session.shared_session():
+        assert os.environ[ADDRESS] == "127.0.0.1:6000"
+        assert os.environ[OWN] == "1"
+    assert not {ADDRESS, OWN} & os.environ.keys()
+    monkeypatch.setenv(ADDRESS, "auto")
+    with session.shared_session():
+        assert os.environ[ADDRESS] == "auto"
+        assert OWN not in os.environ
+    assert os.environ[ADDRESS] == "auto"
+
+
+SHARED = """
+import sys, time
+from pipeline.cluster import environment
+from pipeline.config.settings import load
+from pipeline.shell import command
+def main():
+    environment.prepare(load())
+    from pipeline.cluster.session import shared_session
+    with shared_session():
+        import os, ray
+        ray.get(ray.remote(lambda: None).remote())  # a worker, too, is there
+        print(os.environ['RAY_ADDRESS'], flush=True)
+        time.sleep(60)
+command(main)
+"""
+
+
+@pytest.mark.slow
+def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm() -> None:
+    variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, OWN}
     process = subprocess.Popen(
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", SHARED],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name not in variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout is not None
-    assert process.stdout.readline() == "up\n"
-    started = psutil.Process(process.pid).children(recursive=True)
-    assert started
+    line = process.stdout.readline()
+    children = psutil.Process(process.pid).children(recursive=True)
+    listeners = {
+        (child.name(), ip_address(connection.laddr.ip), connection.laddr.port)
+        for child in [psutil.Process(process.pid), *children]
+        for connection in child.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=60)
+    _, left = psutil.wait_procs(children, timeout=20)
+    for child in left:
+        child.kill()
     assert process.returncode == 1
-    assert said == "stopped; the same command goes on from here\n"
-    _, left = psutil.wait_procs(started, timeout=20)
+    assert messages == "stopped; the same command resumes from here\n"
     assert left == []
+    assert line.startswith("127.0.0.1:")
+    # GCS, raylet, worker and driver at least.
+    assert len(listeners) >= 4
+    # ::ffff:127.0.0.1 is 127.0.0.1 of a socket that speaks IPv6, too.
+    mapped = [(name, getattr(ip, "ipv4_mapped", None) or ip) for name, ip, _ in listeners]
+    assert [entry for entry in mapped if not entry[1].is_loopback] == []
+    assert int(line.split(":")[1]) in {port for _, _, port in listeners}
 
 
-def test_rays_controller_gets_the_workers_function_and_group_without_their_imports() -> None:
-    code = (
-        "import sys; from pipeline import process_group, worker;"
-        "print({'torch', 'torchvision'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+# Calls.
 
 
-class Workers:
-    """Of a training, without Ray."""
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Ray that calls at once, in this process; the options of each call."""
+    calls: list[dict[str, Any]] = []
 
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.joining: list[tuple[int, int, str]] = []
+    def declare(**options: Any) -> Callable[..., Any]:
+        def task(function: Callable[..., Any]) -> Any:
+            def submit(*arguments: Any) -> Any:
+                calls.append(options)
+                return lambda: function(*arguments)
 
-    def __len__(self) -> int:
-        return self.number
+            return SimpleNamespace(remote=submit)
 
-    def get_resources_per_worker(self) -> dict[str, float]:
-        return {"CPU": 1}
+        return task
 
-    def execute(self, call: Callable[..., Any], **options: Any) -> None:
-        """What each is told of all."""
-
-    def execute_single(self, rank: int, call: Callable[..., Any]) -> tuple[str, int]:
-        return "127.0.0.1", 29500
-
-    def execute_single_async(self, rank: int, call: Callable[..., Any], **options: Any) -> None:
-        self.joining.append((options["world_rank"], options["world_size"], options["backend"]))
+    monkeypatch.setattr(ray, "remote", declare)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda waiting: waiting())
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    return calls
 
 
-@pytest.mark.parametrize(("number", "joining"), [(1, []), (2, [(0, 2, "gloo"), (1, 2, "gloo")])])
-def test_several_workers_form_torchs_process_group_and_one_none(
-    monkeypatch: pytest.MonkeyPatch, number: int, joining: list[tuple[int, int, str]]
+def test_a_computation_gets_the_share_of_one_of_several(
+    monkeypatch: pytest.MonkeyPatch, stand_in: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr("ray.get", lambda waiting: waiting)
-    workers: Any = Workers(number)
-    ProcessGroup().backend_cls().on_start(workers, ProcessGroup())
-    assert workers.joining == joining
-    # Each takes the GPU that is its own.
-    assert ProcessGroup().train_func_context == TorchConfig().train_func_context
+    hold(monkeypatch, (2, 16))
+    assert remote.compute(lambda: 42, None, []) == 42
+    assert stand_in == [{"num_cpus": 8, "num_gpus": 1}]
+
+
+def test_ray_is_started_for_a_computation_where_it_is_not(
+    monkeypatch: pytest.MonkeyPatch, stand_in: list[dict[str, Any]], starts: list[dict[str, Any]]
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: bool(starts))
+    hold(monkeypatch, (0, 2))
+    assert remote.compute(lambda: 42, None, []) == 42
+    assert len(starts) == 1
+    assert stand_in == [{"num_cpus": 1, "num_gpus": 0}]
+
+
+def test_what_leads_is_called_here_or_on_the_node_that_a_client_reaches(
+    monkeypatch: pytest.MonkeyPatch, stand_in: list[dict[str, Any]]
+) -> None:
+    assert remote.call_on_cluster(lambda: 42) == 42
+    assert stand_in == []
+    monkeypatch.setenv(ADDRESS, "ray://head:10001")
+    context = SimpleNamespace(get_node_id=lambda: "0a" * 28)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    assert remote.call_on_cluster(lambda: 42) == 42
+    [options] = stand_in
+    assert options["num_cpus"] == 0
+    assert options["scheduling_strategy"].node_id == "0a" * 28
+    assert options["scheduling_strategy"].soft is False
+
+
+def test_an_error_of_a_call_is_raised_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, stand_in: list[dict[str, Any]]
+) -> None:
+    cause = SettingsError("no such network")
+
+    def get(waiting: Any) -> None:
+        raise ray.exceptions.RayTaskError("function", "a long traceback", cause)
+
+    hold(monkeypatch, (0, 2))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(SettingsError) as error:
+        remote.compute(lambda: None, None, [])
+    assert error.value is cause
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "message"),
+    [
+        (
+            WorkerCrashedError(),
+            OSError,
+            r"^Ray lost a computation \([^\n]+\): start the same command again$",
+        ),
+        (
+            ConnectionError("the channel\n is closed"),
+            ConnectionError,
+            r"^Ray at head:6379 went away \(the channel is closed\): when Ray is back, the same "
+            r"command resumes$",
+        ),
+    ],
+)
+def test_a_lost_process_or_ray_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: list[dict[str, Any]],
+    failure: Exception,
+    kind: type[Exception],
+    message: str,
+) -> None:
+    def get(waiting: Any) -> None:
+        raise failure
+
+    monkeypatch.setenv(ADDRESS, "head:6379")
+    hold(monkeypatch, (0, 2))
+    monkeypatch.setattr(ray, "get", get)
+    with pytest.raises(kind, match=message):
+        remote.compute(lambda: None, None, [])
+
+
+class Nodes:
+    """Nodes of a cluster, each of which reads files by a function of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **looks: Callable[..., Any]) -> None:
+        self.looks = looks
+        self.asked: list[str] = []
+        nodes = [{"NodeID": name, "NodeManagerAddress": f"at {name}"} for name in looks]
+        monkeypatch.setattr(remote, "live_nodes", lambda: nodes)
+        monkeypatch.setattr(remote, "NodeAffinitySchedulingStrategy", lambda node, soft: node)
+        monkeypatch.setattr(ray, "remote", lambda **_: lambda _: self)
+        monkeypatch.setattr(ray, "get", lambda waiting: waiting)
+
+    def options(self, scheduling_strategy: str) -> Any:
+        self.asked.append(scheduling_strategy)
+        return SimpleNamespace(remote=self.looks[scheduling_strategy])
+
+
+def look(mark: Path, paths: list[Path]) -> list[Any]:
+    """What a node that sees the folder answers."""
+    return [mark.read_text(), *(path.stat().st_size for path in paths)]
+
+
+def other_text(mark: Path, paths: list[Path]) -> list[Any]:
+    return ["of another folder", *look(mark, paths)[1:]]
+
+
+def no_mark(mark: Path, paths: list[Path]) -> list[Any]:
+    return [None, *look(mark, paths)[1:]]
+
+
+def other_size(mark: Path, paths: list[Path]) -> list[Any]:
+    return [*look(mark, paths)[:-1], 3]
+
+
+@pytest.mark.parametrize(
+    ("second", "unseen"),
+    [(look, None), (other_text, ""), (no_mark, ""), (other_size, "b.npy")],
+)
+def test_a_node_that_does_not_see_the_files_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second: Callable[..., Any], unseen: str | None
+) -> None:
+    paths = [tmp_path / "a.parquet", tmp_path / "b.npy"]
+    for path in paths:
+        path.write_text("text")
+    nodes = Nodes(monkeypatch, head=look, second=second, third=look)
+    if unseen is None:
+        remote.check_visible(tmp_path, paths)
+    else:
+        with pytest.raises(ValueError, match="cluster") as error:
+            remote.check_visible(tmp_path, paths)
+        assert str(error.value).startswith(
+            f"node at second of the Ray cluster does not see {tmp_path / unseen}: put the project "
+        )
+    assert nodes.asked == ["head", "second", "third"]
+    assert sorted(tmp_path.iterdir()) == paths  # the mark is gone
+
+
+def test_what_a_node_looks_at(tmp_path: Path) -> None:
+    (tmp_path / "mark").write_text("random")
+    (tmp_path / "a").write_text("text")
+    assert remote._look(tmp_path / "mark", [tmp_path / "a", tmp_path / "b"]) == ["random", 4, None]
+    assert remote._look(tmp_path / "none", []) == [None]
+
+
+def test_the_one_node_of_this_machine_is_not_asked_but_that_of_a_client_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nodes = Nodes(monkeypatch, head=other_text)
+    remote.check_visible(tmp_path, [])
+    assert nodes.asked == []
+    monkeypatch.setenv(ADDRESS, "ray://head:10001")
+    with pytest.raises(ValueError, match="node at head of the Ray cluster does not see"):
+        remote.check_visible(tmp_path, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+# What leads.
+
+
+def test_what_leads_a_training_imports_no_torch() -> None:
+    code = (
+        "import json, sys; from pipeline.training import launch, worker;"
+        "print(json.dumps(sorted({'torch', 'torchvision'} & set(sys.modules))))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert json.loads(process.stdout) == []

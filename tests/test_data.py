@@ -15,8 +15,10 @@ from PIL import Image
 from ianet import images, packing
 from ianet.datasets import market1501
 from ianet.datasets.source import open_source
-from pipeline.parts import held_out_of, part_of, split_of
-from pipeline.prepare import held_out, numbered
+from pipeline.config.settings import SettingsError
+from pipeline.data.splits import held_out_column, split_column, split_of_run
+from pipeline.stages.pack import parse_key
+from pipeline.stages.prepare import hold_out, number
 
 SHARED = Path(__file__).parents[2] / "shared" / "data" / "Market-1501-v15.09.15.zip"
 
@@ -86,8 +88,8 @@ def test_packed_pixels_are_pillows(
     table, files = listing.table, open_source(market, "")
     for height, width in ((32, 16), (128, 64)):  # smaller, and as they are
         target = tmp_path / f"{height}.npy"
-        done = list(packing.pack(listing.open, table.path.tolist(), (height, width), target))
-        assert done == list(range(1, 8))
+        counts = list(packing.pack(listing.open, table.path.tolist(), (height, width), target))
+        assert counts == list(range(1, 8))
         packed = images.load(target)
         assert packed.shape == (7, height, width, 3)
         for row, path in enumerate(table.path):
@@ -101,20 +103,20 @@ def test_a_thread_holds_one_image_while_packing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    held: WeakValueDictionary[int, Image.Image] = WeakValueDictionary()
-    most = 0
+    alive: WeakValueDictionary[int, Image.Image] = WeakValueDictionary()
+    maximum = 0
 
-    def opened(path: str) -> Image.Image:
-        nonlocal most
+    def open_image(path: str) -> Image.Image:
+        nonlocal maximum
         image = Image.new("RGB", (16, 32))
-        held[id(image)] = image
-        most = max(most, len(held))
+        alive[id(image)] = image
+        maximum = max(maximum, len(alive))
         return image
 
-    packed = packing.pack(opened, [""] * 100, (32, 16), tmp_path / "packed.npy")
+    packed = packing.pack(open_image, [""] * 100, (32, 16), tmp_path / "packed.npy")
     assert list(packed) == list(range(1, 101))
     # Each thread's next image is there before its last one goes.
-    assert 1 <= most <= 4
+    assert 1 <= maximum <= 4
 
 
 @pytest.mark.parametrize("market", ["folder"], indirect=True)
@@ -142,7 +144,7 @@ def test_rows_of_a_mask(tmp_path: Path) -> None:
 
 def test_normalized_by_hand() -> None:
     batch = torch.tensor([[[[0, 51, 255], [255, 0, 0]]]] * 2, dtype=torch.uint8)  # (2, 1, 2, 3)
-    result = images.normalized(batch, torch.tensor([False, True]))
+    result = images.normalize(batch, torch.tensor([False, True]))
     left = [(0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     right = [(1 - 0.485) / 0.229, (0 - 0.456) / 0.224, (0 - 0.406) / 0.225]
     torch.testing.assert_close(result[0, :, 0].T, torch.tensor([left, right]))
@@ -159,44 +161,51 @@ def test_held_out_identities() -> None:
             "split": np.where(np.repeat(np.arange(30), 12) < 20, "train", "gallery"),
         }
     )
-    part = held_out(table, 5)
-    out = table[part != ""]
-    assert out.person.nunique() == 5
-    assert (out.split == "train").all()
+    split = hold_out(table, 5)
+    chosen = table[split != ""]
+    assert chosen.person.nunique() == 5
+    assert (chosen.split == "train").all()
     # All images of an identity are held out, one query for each of its cameras.
-    assert len(out) == 5 * 12
-    queries = table[part == "query"]
+    assert len(chosen) == 5 * 12
+    queries = table[split == "query"]
     assert not queries.duplicated(["person", "camera"]).any()
-    assert len(queries) == len(out[["person", "camera"]].drop_duplicates())
-    assert part.equals(held_out(table, 5))
+    assert len(queries) == len(chosen[["person", "camera"]].drop_duplicates())
+    assert split.equals(hold_out(table, 5))
     with pytest.raises(ValueError, match="held_out is 20, but there are only 20"):
-        held_out(table, 20)
+        hold_out(table, 20)
 
 
-def test_parts_of_a_run() -> None:
+def test_the_split_of_a_run() -> None:
     table = pd.DataFrame(
         {
             "split": ["train", "train", "train", "query", "gallery"],
             "held_out": ["", "query", "gallery", "", ""],
         }
     )
-    assert part_of(table, 5, hold_out=False).tolist() == table.split.tolist()
-    assert part_of(table, 5, hold_out=True).tolist() == ["train", "query", "gallery", "", ""]
+    assert split_of_run(table, 5, hold_out=False).tolist() == table.split.tolist()
+    assert split_of_run(table, 5, hold_out=True).tolist() == ["train", "query", "gallery", "", ""]
 
 
 def test_the_seed_has_its_split() -> None:
     columns = [f"split_{number}" for number in range(20)]
     table = pd.DataFrame({column: ["train", "query"] for column in columns})
-    assert [split_of(table, seed) for seed in (0, 1, 10, 19, 20, 42)] == [
+    assert [split_column(table, seed) for seed in (0, 1, 10, 19, 20, 42)] == [
         "split_0", "split_1", "split_10", "split_19", "split_0", "split_2",
     ]  # fmt: skip
-    assert held_out_of("split_19") == "held_out_19"
+    assert held_out_column("split_19") == "held_out_19"
     table["split_3"] = ["query", "train"]
     table["held_out_3"] = ["", "gallery"]
-    assert part_of(table, 23, hold_out=False).tolist() == ["query", "train"]
-    assert part_of(table, 23, hold_out=True).tolist() == ["", "gallery"]
+    assert split_of_run(table, 23, hold_out=False).tolist() == ["query", "train"]
+    assert split_of_run(table, 23, hold_out=True).tolist() == ["", "gallery"]
 
 
 def test_names_are_numbered_in_their_own_order() -> None:
-    assert numbered(pd.Series(["bert", "anna", "10", "9", "bert"])).tolist() == [4, 3, 1, 2, 4]
-    assert numbered(pd.Series([7, 0, 7])).tolist() == [7, 0, 7]
+    assert number(pd.Series(["bert", "anna", "10", "9", "bert"])).tolist() == [4, 3, 1, 2, 4]
+    assert number(pd.Series([7, 0, 7])).tolist() == [7, 0, 7]
+
+
+def test_the_key_of_a_packed_array() -> None:
+    assert parse_key("synthetic.64x32") == ("synthetic", (64, 32))
+    for text in ("synthetic", "synthetic-64x32", "synthetic.64", "synthetic.0x32", "a.64x-32"):
+        with pytest.raises(SettingsError, match=f"{text!r} is no key: give <data set>.<height>x"):
+            parse_key(text)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,15 @@ from scipy.io import savemat
 from ianet import network as networks
 from ianet.datasets import cuhk03, dukemtmc, folders, listed, msmt17
 from ianet.datasets.source import Files, open_source
-from ianet.network import Network, NetworkOptions
-from pipeline import evaluate, pack, prepare, readers, settings
-from pipeline.parts import part_of
-from pipeline.plan import Evaluation, Run, check_prepared
-from pipeline.scoring import scored
-from pipeline.settings import SettingsError
+from ianet.network import Network
+from ianet.options import NetworkOptions
+from pipeline.config import settings
+from pipeline.config.settings import SettingsError
+from pipeline.data import readers
+from pipeline.data.splits import split_of_run
+from pipeline.plan.runs import Evaluation, Run, check_prepared
+from pipeline.scoring import score
+from pipeline.stages import evaluate, pack, prepare
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CUHK03 = SHARED / "cuhk03-detected-64x128.zip"
@@ -72,6 +74,19 @@ def test_a_source_is_read_by_many_threads(tmp_path: Path, kind: str) -> None:
         assert list(pool.map(files.read, paths * 5)) == [contents[p[len(start) :]] for p in paths] * 5  # fmt: skip  # noqa: E501
     with pytest.raises(OSError, match="missing"):
         files.read("missing")
+
+
+def test_a_folder_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    elsewhere = tmp_path / "elsewhere"
+    for folder in (root / "a", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "1.jpg").write_bytes(b"")
+    (root / "b").symlink_to(elsewhere)
+    for name in ("latest", "current", "a/up"):
+        (root / name).symlink_to(root)
+    (root / "c").symlink_to(root / "a")
+    assert open_source(root, "").paths() == ["a/1.jpg", "b/1.jpg"]
 
 
 def tarred(path: Path, *members: tuple[str, bytes, bytes]) -> Path:
@@ -147,8 +162,8 @@ def test_dukemtmc(tmp_path: Path, kind: str) -> None:
 
 def test_dukemtmc_and_market1501_are_told_apart(tmp_path: Path, market: Path) -> None:
     source = written(tmp_path / "duke", DUKE)
-    assert readers.guessed(source) == "dukemtmc"
-    assert readers.guessed(market) == "market1501"
+    assert readers.guess_reader(source) == "dukemtmc"
+    assert readers.guess_reader(market) == "market1501"
     with pytest.raises(ValueError, match=r"0005_c2_f0046985\.jpg with a camera of 1 to 8"):
         dukemtmc.read(market)
 
@@ -188,7 +203,7 @@ def test_msmt17(tmp_path: Path, version: str, kind: str) -> None:
     assert more.counts["train images"] == 3
     assert more.counts["train identities"] == 2
     assert rows(more.table[more.table.camera == 4], "person", "split") == [(0, "train")]
-    assert readers.guessed(source) == "msmt17"
+    assert readers.guess_reader(source) == "msmt17"
 
 
 def test_mistakes_in_msmt17(tmp_path: Path) -> None:
@@ -437,7 +452,7 @@ def test_cuhk03_as_images(tmp_path: Path) -> None:
         ("images/0843_09.jpg", 844, 2, "query"),
         ("images/1466_04.jpg", 1467, 1, "gallery"),
     ]
-    assert readers.guessed(source) == "cuhk03"
+    assert readers.guess_reader(source) == "cuhk03"
 
 
 @pytest.mark.skipif(not CUHK03.exists(), reason="../shared/data does not hold CUHK03")
@@ -487,7 +502,7 @@ def test_listed(tmp_path: Path, kind: str) -> None:
     assert counts["train identities"] == 2
     assert scoring == "ranking"
     assert [opened(path).size for path in table.path] == [(8, 16)] * 4
-    assert readers.guessed(source) == "listed"
+    assert readers.guess_reader(source) == "listed"
 
 
 def test_integers_stay_integers(tmp_path: Path) -> None:
@@ -497,6 +512,15 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
     numbers.to_parquet(root / "people.parquet")
     for name in ("people.csv", "people.parquet"):
         assert listed.read(root / name).table.person.tolist() == [12, 3, 0, 0]
+    # As pandas makes them of a column that had a gap; -1.0 is junk, too.
+    (root / "people.csv").unlink()
+    numbers.astype({"person": float}).to_parquet(root / "people.parquet")
+    assert listed.read(root / "people.parquet").table.person.tolist() == [12, 3, 0, 0]
+    numbers.assign(person=[12.5, 3.0, 0.0, 0.0, -1.0]).to_parquet(root / "people.parquet")
+    persons = listed.read(root / "people.parquet").table.person.tolist()
+    assert persons[:2] == ["12.5", "3.0"]
+    numbers.to_parquet(root / "people.parquet")
+    numbers.to_csv(root / "people.csv", index=False)
     with pytest.raises(ValueError, match=r"holds people\.csv, people\.parquet: name the one"):
         listed.read(root)
 
@@ -548,7 +572,7 @@ def test_folders(tmp_path: Path, kind: str) -> None:
     ]  # fmt: skip
     assert counts["train identities"] == 1
     assert opened(table.path[0]).size == (8, 16)
-    assert readers.guessed(source) == "folders"
+    assert readers.guess_reader(source) == "folders"
 
 
 @pytest.mark.parametrize(
@@ -579,7 +603,7 @@ def test_the_data_sets_of_params_yaml(name: str) -> None:
     ("options", "message"),
     [
         ({"trainig": "train"}, "here has no option trainig: choose from training, published"),
-        ({}, r"here needs training, without a default: ianet\.datasets\.msmt17 tells the"),
+        ({}, r"here needs training, without a default: ianet\.datasets\.msmt17 lists the"),
         ({"training": ["train"]}, r"here: training: Input should be a valid string"),
         ({"training": "train", "published": "perhaps"}, r"here: published: Input should be"),
     ],
@@ -605,13 +629,14 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     Path("params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.setattr(sys, "argv", ["prepare", "cuhk03-labeled"])
     prepare.main()
-    monkeypatch.setattr(sys, "argv", ["pack", "cuhk03-labeled", "64x32"])
+    monkeypatch.setattr(sys, "argv", ["pack", "cuhk03-labeled.64x32"])
     pack.main()
     run = Run("cuhk03-labeled", "base", "quick", seed=4)
     run.folder.mkdir(parents=True)
     torch.manual_seed(0)
     networks.save(Network(5, NetworkOptions(backbone="resnet18", weights="none")), run.folder)
-    (run.folder / "digest.txt").write_text("")
+    record = {"id": "of MLflow", "environment": {"torch": "2.99.0"}}
+    (run.folder / "training.json").write_text(json.dumps(record))
     return run
 
 
@@ -626,7 +651,7 @@ def test_another_size_leaves_the_first_and_what_is_missing_is_named(
         FileNotFoundError, match=r"32x16\.npy does not exist: `dvc repro pack@cuhk0"
     ):
         check_prepared(classic.dataset, "32x16")
-    monkeypatch.setattr(sys, "argv", ["pack", classic.dataset, "32x16"])
+    monkeypatch.setattr(sys, "argv", ["pack", f"{classic.dataset}.32x16"])
     pack.main()
     check_prepared(classic.dataset, "32x16")
     after = states()
@@ -653,35 +678,34 @@ def test_the_classic_protocol_through_the_pipeline(
         assert (out[f"split_{number}"] == "train").all()
     # Seed 4 has split 4 modulo 3; its queries are four of person (1, 3) and (3, 1).
     network = networks.load(classic.folder)
-    part = part_of(table, classic.seed, hold_out=False)
-    scores = scored(network, classic.prepared, "64x32", part, torch.device("cpu"))
+    split = split_of_run(table, classic.seed, hold_out=False)
+    scores = score(network, classic.prepared, "64x32", split, torch.device("cpu"))
     assert scores.cmc.index.tolist() == np.flatnonzero(table.split_1 == "query").tolist()
     assert len(scores.cmc) == 2
     assert scores.without_match == 0
-    alone = (part == "gallery") & (table.person == table.person[scores.cmc.index[0]])
-    rest = scored(network, classic.prepared, "64x32", part.mask(alone, ""), torch.device("cpu"))
+    alone = (split == "gallery") & (table.person == table.person[scores.cmc.index[0]])
+    rest = score(network, classic.prepared, "64x32", split.mask(alone, ""), torch.device("cpu"))
     assert rest.without_match == 1
     assert rest.cmc.index.tolist() == scores.cmc.index.tolist()[1:]
     assert scores.means.empty
     assert (scores.cmc[2] == 1).all()  # of two identities
 
-    logged: list[Any] = []
+    sent: list[tuple[Run, bool]] = []
 
-    class Tracked:
-        def scores(self, scores: dict[str, Any], figure: Any) -> None:
-            logged.append(scores)
+    def sync_run(run: Run) -> None:
+        sent.append((run, Evaluation(classic, classic.dataset).scores.exists()))
+        raise ConnectionError("MLflow is away")
 
-    @contextmanager
-    def evaluation(run: Run, digest: str) -> Iterator[Tracked]:
-        assert not Evaluation(classic, classic.dataset).scores.exists()
-        yield Tracked()
-        assert Evaluation(classic, classic.dataset).scores.exists()  # with or without MLflow
-
-    monkeypatch.setattr(evaluate.tracking, "evaluation", evaluation)
-    monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, classic), classic.dataset])
+    monkeypatch.setattr(evaluate.tracking, "connect", lambda: None)
+    monkeypatch.setattr(evaluate.tracking, "sync_run", sync_run)
+    monkeypatch.setattr(sys, "argv", ["evaluate", classic.key])
     evaluate.main()
+    assert sent == [(classic, True)]  # the file is there with or without MLflow
     saved = json.loads(Evaluation(classic, classic.dataset).scores.read_text())
-    assert logged == [saved]
+    assert saved["key"] == "cuhk03-labeled.base.quick.4"
+    assert saved["torch"] == "2.99.0"
+    weights = (classic.folder / "weights.safetensors").read_bytes()
+    assert saved["weights"] == hashlib.sha256(weights).hexdigest()
     assert saved["without_match"] == 0
     assert saved["mAP"] is None
     assert saved["mINP"] is None
@@ -703,5 +727,5 @@ def test_a_data_set_is_one_file_and_an_entry(
     )
     listing = readers.read("corridor", source, {"published": False}, "here")
     assert list(listing.counts.values()) == [6, 3, 3, 3, 3, 3]
-    assert readers.guessed(source) == "corridor"
+    assert readers.guess_reader(source) == "corridor"
     sys.modules.pop("ianet.datasets.corridor")

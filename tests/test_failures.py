@@ -1,4 +1,4 @@
-"""What may be lost in a small project: it is told, or the same command goes on. Real processes."""
+"""What a small project may lose: a line says so, or the same command resumes. Real processes."""
 
 from __future__ import annotations
 
@@ -12,48 +12,41 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from mlflow.exceptions import MlflowException
 from project import EPOCHS, Project, wait_for
 from ray.util import placement_group, placement_group_table
 from servers import free_port, mlflow_server
 
-from pipeline import cluster, tracking
-from pipeline.address import OURS
+from pipeline.cluster.address import OWN
+from pipeline.cluster.resources import cores
+from pipeline.cluster.session import shared_session
 
-TRAIN = ("synthetic", "stage3", "quick", "0")
-KEY = "-".join(TRAIN)
-BASE = "synthetic-base-quick-0"  # the other run of Table 4f here
-OF_RAY = ("RAY_", OURS)  # variables by which a command finds a shared Ray, and its token
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
-    made = Project(tmp_path_factory.mktemp("project"))
-    made.repro("pack@synthetic-64x32")
-    return made
+KEY = "synthetic.stage3.quick.0"
+TRAIN = ("python", "-m", "pipeline.stages.train", KEY)
+BASE = "synthetic.base.quick.0"  # the other run of Table 4f here
+OF_RAY = ("RAY_", OWN)  # variables by which a command finds a shared Ray, and its token
 
 
 @pytest.fixture
 def untrained(prepared: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy in which nothing was trained."""
-    made = prepared.copy(tmp_path / "untrained")
-    yield made
-    assert made.killed() == [], "processes were left behind"
+    project = prepared.copy(tmp_path / "untrained")
+    yield project
+    assert project.killed() == [], "processes were left behind"
 
 
 def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
     process = untrained.start("dvc", "repro", f"train@{KEY}")
-    lock = untrained.folder / f"build/training/{KEY}.lock"
-    wait_for(lock.exists, "the training")
+    lease = untrained.folder / f"build/leases/trainings/{KEY}.json"
+    wait_for(lease.exists, "the training")
     # Somebody else, in the same folder, by DVC and without.
     second = untrained.start("dvc", "repro", f"train@{KEY}")
-    third = untrained.start("python", "-m", "pipeline.train", *TRAIN)
+    third = untrained.start(*TRAIN)
     output, _ = second.communicate(timeout=120)
     assert second.returncode != 0
     assert "is busy" in output
     output, _ = third.communicate(timeout=120)
     assert third.returncode == 1
-    assert f"another process is training {KEY}" in output
+    assert f" is training {KEY} on {socket.gethostname()}, process " in output
     wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     output, _ = process.communicate(timeout=120)
@@ -70,15 +63,15 @@ def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None
     def waiting() -> bool:
         return any(one["state"] == "PENDING" for one in placement_group_table().values())
 
-    with cluster.shared():
-        assert placement_group([{"CPU": cluster.cores()}]).wait(30)
+    with shared_session():
+        assert placement_group([{"CPU": cores()}]).wait(30)
         shared = {name: one for name, one in os.environ.items() if name.startswith(OF_RAY)}
-        process = untrained.start("python", "-m", "pipeline.train", *TRAIN, **shared)
+        process = untrained.start(*TRAIN, **shared)
         wait_for(lambda: waiting() or process.poll() is not None, "the wait for cores")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 1, output
-        assert output.endswith("stopped; the same command goes on from here\n")
+        assert output.endswith("stopped; the same command resumes from here\n")
         assert "Traceback" not in output
         wait_for(lambda: not waiting(), "the end of what it asked for", 90)
 
@@ -90,12 +83,12 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
     wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
-    assert output.startswith("error: another process is making results in this folder: wait for it")
+    assert output.startswith("error: another process is making results in this folder: wait for")
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "2 runs, 2 of them to do" in output
-    assert "stopped; the same command goes on from here" in output
+    assert "stopped; the same command resumes from here" in output
     assert "Traceback" not in output
     assert not (untrained.folder / "runs" / BASE).exists()
     assert untrained.epochs(BASE) >= 1
@@ -103,7 +96,7 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
     assert "there is no file ianet/blocks/ib.py" in output
-    assert (untrained.folder / f"results/scores/{BASE}.json").exists()
+    assert (untrained.folder / f"results/synthetic/scores/{BASE}.json").exists()
     history = pd.read_csv(untrained.folder / "runs" / BASE / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
@@ -113,14 +106,13 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     assert f"run 1 of 1: {KEY}" in output
     assert (untrained.folder / "results/tables/table4f.csv").exists()
     assert untrained.repro("table4f") == []
-    assert "2 runs, 0 of them to do" in untrained.run("python", "-m", "pipeline.repro", "table4f")
+    output = untrained.run("python", "-m", "pipeline.repro", "table4f")
+    assert output == "nothing to do: 2 runs and all results are up to date\n"
 
 
-def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: Project) -> None:
+def test_an_mlflow_server_that_is_not_there_is_reported_before_training(untrained: Project) -> None:
     uri = f"http://127.0.0.1:{free_port()}"
-    output = untrained.run(
-        "python", "-m", "pipeline.train", *TRAIN, expect=1, MLFLOW_TRACKING_URI=uri
-    )
+    output = untrained.run(*TRAIN, expect=1, MLFLOW_TRACKING_URI=uri)
     assert f"error: MLflow at {uri} cannot be used" in output
     assert "Traceback" not in output
     assert untrained.epochs(KEY) == 0
@@ -129,37 +121,25 @@ def test_an_mlflow_server_that_is_not_there_is_told_before_training(untrained: P
 def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
     database = f"sqlite:///{untrained.folder}/server.db"
     with mlflow_server(database, untrained.folder / "artifacts") as server:
-        command = ("python", "-m", "pipeline.train", *TRAIN)
+        command = TRAIN
         process = untrained.start(*command, MLFLOW_TRACKING_URI=server.url)
         wait_for(lambda: untrained.epochs(KEY) >= 1, "the first epoch")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     assert "MLflow went away" in output
-    assert "MLflow stayed away: it lacks " in output
+    assert "`python -m pipeline.sync` sends them" in output
     assert (untrained.folder / "runs" / KEY / "weights.safetensors").exists()
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
 
-def test_the_page_of_all_does_without_an_mlflow_that_goes_away(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def gone(*arguments: object) -> None:
-        raise MlflowException("no answer\nat all")
-
-    monkeypatch.setattr(tracking, "connect", lambda: None)
-    monkeypatch.setattr(tracking, "_reproduction", gone)
-    assert tracking.reproduction({}, Path("results")) == {}
-    assert capsys.readouterr().err == "MLflow went away (no answer): nothing links to it\n"
-
-
-def test_a_full_disk_is_told_in_one_line(untrained: Project) -> None:
+def test_a_full_disk_is_reported_in_one_line(untrained: Project) -> None:
     full = untrained.folder / "full"
     full.mkdir()
     disk = f"mount -t tmpfs -o size=1m none {full}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", disk], capture_output=True).returncode:
         pytest.skip("a disk of its own needs the right to unshare --mount")
-    command = f"{disk} && exec python -m pipeline.train {' '.join(TRAIN)}"
+    command = f"{disk} && exec {' '.join(TRAIN)}"
     output = untrained.run(
         "unshare", "--mount", "sh", "-c", command,
         expect=1, TMPDIR=str(full), RAY_TMPDIR=tempfile.gettempdir(),

@@ -15,13 +15,16 @@ import yaml
 
 from ianet import drawing, receptive, relations
 from ianet.blocks.ia import ARRANGEMENTS, ChannelIA, SpatialIA
-from ianet.images import normalized
-from ianet.network import Network, NetworkOptions, save
-from pipeline import figure as figures
-from pipeline import plan, settings
-from pipeline.experiments import Portraits, experiments
-from pipeline.plan import Plan, Run
-from pipeline.settings import Settings, SettingsError
+from ianet.images import normalize
+from ianet.network import Network, save
+from ianet.options import NetworkOptions
+from pipeline.config.experiments import RelationFigure, experiments
+from pipeline.config.settings import Settings, SettingsError, load
+from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.plan import Plan, unique_runs
+from pipeline.plan.runs import Run
+from pipeline.report.relation_maps import compute_maps, draw_people
+from pipeline.stages import figure as stage
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = np.load(Path(__file__).parent / "golden" / "relations.npz")
@@ -44,9 +47,9 @@ def trained(**options: Any) -> Network:
     return network.eval()
 
 
-def described(name: str, **changes: Any) -> Portraits:
+def read_figure(name: str, **changes: Any) -> RelationFigure:
     content = yaml.safe_load(Path(f"experiments/{name}.yaml").read_text())
-    return Portraits.model_validate({**content, "size": (64, 32), **changes})
+    return RelationFigure.model_validate({**content, "size": (64, 32), **changes})
 
 
 def noise(number: int) -> torch.Tensor:
@@ -55,22 +58,22 @@ def noise(number: int) -> torch.Tensor:
 
 
 def test_intermediates_are_those_of_the_forward_pass() -> None:
-    network, images = trained(), normalized(noise(2))
-    seen = dict(network.intermediates(images))
-    assert [name for name in seen if name.startswith("blocks")] == [
+    network, images = trained(), normalize(noise(2))
+    maps = dict(network.intermediates(images))
+    assert [name for name in maps if name.startswith("blocks")] == [
         "blocks.stage2.1",
         "blocks.stage3.1",
     ]
-    for name, features in seen.items():
+    for name, features in maps.items():
         network.get_submodule(name)  # each is named after the module that gave it
         assert features.shape[0] == 2
     block = network.get_submodule("blocks.stage3.1")
-    torch.testing.assert_close(block(seen["stages.stage3.1"]), seen["blocks.stage3.1"])
-    torch.testing.assert_close(network(images), seen["stages.stage4.1"].mean(dim=(2, 3)))
+    torch.testing.assert_close(block(maps["stages.stage3.1"]), maps["blocks.stage3.1"])
+    torch.testing.assert_close(network(images), maps["stages.stage4.1"].mean(dim=(2, 3)))
 
 
 @pytest.mark.parametrize("arrangement", [name for name in ARRANGEMENTS if name != "cia"])
-def test_inside_is_what_sia_takes_and_cia_gives(arrangement: str) -> None:
+def test_a_view_of_a_block_is_what_sia_takes_and_cia_gives(arrangement: str) -> None:
     network = trained(options={"arrangement": arrangement}).double()
     taken, given = {}, {}
     block = network.get_submodule("blocks.stage2.1")
@@ -79,21 +82,21 @@ def test_inside_is_what_sia_takes_and_cia_gives(arrangement: str) -> None:
     if block.cia is not None:
         block.cia.register_forward_hook(lambda module, inputs, output: given.update(cia=output))
     with torch.no_grad():
-        maps = dict(network.intermediates(normalized(noise(2)).double()))
+        maps = dict(network.intermediates(normalize(noise(2)).double()))
     expected_in = taken.get("sia", maps["stages.stage2.1"])  # parallel calls no forward
     aggregated = taken["sum"].clone()
     expected_out = given.get("cia")
-    inside = receptive.inside(network, "stage2", noise(2))
-    torch.testing.assert_close(inside.features, expected_in)
+    view = receptive.view_block(network, "stage2", noise(2))
+    torch.testing.assert_close(view.features, expected_in)
     if expected_out is not None:
-        torch.testing.assert_close(inside.channels, expected_out)
+        torch.testing.assert_close(view.channels, expected_out)
     elif arrangement == "sia":
-        assert inside.channels is None
+        assert view.channels is None
     else:
-        torch.testing.assert_close(inside.channels, block.cia(maps["stages.stage2.1"]))
+        torch.testing.assert_close(view.channels, block.cia(maps["stages.stage2.1"]))
     # Row i of the relation map gathers position i: it is the one that the block really used.
-    relation = inside.relation()
-    gathered = torch.einsum("byxvu,bcvu->bcyx", relation, inside.features)
+    relation = view.relation()
+    gathered = torch.einsum("byxvu,bcvu->bcyx", relation, view.features)
     torch.testing.assert_close(gathered, aggregated)
 
 
@@ -101,15 +104,15 @@ def test_receptive_fields_are_rows_of_the_golden_relations() -> None:
     case = GOLDEN.files[0].split("/")[0]
     features = torch.from_numpy(GOLDEN[f"{case}/features"])[None]
     _, channels, height, width = features.shape
-    inside = receptive.Inside(SpatialIA(channels, sigma=(1, 2)), features, None)
+    view = receptive.BlockView(SpatialIA(channels, sigma=(1, 2)), features, None)
     for scale, name in ((1.0, "1"), ("rsqrt_channels", "rsqrtC")):
-        compared = {f"{case}/scale={name}/multi_context/prod": inside.relation(
+        compared = {f"{case}/scale={name}/multi_context/prod": view.relation(
             relation="appearance", scale=scale
         )}  # fmt: skip
         for context in (1, 2, 3, 5):
             key = f"{case}/scale={name}/appearance/K={context}"
             if key in GOLDEN.files:
-                compared[key] = inside.relation(
+                compared[key] = view.relation(
                     relation="appearance", contexts=(context,), scale=scale
                 )
         assert len(compared) > 2
@@ -126,19 +129,19 @@ def test_entropy_of_the_rows_of_s() -> None:
     uniform = trained(options={"relation": "uniform"})
     assert receptive.relation_entropy(uniform, images) == pytest.approx(1)
     network = trained(options={"relation": "location"}, after={"stage3": {"sigma": (0.5, 1.0)}})
-    rows = receptive.inside(network, "stage3", images).relation().numpy().reshape(16, 8)
+    rows = receptive.view_block(network, "stage3", images).relation().numpy().reshape(16, 8)
     slow = np.mean([-sum(p * np.log(p) for p in row) / np.log(8) for row in rows])
     assert receptive.relation_entropy(network, images) == pytest.approx(slow)
     assert slow < 0.95
 
 
 def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
-    figure = described("figure8", channels=[5, 128])
+    figure = read_figure("figure8", channels=[5, 128])
     network = trained().double()
-    sitters = figures.synthetic_people(figure, seed=0)
-    rows = figures.portrayed(figure, network, sitters)
-    seen = torch.from_numpy(np.stack([sitter.image for sitter in sitters]))
-    maps = dict(network.intermediates(normalized(seen).double()))
+    people = draw_people(figure, seed=0)
+    rows = compute_maps(figure, network, people)
+    images = torch.from_numpy(np.stack([person.image for person in people]))
+    maps = dict(network.intermediates(normalize(images).double()))
     entering = maps["stages.stage2.1"]
     printed = network.get_submodule("blocks.stage2.1").sia.relation(entering)
     appearance = relations.multi_context_relation(
@@ -162,11 +165,11 @@ def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
 
 @pytest.mark.parametrize("name", ["figure4", "figure8"])
 def test_same_bytes_each_time(name: str) -> None:
-    figure = described(name)
-    sitters = figures.synthetic_people(figure, seed=0)
+    figure = read_figure(name)
+    people = draw_people(figure, seed=0)
     first, second = (
         drawing.svg(
-            drawing.portraits(figures.portrayed(figure, trained(), sitters), "Title", "Caption")
+            drawing.relation_maps(compute_maps(figure, trained(), people), "Title", "Caption")
         )
         for _ in range(2)
     )
@@ -177,12 +180,12 @@ def test_same_bytes_each_time(name: str) -> None:
 def test_numbers_under_the_maps() -> None:
     flat = np.full((4, 2), 0.125)
     flat[3, 1] *= 1 + 2e-6
-    near = drawing.Map(flat, "near", (0.9, 0.9))
-    steep = drawing.Map(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
-    channel = drawing.Map(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
+    near = drawing.HeatMap(flat, "near", (0.9, 0.9))
+    steep = drawing.HeatMap(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
+    channel = drawing.HeatMap(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
     image = np.zeros((4, 2, 3), np.uint8)
-    row = drawing.Portrayed("label", image, [(0.9, 0.9)], {"line": [near, steep]}, [channel])
-    drawn = drawing.portraits([row], "Title", "Caption")
+    row = drawing.PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, steep]}, [channel])
+    drawn = drawing.relation_maps([row], "Title", "Caption")
     numbers = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert numbers == ["+0", "+2 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
     norms = [axes.images[0].norm for axes in drawn.axes if axes.get_title()]
@@ -199,7 +202,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     (tmp_path / "experiments").mkdir()
     for name in ("figure4", "figure8"):
-        figure = described(name, channels=[5] if name == "figure8" else [])
+        figure = read_figure(name, channels=[5] if name == "figure8" else [])
         content = yaml.safe_dump(figure.model_dump(mode="json"))
         (tmp_path / f"experiments/{name}.yaml").write_text(content)
     for run in (RUN, RUN._replace(dataset="market1501", recipe="short")):
@@ -219,7 +222,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     monkeypatch.setattr(sys, "argv", ["figure", *words])
-    figures.main()
+    stage.main()
 
 
 def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +231,7 @@ def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert text.startswith("<?xml")
     command(monkeypatch, "figure4")
     assert Path("results/figures/figure4.svg").read_text() == text
-    other = ("--run", "market1501-stage23-short-0", "--to", "build/other.svg")
+    other = ("--run", "market1501.stage23.short.0", "--to", "build/other.svg")
     command(monkeypatch, "figure4", *other)
     assert Path("build/other.svg").read_text() != text
     assert [path.name for path in Path("results/figures").iterdir()] == ["figure4.svg"]
@@ -238,12 +241,18 @@ def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("words", "message"),
     [
         (["figure9"], r"experiments/figure9\.yaml does not exist: choose figure4, figure8"),
-        (["figure4", "--run", "synthetic-stage23-quick-0"], "--run and --to go together"),
+        (["figure4", "--run", "synthetic.stage23.quick.0"], "--run and --to go together"),
         (["figure4", "--to", "x.svg"], "--run and --to go together"),
-        (["figure4", "--run", "here-stage23-quick-0", "--to", "x.svg"], "is no run: give <data"),
-        (["figure4", "--run", "synthetic-base-quick-0", "--to", "x.svg"],
-         "runs/synthetic-base-quick-0 does not exist: `dvc repro train@synthetic-base-quick-0`"),
-        (["figure8", "--run", "market1501-stage23-short-0", "--to", "x.svg"],
+        (["figure4", "--run", "here.stage23.quick.0", "--to", "x.svg"],
+         "key here.stage23.quick.0 names 'here', but datasets of params.yaml has only synthetic"),
+        (["figure4", "--run", "synthetic-stage23-quick-0", "--to", "x.svg"],
+         "^'synthetic-stage23-quick-0' is no key: give <data set>.<network>.<recipe>.<seed>"),
+        (["figure4", "--run", "market1501.stage23.short.0.synthetic", "--to", "x.svg"],
+         "a run's key has four names"),
+        (["table4f"], r"experiments/table4f\.yaml does not exist: choose figure4, figure8"),
+        (["figure4", "--run", "synthetic.base.quick.0", "--to", "x.svg"],
+         r"runs/synthetic\.base\.quick\.0 does not exist: `dvc repro train@synthetic\.base\.quick"),
+        (["figure8", "--run", "market1501.stage23.short.0", "--to", "x.svg"],
          "market1501 has 0 images 0112_c2s1_018451_00.jpg, not 1"),
     ],
 )  # fmt: skip
@@ -266,9 +275,9 @@ def test_mistakes_on_the_command_line(
     ],
 )  # fmt: skip
 def test_mistakes_in_a_figure(changes: dict[str, Any], message: str) -> None:
-    figure = described("figure8", **changes)
+    figure = read_figure("figure8", **changes)
     with pytest.raises(ValueError, match=message):
-        figures.portrayed(figure, trained(), figures.synthetic_people(figure, seed=0))
+        compute_maps(figure, trained(), draw_people(figure, seed=0))
 
 
 @pytest.mark.parametrize(
@@ -280,39 +289,39 @@ def test_mistakes_in_a_figure(changes: dict[str, Any], message: str) -> None:
     ],
 )
 def test_networks_that_lack_what_a_figure_shows(options: dict[str, Any], message: str) -> None:
-    figure = described("figure8")
-    sitters = figures.synthetic_people(figure, seed=0)
+    figure = read_figure("figure8")
+    people = draw_people(figure, seed=0)
     with pytest.raises(ValueError, match=message):
-        figures.portrayed(figure, trained(**options), sitters)
+        compute_maps(figure, trained(**options), people)
 
 
 def test_a_point_outside_the_image_is_named() -> None:
     people = [{"label": "near", "person": 0, "facing": 0, "stride": 0.1, "phase": 0, "camera": 1,
                "stature": 1.6}]  # fmt: skip
-    figure = described("figure8", people=people, points=["torso", "shoe"])
+    figure = read_figure("figure8", people=people, points=["torso", "shoe"])
     with pytest.raises(SettingsError, match="near: there is no point 'shoe' in the image"):
-        figures.portrayed(figure, trained(), figures.synthetic_people(figure, seed=0))
+        compute_maps(figure, trained(), draw_people(figure, seed=0))
 
 
-def changed(**sections: Any) -> Settings:
+def change_settings(**sections: Any) -> Settings:
     return Settings.model_validate({**yaml.safe_load(Path("params.yaml").read_text()), **sections})
 
 
 def test_a_figure_trains_what_it_needs_and_no_more() -> None:
-    current = settings.load()
-    alone = {"figure8": described("figure8", network="stage3")}
+    current = load()
+    alone = {"figure8": read_figure("figure8", network="stage3")}
     run = Run("synthetic", "stage3", current.datasets["synthetic"].recipes["plain"], 0)
-    assert plan.runs_of(Plan(current, alone).evaluations()) == [run]
-    stages = plan.pipeline(Plan(current, alone))["stages"]
+    assert unique_runs(Plan(current, alone).evaluations()) == [run]
+    stages = pipeline(Plan(current, alone))["stages"]
     assert list(stages["train"]["foreach"]) == [run.key]
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
         str(run.folder),
         "build/sources/networks/stage3/figure.json",
-        "pipeline/figure.py",
+        "build/sources/stages/figure.json",
     ]
     assert stages["figure8"]["outs"] == [{"results/figures/figure8.svg": {"cache": False}}]
-    assert Plan(changed(at_hand=["market1501"]), alone).evaluations() == []
+    assert Plan(change_settings(at_hand=["market1501"]), alone).evaluations() == []
 
 
 def test_mistakes_in_a_figures_file_are_named(
@@ -321,7 +330,7 @@ def test_mistakes_in_a_figures_file_are_named(
     path = Path("experiments/figure4.yaml")
     rewritten(path, "network: stage23", "network: stage9")
     with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
-        experiments(settings.load())
+        experiments(load())
     rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
-    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: portraits\.netwrok: "):
-        experiments(settings.load())
+    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: relations\.netwrok: "):
+        experiments(load())

@@ -19,10 +19,12 @@ from torch import Tensor, distributed, multiprocessing, nn
 from ianet import blocks
 from ianet.blocks.ia import ChannelIA
 from ianet.features import extract
-from ianet.network import Network, NetworkOptions
+from ianet.network import Network
+from ianet.options import NetworkOptions
 from ianet.reranking import KReciprocal
 from ianet.retrieval import per_query
-from ianet.training import Epoch, Recipe, fit
+from ianet.training.fit import Epoch, fit
+from ianet.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 

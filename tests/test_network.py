@@ -20,7 +20,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from ianet import backbones
 from ianet.blocks.ia import IABlock
 from ianet.cost import multiply_adds, parameters
-from ianet.network import Network, NetworkOptions, load, save
+from ianet.network import Network, load, save
+from ianet.options import BACKBONES, STAGES, NetworkOptions
 
 SIGMA = {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}}
 
@@ -46,12 +47,12 @@ def test_stages(name: str, blocks: list[int], channels: list[int]) -> None:
     backbone = backbones.build(name)
     features = backbone.stem(torch.randn(2, 3, 64, 32))
     shapes = []
-    for stage in backbones.STAGES:
+    for stage in STAGES:
         for place, block in enumerate(backbone.stages[stage]):
             features = block(features)
             assert features.shape[1] == backbone.channels[stage][place]
         shapes.append(features.shape[1:])
-    assert [len(backbone.stages[stage]) for stage in backbones.STAGES] == blocks
+    assert [len(backbone.stages[stage]) for stage in STAGES] == blocks
     assert shapes == [
         (channels[0], 16, 8),
         (channels[1], 8, 4),
@@ -236,6 +237,23 @@ def test_wrong_options(options: dict[str, Any], message: str) -> None:
         network(**{"after": {"stage2": {}}, **options})
 
 
+@pytest.mark.parametrize("after", [{}, {"stage2": {}}])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "resnet51"}, "backbone is 'resnet51': choose one of resnet18"),
+        ({"block": "nonlocal"}, "block is 'nonlocal': there is no file ianet/blocks/nonlocal.py"),
+        ({"block": "../relations"}, "there is no file"),
+        ({"position": "before"}, "position is 'before': choose one of stage, block"),
+    ],
+)
+def test_wrong_names_are_refused_before_a_network_is_built(
+    options: dict[str, Any], message: str, after: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkOptions(after=after, **options)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
 def test_blocks_are_compiled_for_each_size_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = network("stage2"), network("stage2")
@@ -278,15 +296,23 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         network(weights=str(path), backbone="resnet50")
 
 
-def test_a_network_needs_torchs_compiler_only_where_torchvision_asks_it() -> None:
-    code = (
-        "import sys, ianet.network\n"
-        "from torchvision.ops import roi_align\n"
-        "assert 'torch._dynamo' not in sys.modules\n"
-        "asked = sys.modules[roi_align.__module__].is_compile_supported\n"
-        "assert asked('cpu') == sys.modules['torch._dynamo'].utils.is_compile_supported('cpu')"
-    )
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("ianet.options, ianet.training.recipe", "torch"),
+        ("ianet.packing, ianet.synthetic.archive", "torch"),
+        ("ianet.network, ianet.features, ianet.training.fit", "torchvision"),
+    ],
+)
+def test_imports_are_no_slower_than_necessary(modules: str, absent: str) -> None:
+    code = f"import sys, {modules}; assert {absent!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_backbones_are_those_that_can_be_built() -> None:
+    assert tuple(backbones.CONVERSIONS) == BACKBONES
+    with pytest.raises(ValueError, match="backbone is 'resnet51': choose one of resnet18"):
+        backbones.build("resnet51")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
 from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postgres
 
-from pipeline.storage import SEARCHES, Storage
+from pipeline.cluster.storage import SEARCHES, Storage
 
-RUN = ("synthetic", "stage3", "quick", "0")
-KEY = "-".join(RUN)
+KEY = "synthetic.stage3.quick.0"
+TRAIN = ("python", "-m", "pipeline.stages.train", KEY)
 EPOCHS = 8  # of a training, time to lose a node in
 TRIAL = 6  # of a trial
 COLUMNS = ["run_id", "tags.trial", "tags.state", "metrics.loss"]  # of a trial in MLflow
@@ -43,21 +43,18 @@ def outside() -> int:
 def cluster(outside: int) -> Iterator[Cluster]:
     """A head that computes nothing."""
     with keys():
-        # A search asks the dashboard what is left behind; its usual port may be another Ray's.
-        dashboard = {"include_dashboard": True, "dashboard_port": free_port()}
-        head = {"num_cpus": 0, "ray_client_server_port": outside, **dashboard}
+        head = {"num_cpus": 0, "ray_client_server_port": outside, "include_dashboard": False}
         made = Cluster(initialize_head=True, head_node_args=head)
         yield made
         made.shutdown()
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+@pytest.fixture
+def project(prepared: Project, tmp_path: Path) -> Project:
     """Two workers, and epochs enough to lose one of them in."""
-    made = Project(tmp_path_factory.mktemp("project"))
-    configure(made, workers=2)
-    made.repro("pack@synthetic-64x32", "sources")
-    return made
+    project = prepared.copy(tmp_path / "project")
+    configure(project, workers=2)
+    return project
 
 
 def configure(project: Project, epochs: int = EPOCHS, **changes: Any) -> None:
@@ -107,7 +104,6 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
     port = free_port()
     start = (RAY, "start", "--head", "--block", "--num-cpus", "2", "--port", str(port))
     options = ("--include-dashboard", "false", "--ray-client-server-port", str(free_port()))
-    command = ("python", "-m", "pipeline.train", *RUN)
     environment = {
         "RAY_ADDRESS": f"127.0.0.1:{port}",
         "RAY_AUTH_MODE": "token",
@@ -125,13 +121,13 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
             process.communicate()
 
     with head():
-        process = project.start(*command, **environment)
+        process = project.start(*TRAIN, **environment)
         wait_for(lambda: process.poll() is not None or project.epochs(KEY) >= 2, "two epochs")
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith(f"error: Ray lost training {KEY}"), output
     with head():
-        output = project.run(*command, **environment)
+        output = project.run(*TRAIN, **environment)
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
@@ -148,16 +144,15 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         mlflow_server(database, tmp_path / "artifacts") as server,
         nodes(cluster, project, 2) as made,
     ):
-        train = ("python", "-m", "pipeline.train", *RUN)
         environment = {"MLFLOW_TRACKING_URI": server.url, **KEYS}
         project.edit("params.yaml", "address: null", f"address: {cluster.address}")
-        output = project.run(*train, expect=1, **environment)
+        output = project.run(*TRAIN, expect=1, **environment)
         assert "of the Ray cluster does not see" in output
         assert "put the project on a file system that all nodes share" in output
         assert "Traceback" not in output
 
         project.edit("params.yaml", "storage: null", f"storage: {url}")
-        process = project.start(*train, **environment)
+        process = project.start(*TRAIN, **environment)
         wait_for(lambda: server_epochs(server.url) or process.poll() is not None, "an epoch")
         server.kill()
         made[0].lose()
@@ -165,7 +160,7 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         server.start()
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
-        project.run("python", "-m", "pipeline.evaluate", *RUN, "synthetic", **environment)
+        project.run("python", "-m", "pipeline.stages.evaluate", KEY, **environment)
         assert server_epochs(server.url) == list(range(1, EPOCHS + 1))
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
@@ -177,7 +172,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
     """As from a laptop. The only node that computes: its first trial is done, and stays so; its
     second goes on from its last epoch. Each epoch is recorded once.
     """
-    searching = project.copy(tmp_path / "searching")
+    searching = project
     sheet = yaml.safe_load((ROOT / "experiments/search_sigma.yaml").read_text())
     sheet["network"] = "stage3"
     sheet["space"] = {"network.after.stage3.sigma.0": {"values": [2, 5]}}
@@ -191,7 +186,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
     with bucket() as url, nodes(cluster, searching, 1) as made:
         reached = {"address": f"ray://127.0.0.1:{outside}", "storage": url}
         configure(searching, TRIAL, cluster=reached)
-        process = searching.start("python", "-m", "pipeline.search", "sigma", **KEYS)
+        process = searching.start("python", "-m", "pipeline.stages.search", "sigma", **KEYS)
 
         def two_train() -> bool:
             return process.poll() is not None or trials()["metrics.loss"].count() == 2
@@ -214,7 +209,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
     assert "Warning" not in output
     table = pd.read_parquet(searching.folder / "results/searches/sigma/trials.parquet")
     recorded = trials()
-    assert sorted(recorded["tags.trial"]) == table.trial.tolist()
+    assert sorted(recorded["tags.trial"]) == sorted(table.trial)
     client = mlflow.MlflowClient()
     for run in recorded.run_id:
         curve = client.get_metric_history(run, "held-out_mAP")

@@ -6,12 +6,17 @@ import html
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from ianet import drawing
-from pipeline import page
+from pipeline import tracking
+from pipeline.plan.runs import Evaluation, Run
+from pipeline.report import overview, page
+from pipeline.stages import report as stage
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
@@ -24,34 +29,36 @@ FLAGS = (
 def report() -> str:
     """Long labels, wide tables and figures."""
     cells = [page.Cell("52.1 ± 0.3", "ours"), page.Cell("+0.5 [-1.5, +2.5]", "unsure")] * 4
-    names = tuple(f"synthetic-a-network-of-a-long-name-quick-{seed}" for seed in range(3))
-    lines = [
-        page.Line("a group", "graph convolution with a fixed adjacency", [*cells, page.Cell("3")]),
-        page.Line("another", "base.", [*cells, page.Cell("3", runs=names)]),
+    keys = tuple(f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in range(3))
+    rows = [
+        page.TableRow(
+            "a group", "graph convolution with a fixed adjacency", [*cells, page.Cell("3")]
+        ),
+        page.TableRow("another", "base.", [*cells, page.Cell("3", runs=keys)]),
     ]
     columns = ["top-1", "gain [95 %]"] * 4 + ["seeds"]
-    part = page.Part("synthetic", columns, lines)
+    panel = page.Panel("synthetic", columns, rows)
     sections = [
-        page.Section(name, f"Table {name}", "A caption. " * 20, [part], "A note.")
+        page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
         for name in ("1", "2", "3")
     ]
     curve = drawing.svg(drawing.learning_curves({"base.": ([2.0, 1.0], [0.5, 0.75])}))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
-    run = {"key": names[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
+    run = {"key": keys[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
            "dataset": "synthetic", "network": "a-network-of-a-long-name", "recipe": "quick",
            "seed": 0, "epochs": 3, "rate": 160.0, "minutes": 0.4}  # fmt: skip
-    return page.html(
+    return page.to_html(
         "IANet, reproduced",
         sections,
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
         figures=[picture],
         curves=[picture],
-        runs=[run, {**run, "key": names[1], "url": None}],
+        runs=[run, {**run, "key": keys[1], "url": None}],
     )
 
 
-def visited(text: str, width: int, folder: Path) -> tuple[int, str]:
-    """Width of the page's content in a frame of some width, and what the console said."""
+def visit(text: str, width: int, folder: Path) -> tuple[int, str]:
+    """Width of the page's content in a frame of some width, and what the console printed."""
     frame = folder / "frame.html"
     frame.write_text(
         f'<iframe id="page" width="{width}" height="800" style="border:0" '
@@ -59,21 +66,22 @@ def visited(text: str, width: int, folder: Path) -> tuple[int, str]:
         "document.title = page.contentDocument.documentElement.scrollWidth}</script>"
     )
     assert CHROMIUM is not None
-    done = subprocess.run(
+    process = subprocess.run(
         [CHROMIUM, *FLAGS, f"--user-data-dir={folder}/profile", "--virtual-time-budget=5000",
          "--dump-dom", frame.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
-    title = re.search(r"<title>(\d+)</title>", done.stdout)
-    assert title is not None, done.stderr
-    said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return int(title[1]), "\n".join(said)
+    title = re.search(r"<title>(\d+)</title>", process.stdout)
+    assert title is not None, process.stderr
+    messages = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
+    return int(title[1]), "\n".join(messages)
 
 
+@pytest.mark.privileged
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize("width", [1280, 390])
 def test_no_overflow_and_no_console_error(width: int, tmp_path: Path) -> None:
-    content, console = visited(report(), width, tmp_path)
+    content, console = visit(report(), width, tmp_path)
     assert content <= width
     assert console == ""
 
@@ -85,3 +93,49 @@ def test_nothing_is_fetched() -> None:
     assert all(source.startswith(("data:", runs)) for source in sources), sources
     assert "@import" not in text
     assert "url(http" not in text
+
+
+def test_a_run_links_to_mlflow_and_each_seed_to_its_run() -> None:
+    text = report()
+    for seed in range(3):
+        key = f"synthetic.a-network-of-a-long-name.quick.{seed}"
+        assert f'<a href="#{key}" title="{key}">{seed}</a>' in text
+    first, second = (f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in (0, 1))
+    page_of_run = "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32
+    assert f'<tr id="{first}"><th><a href="{page_of_run}">{first}</a></th>' in text
+    assert f'<tr id="{second}"><th>{second}</th>' in text  # without a page in MLflow
+
+
+def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = SimpleNamespace(at_hand=("synthetic",))
+    run = Run("synthetic", "base", "quick", 0)
+    plan = SimpleNamespace(settings=settings, evaluations=lambda: [Evaluation(run, run.dataset)])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["report"])
+    monkeypatch.setattr(stage, "load_plan", lambda: plan)
+    for name, value in {
+        "row_labels": {run: {"table4f": "base."}}, "table_sections": [], "figure_pictures": [],
+        "score_tables": {}, "summarize": {"Runs": "1"},
+        "run_row": {**run._asdict(), "key": run.key, "url": None, "epochs": 3, "rate": 1.0,
+                    "minutes": 1.0},
+    }.items():  # fmt: skip
+        monkeypatch.setattr(overview, name, lambda *_, value=value: value)
+    events: list[object] = []
+
+    def refuse(*_: object) -> None:
+        raise ConnectionError("MLflow at http://nowhere cannot be used")
+
+    def send(labels: object) -> None:
+        events.append((labels, Path("results/report.html").read_text().count(run.key)))
+
+    monkeypatch.setattr(tracking, "connect", refuse)
+    stage.main()  # MLflow is away
+    whole = Path("results/report.html").read_text()
+    assert f'<tr id="{run.key}">' in whole
+    Path("results/report.html").unlink()
+    monkeypatch.setattr(tracking, "sync_reproduction", send)
+    stage.main()
+    assert events == [({run: {"table4f": "base."}}, 2)]
+    assert Path("results/report.html").read_text() == whole

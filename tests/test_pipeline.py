@@ -24,25 +24,25 @@ from ianet.features import extract
 from ianet.images import load as load_images
 from ianet.network import load as load_network
 
-TRAIN = ("synthetic", "stage3", "quick", "0")
-KEY = "-".join(TRAIN)
+KEY = "synthetic.stage3.quick.0"
+BASE = "synthetic.base.quick.0"
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(prepared: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
     """After one `dvc repro`."""
-    made = Project(tmp_path_factory.mktemp("project"))
-    made.repro()
-    shutil.copytree(made.folder / "runs", made.folder / "first")
-    return made
+    project = prepared.copy(tmp_path_factory.mktemp("reproduced") / "project")
+    project.repro()
+    shutil.copytree(project.folder / "runs", project.folder / "first")
+    return project
 
 
 @pytest.fixture
-def untrained(project: Project, tmp_path: Path) -> Iterator[Project]:
-    """Another copy with the same prepared data, in which nothing was trained."""
-    made = project.copy(tmp_path / "untrained")
-    yield made
-    assert made.killed() == [], "processes were left behind"
+def untrained(prepared: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy with prepared data, in which nothing was trained."""
+    project = prepared.copy(tmp_path / "untrained")
+    yield project
+    assert project.killed() == [], "processes were left behind"
 
 
 def test_results_of_a_run(project: Project) -> None:
@@ -51,7 +51,7 @@ def test_results_of_a_run(project: Project) -> None:
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
     assert history.lr.iloc[-1] == pytest.approx(0, abs=1e-12)  # cosine
     assert load_network(run).options.after == {"stage3": {"sigma": [5, 10]}}
-    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    scores = json.loads((project.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     assert scores["split"] == "test"
     assert 0 < scores["mAP"] <= 1
     assert scores["cmc"][0] == scores["top-1"] <= scores["top-5"] <= scores["cmc"][-1]
@@ -62,7 +62,7 @@ def test_results_of_a_run(project: Project) -> None:
 def test_table_holds_the_scores_and_the_papers_numbers(project: Project) -> None:
     tables = project.folder / "results" / "tables"
     cells = pd.read_csv(tables / "table4f.csv").set_index(["label", "dataset", "metric"])
-    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    scores = json.loads((project.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     ours = cells.loc[("stage 3", "synthetic", "mAP")]
     assert ours.ours == pytest.approx(100 * scores["mAP"], abs=0.01)
     assert cells.loc[("stage 3", "market1501", "mAP")].paper == 82.8
@@ -77,20 +77,20 @@ def test_a_second_repro_does_nothing(project: Project) -> None:
 
 def test_mlflow_holds_the_run(project: Project) -> None:
     runs = project.tracked().set_index("tags.run")
-    assert set(runs.index) == {"synthetic-base-quick-0", KEY, "reproduction"}
+    assert set(runs.index) == {BASE, KEY, "reproduction"}
     assert runs.loc[KEY, "tags.table.table4f"] == "stage 3"
     run = runs.loc[KEY]
     assert run.status == "FINISHED"
     assert run["params.training.batch"] == "16"
     assert run["tags.network"] == "stage3"
-    scores = json.loads((project.folder / f"results/scores/{KEY}.json").read_text())
+    scores = json.loads((project.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     assert run["metrics.test_mAP"] == pytest.approx(scores["mAP"])
     client = mlflow.MlflowClient()
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     logged = client.get_metric_history(run.run_id, "loss")
     assert [metric.value for metric in logged] == pytest.approx(history.loss.tolist())
     assert client.get_metric_history(run.run_id, "images_per_second")
-    assert [entry.path for entry in client.list_artifacts(run.run_id)] == ["cmc.png"]
+    assert "cmc.png" in [entry.path for entry in client.list_artifacts(run.run_id)]
     inputs = client.get_run(run.run_id).inputs.dataset_inputs
     assert [entry.dataset.name for entry in inputs] == ["synthetic"]
     assert any(name.startswith("metrics.system/") for name in runs.columns)
@@ -122,7 +122,7 @@ def test_figures_cost_and_the_page_of_all(project: Project) -> None:
     client = mlflow.MlflowClient()
     logged = {entry.path for entry in client.list_artifacts(reproduction, "results")}
     assert {"results/tables", "results/figures"} <= logged
-    assert client.get_registered_model("synthetic-stage3").latest_versions
+    assert client.get_registered_model("synthetic.stage3").latest_versions
 
 
 def test_a_caption_rewrites_the_table_only(project: Project) -> None:
@@ -136,18 +136,18 @@ def test_the_metrics_code_only_evaluates_again(project: Project) -> None:
     # The scores come out as they were, so the table stays.
     assert project.repro() == [
         "sources",
-        "evaluate@synthetic-base-quick-0",
+        "evaluate@synthetic.base.quick.0",
         f"evaluate@{KEY}",
     ]
 
 
 def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
-    before, base = project.weights(KEY), project.weights("synthetic-base-quick-0")
+    before, base = project.weights(KEY), project.weights(BASE)
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
     ran = project.repro()
     assert [stage for stage in ran if "@" in stage] == [f"train@{KEY}", f"evaluate@{KEY}"]
     assert not same(project.weights(KEY), before)
-    assert same(project.weights("synthetic-base-quick-0"), base)
+    assert same(project.weights(BASE), base)
 
 
 def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
@@ -178,14 +178,14 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
     assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
     assert 0 < cells.ours[0] <= 100
-    described = json.loads((untrained.folder / "runs/ours-mine-quick-0/network.json").read_text())
+    described = json.loads((untrained.folder / "runs/ours.mine.quick.0/network.json").read_text())
     assert described["options"]["block"] == "mine"
 
 
 def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     project: Project, untrained: Project
 ) -> None:
-    command = ("python", "-m", "pipeline.train", *TRAIN)
+    command = ("python", "-m", "pipeline.stages.train", KEY)
     whole = project.weights(KEY, folder="first")
 
     def worker() -> psutil.Process | None:
@@ -218,13 +218,13 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     for run in tracked.run_id:
         steps = [one.step for one in client.get_metric_history(run, "loss")]
         assert steps == list(range(1, EPOCHS + 1))
-    assert not list((untrained.folder / "build" / "training").glob(f"{KEY}-*"))
+    assert not list((untrained.folder / "build" / "trainings").glob(f"{KEY}.*"))
 
 
 def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
     untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
     untrained.repro(f"evaluate@{KEY}")
-    scores = json.loads((untrained.folder / f"results/scores/{KEY}.json").read_text())
+    scores = json.loads((untrained.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
     assert scores["split"] == "held-out"
     assert scores["queries"] == (table.held_out == "query").sum()

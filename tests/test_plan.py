@@ -1,22 +1,25 @@
-"""Settings, the plan, dvc.yaml, the digests of code, and who may import whom."""
+"""Keys, the plan, and dvc.yaml."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from ianet.network import Network, NetworkOptions
-from ianet.training import Recipe
-from pipeline import plan, settings, sources
-from pipeline.cost import TIMED
-from pipeline.experiments import Portraits, Scored, Table, experiments
-from pipeline.plan import Evaluation, Plan, Run
-from pipeline.settings import Settings, SettingsError
+from pipeline.config.experiments import (
+    STAGES,
+    Experiment,
+    RelationFigure,
+    ScoreTable,
+    Table,
+    experiments,
+)
+from pipeline.config.settings import Settings, SettingsError, load
+from pipeline.plan.dvc_yaml import pipeline, render, search_pipeline, write
+from pipeline.plan.plan import Plan, load_plan, unique_runs
+from pipeline.plan.runs import Evaluation, Run, parse_evaluation, parse_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,340 +29,265 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
 
-def changed(**sections: Any) -> Settings:
+def change_settings(**sections: Any) -> Settings:
     return Settings.model_validate({**yaml.safe_load(Path("params.yaml").read_text()), **sections})
 
 
 def datasets(**changes: dict[str, Any]) -> dict[str, Any]:
-    """The section of params.yaml with some options changed."""
+    """The section of params.yaml with other values of some options."""
     section = yaml.safe_load(Path("params.yaml").read_text())["datasets"]
     return {name: {**options, **changes.get(name, {})} for name, options in section.items()}
 
 
+def plan_of(settings: Settings, *names: str) -> Plan:
+    """A plan of some tables only."""
+    files = experiments(settings)
+    return Plan(settings, {name: files[name] for name in names})
+
+
+def table_of(*rows: dict[str, Any]) -> Table:
+    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
+    return Table.model_validate(content)
+
+
 @pytest.mark.parametrize(
-    ("run", "message"),
+    ("key", "message"),
     [
-        (Run("synthetc", "base", "quick", 0), "names 'synthetc', but datasets of params.yaml has"),
-        (Run("synthetic", "bas", "quick", 0), "names 'bas', but networks of params.yaml has"),
-        (Run("synthetic", "base", "quik", 0), "names 'quik', but recipes of params.yaml has"),
+        ("synthetc.base.quick.0", "names 'synthetc', but datasets of params.yaml has only"),
+        ("synthetic.bas.quick.0", "names 'bas', but networks of params.yaml has only"),
+        ("synthetic.base.quik.0", "names 'quik', but recipes of params.yaml has only"),
+        ("synthetic.base.quick.0.duke", "names 'duke', but datasets of params.yaml has only"),
+        ("synthetic-base-quick-0", "^'synthetic-base-quick-0' is no key: give <data set>.<netw"),
+        ("synthetic.base.quick", "is no key"),
+        ("synthetic.base.quick.-1", "is no key"),
+        ("synthetic.base.quick.0.market1501.0", "is no key"),
+        ("", "is no key"),
     ],
 )
-def test_a_command_with_a_name_that_is_not_there(run: Run, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        plan.checked(run, settings.load())
+def test_a_key_with_a_name_that_is_not_there(key: str, message: str) -> None:
+    with pytest.raises(SettingsError, match=message) as info:
+        parse_evaluation(key, load())
+    assert "\n" not in str(info.value)
+
+
+def test_a_key_is_read_as_it_is_written() -> None:
+    settings = load()
+    run = Run("market1501", "base", "paper", 12)
+    assert run.key == "market1501.base.paper.12"
+    assert parse_run(run.key, settings) == run
+    across = Evaluation(run, "synthetic")
+    assert across.key == "market1501.base.paper.12.synthetic"
+    assert parse_evaluation(across.key, settings) == across
+    assert str(across.scores) == f"results/synthetic/scores/{across.key}.json"
+    assert str(across.queries) == f"results/synthetic/queries/{across.key}.parquet"
+    with pytest.raises(SettingsError, match="a run's key has four names"):
+        parse_run(across.key, settings)
+    for evaluation in load_plan().evaluations():
+        assert parse_evaluation(evaluation.key, settings) == evaluation
+
+
+def test_names_with_hyphens_share_no_key() -> None:
+    """Joined by hyphens, both runs would be called synthetic-base-quick-strong-0."""
+    params = yaml.safe_load(Path("params.yaml").read_text())
+    settings = change_settings(
+        networks={**params["networks"], "base-quick": {}},
+        datasets=datasets(synthetic={"recipes": {"plain": "quick-strong", "strong": "strong"}}),
+    )
+    table = table_of(
+        {"label": "a", "network": "base"},
+        {"label": "b", "network": "base-quick", "recipe": "strong"},
+    )
+    plan = Plan(settings, {"t": table})
+    first, second = plan.evaluations()
+    assert first.run == Run("synthetic", "base", "quick-strong", 0)
+    assert second.run == Run("synthetic", "base-quick", "strong", 0)
+    keys = ["synthetic.base.quick-strong.0", "synthetic.base-quick.strong.0"]
+    assert [first.key, second.key] == keys
+    assert [parse_run(key, settings) for key in keys] == [first.run, second.run]
+    for paths in ((first.run.folder, second.run.folder), (first.scores, second.scores)):
+        assert len(set(paths)) == 2
+    stages = pipeline(plan)["stages"]
+    assert list(stages["train"]["foreach"]) == keys
+    assert list(stages["evaluate"]["foreach"]) == keys
+    for key, network in zip(keys, ("base", "base-quick"), strict=True):
+        assert stages["train"]["foreach"][key]["network"] == network
+        assert f"results/synthetic/scores/{key}.json" in stages["t"]["deps"]
 
 
 def test_dvc_yaml_is_up_to_date() -> None:
-    for path, text in plan.rendered(plan.load_plan()).items():
+    for path, text in render(load_plan()).items():
         assert path.read_text() == text
 
 
-@pytest.mark.parametrize(
-    ("network", "recipe"),
-    [(network, "quick") for network in settings.load().networks]
-    + [("base", recipe) for recipe in settings.load().recipes],
-)
-def test_every_network_and_recipe_of_params_yaml_can_be_built(network: str, recipe: str) -> None:
-    current = settings.load()
-    settings.options(Recipe, current.recipes[recipe].training, recipe)
-    described = {**current.recipes[recipe].network, **current.networks[network], "weights": "none"}
-    Network(3, settings.options(NetworkOptions, described, network))
+def test_no_experiment_can_be_named_like_a_stage() -> None:
+    plan = load_plan()
+    stages = set(pipeline(plan)["stages"]) | set(search_pipeline(plan)["stages"])
+    assert stages - set(plan.experiments) == set(STAGES)
 
 
-@pytest.mark.parametrize("recipe", settings.load().recipes)
-def test_every_recipe_can_be_timed(recipe: str) -> None:
-    """Those with a longer warm-up than the epochs that are timed, too."""
-    described = settings.load().recipes[recipe].training
-    assert settings.options(Recipe, {**described, **TIMED}, recipe).epochs == 2
-
-
-def test_paper_recipe_is_the_papers() -> None:
-    training = settings.load().recipes["paper"].training
-    wanted = {"height": 256, "width": 128, "lr": 3e-4, "batch": 32, "epochs": 60}
-    assert {name: training[name] for name in wanted} == wanted
-
-
-def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
-    """Luo et al. (CVPRW 2019), Sections 2 and 3."""
-    recipe = settings.load().recipes["strong"]
-    assert recipe.network == {
-        "backbone": "resnet50", "weights": "imagenet", "neck": True, "bias": False,
-    }  # fmt: skip
-    assert recipe.training == {
-        "height": 256, "width": 128, "epochs": 120, "batch": 16 * 4, "images_per_identity": 4,
-        "lr": 3.5e-4, "weight_decay": 5e-4, "schedule": "step", "milestones": [40, 70],
-        "warm_up": 10, "flip": 0.5, "padding": 10, "erasing": 0.5, "label_smoothing": 0.1,
-        "triplet_margin": 0.3,
-    }  # fmt: skip
-
-
-def sheets_of(current: Settings, *names: str) -> Plan:
-    """A plan of some tables only."""
-    found = experiments(current)
-    return Plan(current, {name: found[name] for name in names})
+def test_a_source_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(change_settings(at_hand=["synthetic", "msmt17"]), "table4f")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"^data/MSMT17_V1 does not exist: put the data set ms"):
+        write(plan)
+    assert not list(tmp_path.iterdir())
 
 
 def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
-    current = changed(
+    settings = change_settings(
         at_hand=["synthetic", "market1501", "msmt17"],
         datasets=datasets(market1501={"seeds": [0, 1, 2]}),
     )
-    whole = Plan(current, experiments(current))
-    evaluations = whole.evaluations()
+    plan = Plan(settings, experiments(settings))
+    evaluations = plan.evaluations()
     assert len(evaluations) == len(set(evaluations))
-    assert len({one.key for one in evaluations}) == len(evaluations)
-    described = {
-        (run.dataset, yaml.safe_dump(current.networks[run.network]), run.recipe, run.seed)
-        for run in plan.runs_of(evaluations)
+    assert len({evaluation.key for evaluation in evaluations}) == len(evaluations)
+    trainings = {
+        (run.dataset, yaml.safe_dump(settings.networks[run.network]), run.recipe, run.seed)
+        for run in unique_runs(evaluations)
     }
-    assert len(described) == len(plan.runs_of(evaluations)), "two runs train the same network"
-    scored = [sheet for sheet in whole.sheets.values() if isinstance(sheet, Scored)]
-    cells = {one for sheet in scored for _, own in whole.rows(sheet) for one in own}
-    portraits = [sheet for sheet in whole.sheets.values() if isinstance(sheet, Portraits)]
-    drawn = {Evaluation(run, run.dataset) for run in map(whole.portrayed, portraits) if run}
-    assert set(evaluations) == cells | drawn
-    for sheet in scored:
-        for row, own in whole.rows(sheet):
+    assert len(trainings) == len(unique_runs(evaluations)), "two runs train the same network"
+    tables = [table for table in plan.experiments.values() if isinstance(table, ScoreTable)]
+    cells = {each for table in tables for _, row in plan.rows(table) for each in row}
+    figures = [each for each in plan.experiments.values() if isinstance(each, RelationFigure)]
+    runs = {Evaluation(run, run.dataset) for run in map(plan.figure_run, figures) if run}
+    assert set(evaluations) == cells | runs
+    for table in tables:
+        for row, row_evaluations in plan.rows(table):
             if row.network is None:
-                assert not own
+                assert not row_evaluations
                 continue
             expected = {
                 (on, seed)
-                for on in whole.datasets(sheet)
-                for seed in current.datasets[row.trained_on or on].seeds
-                if (row.trained_on or on) in current.at_hand
+                for on in plan.datasets(table)
+                for seed in settings.datasets[row.trained_on or on].seeds
+                if (row.trained_on or on) in settings.at_hand
             }
-            assert {(one.on, one.run.seed) for one in own} == expected
-            assert {one.run.network for one in own} <= {row.network}
+            assert {(each.on, each.run.seed) for each in row_evaluations} == expected
+            assert {each.run.network for each in row_evaluations} <= {row.network}
 
 
 def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all() -> None:
-    current = changed(at_hand=["synthetic", "market1501", "msmt17"])
-    whole = Plan(current, experiments(current))
+    settings = change_settings(at_hand=["synthetic", "market1501", "msmt17"])
+    plan = Plan(settings, experiments(settings))
 
-    def shown(name: str) -> list[str]:
-        sheet = whole.sheets[name]
-        assert isinstance(sheet, Scored)
-        return whole.datasets(sheet)
+    def names(table: str) -> list[str]:
+        return plan.datasets(plan.experiment(table, ScoreTable))
 
-    assert shown("table1") == shown("table4a") == ["synthetic", "market1501"]
-    assert shown("table3") == ["synthetic", "msmt17"]
-    assert shown("neighbours") == ["synthetic", "market1501", "msmt17"]  # not in the paper
+    assert names("table1") == names("table4a") == ["synthetic", "market1501"]
+    assert names("table3") == ["synthetic", "msmt17"]
+    assert names("neighbours") == ["synthetic", "market1501", "msmt17"]  # not in the paper
 
 
 def test_a_data_set_can_be_limited_to_some_networks() -> None:
-    current = changed(datasets=datasets(synthetic={"networks": ["base", "stage23"]}))
-    runs = plan.runs_of(sheets_of(current, "table4f").evaluations())
+    settings = change_settings(datasets=datasets(synthetic={"networks": ["base", "stage23"]}))
+    runs = unique_runs(plan_of(settings, "table4f").evaluations())
     assert [run.network for run in runs] == ["base", "stage23"]
-    alone = changed(datasets=datasets(synthetic={"networks": ["stage23"]}))
-    deps = plan.pipeline(sheets_of(alone, "table4f"))["stages"]["table4f"]["deps"]
-    # Nothing to compare it with.
+    alone = change_settings(datasets=datasets(synthetic={"networks": ["stage23"]}))
+    deps = pipeline(plan_of(alone, "table4f"))["stages"]["table4f"]["deps"]
+    # There is nothing to compare the network with.
     assert [dep for dep in deps if dep.startswith("results")] == [
-        "results/scores/synthetic-stage23-quick-0.json"
+        "results/synthetic/scores/synthetic.stage23.quick.0.json"
     ]
 
 
 def test_a_table_needs_its_own_runs_only() -> None:
-    whole = plan.load_plan()
-    assert [one.run.network for one in whole.evaluations(["table4d"])] == [
+    plan = load_plan()
+    assert [evaluation.run.network for evaluation in plan.evaluations(["table4d"])] == [
         "base", "cia", "parallel", "cia-sia", "stage3",
     ]  # fmt: skip
     with pytest.raises(SettingsError, match=r"experiments/table9\.yaml does not exist: choose"):
-        whole.evaluations(["table9"])
+        plan.evaluations(["table9"])
 
 
-def test_a_figure_that_shows_nothing_at_hand_is_described_all_the_same() -> None:
-    current = changed(at_hand=["market1501"])
-    whole = Plan(current, experiments(current))
+def test_a_figure_that_shows_nothing_at_hand_is_read_all_the_same() -> None:
+    settings = change_settings(at_hand=["market1501"])
+    plan = Plan(settings, experiments(settings))
     with pytest.raises(SettingsError, match=r"figure8\.yaml shows no data set at hand"):
-        whole.sheet("figure8", Portraits)
-    assert whole.described("figure8", Portraits).title == "Figure 8"
+        plan.experiment("figure8", RelationFigure)
+    assert plan.file("figure8", RelationFigure).title == "Figure 8"
+    with pytest.raises(SettingsError, match=r"table4f\.yaml is of another kind: choose"):
+        plan.file("table4f", RelationFigure)
     with pytest.raises(SettingsError, match=r"search_sigma\.yaml is a search, which `make search`"):
-        whole.described("search_sigma", Portraits)
+        plan.file("search_sigma", Experiment)
 
 
-def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_part() -> None:
-    current = changed(at_hand=["synthetic", "market1501"])
+def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_role() -> None:
+    settings = change_settings(at_hand=["synthetic", "market1501"])
     rows = [
         {"label": "a", "network": "base", "trained_on": "market1501"},
         {"label": "b", "network": "base", "recipe": "strong"},
     ]
-    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
-    across = Plan(current, {"t": Table.model_validate(content)})
-    assert [one.key for one in across.evaluations()] == [
-        "market1501-base-paper-0-on-synthetic",
-        "market1501-base-paper-0",
-        "synthetic-base-quick-strong-0",
-        "market1501-base-strong-0",
+    across = Plan(settings, {"t": table_of(*rows)})
+    assert [evaluation.key for evaluation in across.evaluations()] == [
+        "market1501.base.paper.0.synthetic",
+        "market1501.base.paper.0",
+        "synthetic.base.quick-strong.0",
+        "market1501.base.strong.0",
     ]
-    stages = plan.pipeline(across)["stages"]
+    stages = pipeline(across)["stages"]
     assert list(stages["prepare"]["foreach"]) == ["market1501", "synthetic"]
     assert list(stages["pack"]["foreach"]) == [
-        "market1501-256x128", "synthetic-256x128", "synthetic-64x32",
+        "market1501.256x128", "synthetic.256x128", "synthetic.64x32",
     ]  # fmt: skip
+    assert stages["evaluate"]["foreach"]["market1501.base.paper.0.synthetic"] == {
+        "run": "market1501.base.paper.0",
+        "network": "base",
+        "recipe": "paper",
+        "on": "synthetic",
+        "size": "256x128",
+    }
     # A table that has nothing to show is left out.
-    content["rows"] = rows[:1]
-    alone = Plan(settings.load(), {"t": Table.model_validate(content)})
-    assert list(plan.pipeline(alone)["stages"]["train"]["foreach"]) == []
+    alone = Plan(load(), {"t": table_of(rows[0])})
+    assert list(pipeline(alone)["stages"]["train"]["foreach"]) == []
     with pytest.raises(SettingsError, match=r"t\.yaml shows no data set at hand: choose"):
-        alone.sheet("t", Table)
+        alone.experiment("t", Table)
 
 
-def test_stages_depend_on_their_own_parts_only() -> None:
-    stages = plan.pipeline(sheets_of(settings.load(), "table4f"))["stages"]
-    assert stages["train"]["foreach"]["synthetic-stage2-quick-0"] == {
+def test_stages_depend_on_their_own_inputs_only() -> None:
+    stages = pipeline(plan_of(load(), "table4f"))["stages"]
+    assert stages["train"]["foreach"]["synthetic.stage2.quick.0"] == {
         "dataset": "synthetic",
         "network": "stage2",
         "recipe": "quick",
-        "seed": 0,
         "size": "64x32",
     }
+    assert stages["train"]["do"]["cmd"] == "python -m pipeline.stages.train ${key}"
     assert "params" not in stages["train"]["do"]
     assert "build/sources/networks/${item.network}/train.json" in stages["train"]["do"]["deps"]
     assert "build/sources/recipes/${item.recipe}.json" in stages["train"]["do"]["deps"]
-    assert "build/sources/packing.json" in stages["pack"]["do"]["deps"]
-    assert "build/sources/drawing.json" in stages["report"]["deps"]
-    for whole in ("ianet", "pipeline", "params.yaml", "build/sources"):
-        assert whole not in stages["train"]["do"]["deps"]
-        assert whole not in stages["pack"]["do"]["deps"]
+    assert "build/sources/stages/train.json" in stages["train"]["do"]["deps"]
+    assert "build/sources/stages/pack.json" in stages["pack"]["do"]["deps"]
+    assert "build/sources/stages/report.json" in stages["report"]["deps"]
+    for folder in ("ianet", "pipeline", "params.yaml", "build/sources"):
+        assert folder not in stages["train"]["do"]["deps"]
+        assert folder not in stages["pack"]["do"]["deps"]
     networks = ("base", "stage2", "stage3", "stage23-c", "stage23")
     assert {dep for dep in stages["table4f"]["deps"] if dep.startswith("results")} == {
-        f"results/{kind.format(f'synthetic-{name}-quick-0')}"
+        f"results/synthetic/{file.format(f'synthetic.{name}.quick.0')}"
         for name in networks
-        for kind in ("scores/{}.json", "queries/{}.parquet")
+        for file in ("scores/{}.json", "queries/{}.parquet")
     }
 
 
-def test_closure_of_what_is_really_imported() -> None:
-    base = sources.closure(sources.ROOTS["train"])
-    assert set(base) == {
-        "ianet.network",
-        "ianet.backbones",
-        "ianet.training",
-        "ianet.images",
-        "ianet.losses",
-    }
-    assert set(sources.closure((*sources.ROOTS["train"], "ianet.blocks.ia"))) - set(base) == {
-        "ianet.blocks.ia",
-        "ianet.relations",
-    }
-    assert "ianet.retrieval" in sources.closure(sources.ROOTS["evaluate"])
-
-
-def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("ianet").mkdir()
-    module = Path("ianet/network.py")
-    module.write_text("from ianet import helper\nx = 1\n")
-    Path("ianet/helper.py").write_text("y = 1\n")
-    first = sources.closure(("ianet.network",))
-    assert set(first) == {"ianet.network", "ianet.helper"}
-    module.write_text("# why\nfrom ianet import helper\n\nx = 1  # because\n")
-    assert sources.closure(("ianet.network",)) == first
-    Path("ianet/helper.py").write_text("y = 2\n")
-    assert sources.closure(("ianet.network",)) != first
-
-
-@pytest.mark.parametrize(
-    ("sections", "message"),
-    [
-        ({"at_hand": ["duke"]}, "at_hand names 'duke', but datasets has only synthetic"),
-        (
-            {"datasets": datasets(synthetic={"recipes": {"plain": "fast"}})},
-            "names 'fast', but recipes has",
-        ),
-        ({"datasets": datasets(synthetic={"recipes": {"strong": "strong"}})}, "plain on this data"),
-        ({"datasets": datasets(synthetic={"networks": ["x"]})}, "names 'x', but networks has"),
-        ({"datasets": datasets(synthetic={"sauce": "x"})}, "sauce"),
-        ({"datasets": datasets(synthetic={"seeds": []})}, "at least 1 item"),
-        ({"workers": 0}, "workers"),
-        ({"networks": {"../x": {}}}, "String should match pattern"),
-        ({"recipes": {"quick": {"training": {"width": 3}}}}, "training.height must be given"),
-    ],
-)
-def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        changed(**sections)
-
-
-def test_mistakes_name_the_file_and_the_place(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    rewritten: Callable[[Path, str, str], None],
-) -> None:
-    text = Path("params.yaml").read_text()
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SettingsError, match=r"params\.yaml does not exist: run this in the"):
-        settings.load()
-    Path("params.yaml").write_text(text)
-    rewritten(Path("params.yaml"), "held_out: 20", "held_out: many")
-    with pytest.raises(SettingsError, match=r"^params\.yaml: datasets\.synthetic\.held_out: "):
-        settings.load()
-    Path("params.yaml").write_text("at_hand: [")
-    with pytest.raises(SettingsError, match=r"params\.yaml is not YAML"):
-        settings.load()
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ([{"label": "a", "network": "stage9"}], r"t\.yaml: row 'a' names 'stage9', but networks"),
-        ([{"label": "a", "network": "base", "recipe": "stong"}], "row 'a' names 'stong', but rec"),
-        ([{"label": "a", "trained_on": "duke"}], "row 'a' names 'duke', but datasets has only"),
-        ([{"label": "a", "paper": {"x": [1.0, 2.0]}}], "row 'a' has 2 numbers of the paper for x"),
-        ([{"label": "a", "against": "base"}], "row 'a' is compared with 'base', which no row of"),
-        ([{"label": "a"}, {"label": "a"}], "two rows are called 'a'"),
-    ],
-)
-def test_mistakes_in_a_table_are_named(
-    rows: list[dict[str, Any]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    current = settings.load()
-    described = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
-    monkeypatch.setattr("pipeline.experiments.EXPERIMENTS", tmp_path)
-    (tmp_path / "t.yaml").write_text(yaml.safe_dump(described))
-    with pytest.raises(SettingsError, match=message):
-        experiments(current)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"backbon": "resnet18"}, r"networks\.a has no option backbon: choose from backbone"),
-        ({"neck": "perhaps"}, r"networks\.a: neck: "),
-        ({"position": "before"}, r"networks\.a: position: "),
-    ],
-)
-def test_mistakes_in_options(values: dict[str, Any], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        settings.options(NetworkOptions, values, "networks.a")
-
-
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{name.name}" for name in node.names}
-    return found
-
-
-def test_imports_run_one_way() -> None:
-    """pipeline -> ianet, and inside: network -> blocks -> relations, network -> backbones."""
-    for path in sorted(Path("ianet").rglob("*.py")):
-        outside = {name.split(".")[0] for name in imports(path)}
-        assert not outside & {"pipeline", "ray", "mlflow", "dvc", "yaml"}, path
-    for name, forbidden in {
-        "relations": ["ianet.blocks", "ianet.network", "ianet.backbones"],
-        "training": ["ianet.network", "ianet.backbones", "ianet.blocks", "ianet.datasets"],
-        "retrieval": ["ianet.network", "ianet.backbones", "ianet.blocks", "ianet.datasets"],
-        "backbones": ["ianet.network", "ianet.blocks"],
-    }.items():
-        found = imports(Path(f"ianet/{name}.py"))
-        assert not [one for one in found for bad in forbidden if one.startswith(bad)], name
-
-
-def test_init_files_hold_no_logic() -> None:
-    for path in (*Path("ianet").rglob("__init__.py"), *Path("pipeline").rglob("__init__.py")):
-        assert not path.read_text().strip(), path
+def test_no_output_belongs_to_two_stages() -> None:
+    """Also across the data sets of a file: scores lie in a folder for each."""
+    settings = change_settings(at_hand=["synthetic", "market1501", "msmt17"])
+    stages = pipeline(Plan(settings, experiments(settings)))["stages"]
+    outputs: list[str] = []
+    for stage in stages.values():
+        content = stage.get("do", stage)
+        files = [
+            path if isinstance(path, str) else next(iter(path))
+            for path in (*content.get("outs", []), *content.get("metrics", []))
+        ]
+        for key, item in stage.get("foreach", {"": {}}).items():
+            names = {"${key}": key, **{f"${{item.{name}}}": text for name, text in item.items()}}
+            for path in files:
+                for name, text in names.items():
+                    path = path.replace(name, str(text))
+                outputs.append(path)
+    assert not [path for path in outputs if "$" in path]
+    assert len(outputs) == len(set(outputs))

@@ -1,4 +1,4 @@
-"""How trainings are worked off, with a stand-in for DVC.
+"""How jobs are run, with a stand-in for DVC.
 
 What the stages really do: tests/test_pipeline.py.
 """
@@ -6,93 +6,189 @@ What the stages really do: tests/test_pipeline.py.
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipeline import repro
-from pipeline.plan import Evaluation, Run
+from pipeline.plan.runs import Evaluation, Run
 from pipeline.repro import Job
+from pipeline.shell import EVENTS
+
+EMIT = (
+    "import json, os, pathlib, sys\n"
+    "def emit(event, **fields):\n"
+    f"    with open(os.environ[{EVENTS!r}], 'a') as file:\n"
+    "        file.write(json.dumps({'event': event, **fields}) + '\\n')\n"
+)
+"""What a stage calls, in a stand-in."""
 
 
-def jobs(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str, *networks: str) -> list[Job]:
+def build_jobs(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, program: str, *networks: str
+) -> list[Job]:
     """Jobs whose DVC is a Python program; its arguments are "repro", "--single-item", stages."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(repro, "DVC", (sys.executable, "-c", program))
+    monkeypatch.setattr(repro, "DVC", (sys.executable, "-c", EMIT + program))
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=lambda _: None)
+    monkeypatch.setattr(repro, "time", clock)  # no pause before another attempt
     runs = [Run("d", network, "r", 0) for network in networks]
     return [Job(run, [Evaluation(run, "d")], threads=1) for run in runs]
 
 
-def test_a_busy_path_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = (
-        "import pathlib, sys; tried = pathlib.Path('tried'); n = len(tried.read_text()) if"
-        " tried.exists() else 0; tried.write_text('x' * (n + 1));"
-        " print('ERROR: path is busy' if n == 0 else 'd-a-r-0: top-1 50.0%'); sys.exit(n == 0)"
-    )
-    [job] = jobs(monkeypatch, tmp_path, program, "a")
-    told: list[str] = []
-    failed = repro.work_off([job], 1, lambda job: told.append(job.last))
-    assert failed == []
-    assert told == ["d-a-r-0: top-1 50.0%"]
-    assert Path("tried").read_text() == "xx"
-    assert job.stages == ["train@d-a-r-0", "evaluate@d-a-r-0"]
+def attempts() -> int:
+    """How often a stand-in that counts was started."""
+    return len(Path("attempts").read_text())
 
 
-def test_a_failure_is_not_tried_again_and_costs_itself_only(
+COUNT = (
+    "path = pathlib.Path('attempts'); n = len(path.read_text()) if path.exists() else 0\n"
+    "path.write_text('x' * (n + 1))\n"
+)
+
+
+def test_a_job_that_dvc_did_not_start_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = (
-        "import sys; bad = 'train@d-b-r-0' in sys.argv; print('error: no such thing' if bad else"
-        " ''); open('runs.txt', 'a').write(sys.argv[3] + '\\n'); sys.exit(bad)"
+    """Whatever DVC prints: what counts is that no stage started, or all that started finished."""
+    program = COUNT + (
+        "if n == 0: sys.exit('some message')\n"
+        "emit('started'); emit('epoch', epoch=3, loss=1.25); emit('finished')\n"
+        "if n == 1: sys.exit(1)\n"
+        "emit('started'); emit('scored', summary='d.a.r.0: top-1 50.0%'); emit('finished')\n"
     )
-    three = jobs(monkeypatch, tmp_path, program, "a", "b", "c")
-    failed = repro.work_off(three, 2, lambda job: None)
+    [job] = build_jobs(monkeypatch, tmp_path, program, "a")
+    ends: list[str] = []
+    failed = repro.run_jobs([job], 1, lambda job: ends.append(job.last))
+    assert failed == []
+    assert ends == ["d.a.r.0: top-1 50.0%"]
+    assert attempts() == 3
+    assert job.stages == ["train@d.a.r.0", "evaluate@d.a.r.0"]
+    assert job.log == Path("build/logs/d.a.r.0.log")
+    assert job.events == Path("build/logs/d.a.r.0.jsonl")
+    assert [event["event"] for event in job.read_events()] == [
+        "started", "epoch", "finished", "started", "scored", "finished",
+    ]  # fmt: skip
+
+
+def test_an_epoch_shows_while_the_stage_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = build_jobs(monkeypatch, tmp_path, "", "a")
+    job.events.parent.mkdir(parents=True)
+    lines = '{"event": "started"}\n{"event": "epoch", "epoch": 7, "loss": 1.2344}\n'
+    job.events.write_text(lines + '{"event": "epoch", "epoch": 8, "lo')
+    job.follow()
+    assert job.last == "epoch 7, loss 1.234"  # a line that is half written waits
+    assert not job.is_untouched()
+
+
+def test_a_job_gives_up_after_some_attempts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = build_jobs(monkeypatch, tmp_path, COUNT + "sys.exit(1)", "a")
+    assert repro.run_jobs([job], 1, lambda job: None) == [job]
+    assert attempts() == repro.TRIES
+    assert job.last == "error: DVC started no stage: no output"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "emit('error', message='error: no such thing'); sys.exit(1)",
+        "os.kill(os.getpid(), 9)",  # for want of memory: started, and no word more
+    ],
+)
+def test_a_stage_that_failed_is_not_tried_again(
+    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [job] = build_jobs(monkeypatch, tmp_path, f"{COUNT}emit('started')\n{end}", "a")
+    assert repro.run_jobs([job], 1, lambda job: None) == [job]
+    assert attempts() == 1
+
+
+def test_a_failure_costs_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = (
+        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); emit('started')\n"
+        "if 'train@d.b.r.0' in sys.argv:\n"
+        "    emit('error', message='error: no such thing'); sys.exit(1)\n"
+        "emit('finished')\n"
+    )
+    jobs = build_jobs(monkeypatch, tmp_path, program, "a", "b", "c")
+    failed = repro.run_jobs(jobs, 2, lambda job: None)
     assert [job.run.network for job in failed] == ["b"]
     assert failed[0].last == "error: no such thing"
     assert sorted(Path("runs.txt").read_text().split()) == [
-        f"train@d-{network}-r-0" for network in "abc"
+        f"train@d.{network}.r.0" for network in "abc"
     ]
 
 
-def test_a_job_that_cannot_be_worked_off_fails_alone(
+def test_a_job_that_cannot_start_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a full disk, or where DVC is not there: nobody waits for ever."""
-    two = jobs(monkeypatch, tmp_path, "print('d-b-r-0: top-1 50.0%')", "a", "b")
-    two[0].log = tmp_path  # a folder cannot be written to
-    assert repro.work_off(two, 1, lambda job: None) == two[:1]
-    assert two[0].last.startswith("error: [Errno 21] Is a directory")
-    assert two[1].last == "d-b-r-0: top-1 50.0%"
+    """As on a full disk, or where DVC is missing: nobody waits for ever."""
+    program = "emit('scored', summary='d.b.r.0: top-1 50.0%')"
+    jobs = build_jobs(monkeypatch, tmp_path, program, "a", "b")
+    jobs[0].log.mkdir(parents=True)  # a folder cannot be written to
+    assert repro.run_jobs(jobs, 1, lambda job: None) == jobs[:1]
+    assert jobs[0].last.startswith("error: [Errno 21] Is a directory")
+    assert jobs[1].last == "d.b.r.0: top-1 50.0%"
 
 
+def test_a_log_holds_what_the_stages_print_and_events_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = "print('to stdout'); print('to stderr', file=sys.stderr); emit('started')"
+    for _ in range(2):
+        [job] = build_jobs(monkeypatch, tmp_path, program + "; emit('finished')", "a")
+        repro.run_jobs([job], 1, lambda job: None)
+    assert sorted(job.log.read_text().splitlines()) == ["to stderr", "to stdout"]
+    assert len(job.read_events()) == 2
+
+
+@pytest.mark.slow
 def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
-        "import sys, time\ntry: time.sleep(60)\n"
+        "import time\nopen(sys.argv[3] + '.up', 'w').close()\ntry: time.sleep(60)\n"
         "except KeyboardInterrupt: open(sys.argv[3], 'w').close(); sys.exit(1)"
     )
-    three = jobs(monkeypatch, tmp_path, program, "a", "b", "c")
+    jobs = build_jobs(monkeypatch, tmp_path, program, "a", "b", "c")
+    monkeypatch.setattr(repro, "time", time)
 
-    class Stopped(repro.SimpleQueue):  # type: ignore[type-arg, misc]
-        """Ctrl-C, once two are under way."""
+    class Interrupted(repro.SimpleQueue):  # type: ignore[type-arg, misc]
+        """Ctrl-C, once two jobs are under way."""
 
         def get(self, *_: object) -> object:
-            while sum(job.process is not None for job in three) < 2:
-                repro.time.sleep(0.05)
-            repro.time.sleep(1)  # until they sleep, too
+            while len(list(tmp_path.glob("*.up"))) < 2:
+                time.sleep(0.05)
+            time.sleep(0.5)  # until both sleep
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(repro, "SimpleQueue", Stopped)
+    monkeypatch.setattr(repro, "SimpleQueue", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        repro.work_off(three, 2, lambda job: None)
-    assert sorted(path.name for path in tmp_path.glob("train@*")) == [
-        "train@d-a-r-0",
-        "train@d-b-r-0",
+        repro.run_jobs(jobs, 2, lambda job: None)
+    assert sorted(path.name for path in tmp_path.glob("train@*.0")) == [
+        "train@d.a.r.0",
+        "train@d.b.r.0",
     ]
-    assert three[2].process is None
+    assert jobs[2].process is None
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0.4, "a minute"), (1.4, "a minute"), (27.6, "28 minutes")]
 )
 def test_minutes(number: float, text: str) -> None:
-    assert repro.minutes(number) == text
+    assert repro.format_minutes(number) == text
+
+
+def test_the_time_left_counts_what_jobs_under_way_have_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four jobs of 100 s, two at a time: one is done, one is half done, two wait."""
+    jobs = build_jobs(monkeypatch, tmp_path, "", *"abcd")
+    monkeypatch.setattr(repro.time, "monotonic", lambda: 150.0)
+    jobs[0].start, jobs[0].seconds = 0.0, 100.0
+    jobs[1].start = 100.0
+    assert repro.seconds_left(jobs, jobs[:1], 2) == (50 + 100 + 100) / 2

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ianet import reranking
-from ianet.reranking import KReciprocal, Reranked
+from ianet.reranking import KReciprocal, RerankedDistances
 from ianet.retrieval import evaluate
 
 
@@ -68,20 +68,20 @@ def test_equals_the_method_by_sets(
     options: KReciprocal, chunk: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(reranking, "KEPT_BYTES", kept)
+    monkeypatch.setattr(reranking, "STORE_BYTES", kept)
     images = clustered(people=6, images=8)
     query, gallery = images[::4], np.delete(images, np.s_[::4], axis=0)
-    found = Reranked(torch.from_numpy(query), torch.from_numpy(gallery), options)
-    assert (found.kept is None) == (kept == 0)
+    found = RerankedDistances(torch.from_numpy(query), torch.from_numpy(gallery), options)
+    assert (found.query_gallery is None) == (kept == 0)
     expected = by_sets(query, gallery, options)
-    np.testing.assert_allclose(found.rows(slice(0, len(query))), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.rows(slice(3, 5)), expected[3:5], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.compute(slice(0, len(query))), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(found.compute(slice(3, 5)), expected[3:5], rtol=0, atol=1e-12)
 
 
 def test_a_hand_worked_pair() -> None:
     # On a line: a query at 0, its neighbour at 1, and an image at 10 that is nobody's neighbour.
     query, gallery = torch.tensor([[0.0]]), torch.tensor([[1.0], [10.0]])
-    found = Reranked(query, gallery, KReciprocal(k1=1, k2=1, weight=0.3))
+    found = RerankedDistances(query, gallery, KReciprocal(k1=1, k2=1, weight=0.3))
     # R* of 0 and of 1 is both; of 10 itself, as 1 has 0 nearer. d over the largest: of 0, 1 is at
     # 1/100; of 1, 0 is at 1/81.
     near, far = np.exp(-1 / 100), np.exp(-1 / 81)
@@ -89,7 +89,7 @@ def test_a_hand_worked_pair() -> None:
     second = np.array([far, 1]) / (1 + far)
     shared = np.minimum(first, second).sum()
     expected = [0.7 * (1 - shared / (2 - shared)) + 0.3 / 100, 0.7 * 1 + 0.3 * 1]
-    np.testing.assert_allclose(found.rows(slice(0, 1))[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(found.compute(slice(0, 1))[0], expected, rtol=1e-6)
 
 
 def test_scores_use_it() -> None:
@@ -118,15 +118,15 @@ def test_an_equal_image_does_not_come_before_itself(
 ) -> None:
     monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
     images = torch.from_numpy(np.tile(clustered(people=4, images=2), (2, 1)))
-    found = Reranked(images[:8], images[8:], KReciprocal(k1=2, k2=2))
+    found = RerankedDistances(images[:8], images[8:], KReciprocal(k1=2, k2=2))
     assert found.nearest[:, 0].tolist() == list(range(16))
     assert found.nearest[:, 1].tolist() == [(own + 8) % 16 for own in range(16)]
     assert torch.equal(found.near[:, :2].round(decimals=9), torch.zeros(16, 2).double())
 
 
 def test_images_that_are_all_alike_have_no_order_but_a_score() -> None:
-    found = Reranked(torch.ones(2, 3), torch.ones(4, 3), KReciprocal(k1=2, k2=1))
-    assert torch.isfinite(found.rows(slice(0, 2))).all()
+    found = RerankedDistances(torch.ones(2, 3), torch.ones(4, 3), KReciprocal(k1=2, k2=1))
+    assert torch.isfinite(found.compute(slice(0, 2))).all()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ianet.datasets import synthetic
+from ianet.synthetic import archive as archives
+from ianet.synthetic import streams
+from ianet.synthetic.archive import Shot, write
+from ianet.synthetic.body import Gait, draw_person
+from ianet.synthetic.cameras import CAMERAS
+from ianet.synthetic.figure import Figure
+from ianet.synthetic.people import Item, families
+from ianet.synthetic.portrait import portrait
 
 SIZES = {
     "train_identities": 4,
@@ -40,7 +47,7 @@ class Named(NamedTuple):
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("synthetic") / "set.zip"
-    synthetic.write(target, **SIZES)
+    write(target, **SIZES)
     return target
 
 
@@ -63,19 +70,19 @@ def test_same_bytes_on_repetition_and_for_any_number_of_processes(
 ) -> None:
     for processes in (1, 2):
         target = tmp_path / f"{processes}.zip"
-        synthetic.write(target, **SIZES | {"processes": processes})
+        write(target, **SIZES | {"processes": processes})
         assert target.read_bytes() == archive.read_bytes()
 
 
 def test_another_seed_draws_other_people(archive: Path, tmp_path: Path) -> None:
-    synthetic.write(tmp_path / "other.zip", **SIZES, seed=1)
+    write(tmp_path / "other.zip", **SIZES, seed=1)
     assert (tmp_path / "other.zip").read_bytes() != archive.read_bytes()
 
 
 def test_an_image_does_not_depend_on_those_drawn_before_it() -> None:
-    shots = list(synthetic._plan(2, 1, 2, 2, 2, seed=0))
-    there = [synthetic._draw_shot(shot, 64, 32, seed=0) for shot in shots]
-    back = [synthetic._draw_shot(shot, 64, 32, seed=0) for shot in reversed(shots)]
+    shots = list(archives.plan_shots(2, 1, 2, 2, 2, seed=0))
+    there = [archives.draw_shot(shot, 64, 32, seed=0) for shot in shots]
+    back = [archives.draw_shot(shot, 64, 32, seed=0) for shot in reversed(shots)]
     assert there == back[::-1]
     assert len(set(there)) == len(shots)
 
@@ -137,8 +144,8 @@ def test_market1501_reads_the_set(archive: Path) -> None:
 
 
 def test_a_family_shares_clothes_and_differs_in_small_cues() -> None:
-    people = synthetic.families(60, np.random.default_rng(0))
-    bare = synthetic.Item("none", (0, 0, 0))
+    people = families(60, np.random.default_rng(0))
+    bare = Item("none", (0, 0, 0))
     groups = defaultdict(list)
     for person in people:
         groups[replace(person, **dict.fromkeys(CUES, bare))].append(person)
@@ -157,20 +164,18 @@ def test_a_family_shares_clothes_and_differs_in_small_cues() -> None:
 def test_a_cue_alone_changes_the_picture(cue: str) -> None:
     """From the side, everything that a person wears is in sight."""
     kinds = {"hair": "long", "hat": "cap", "bag": "backpack", "belt": "belt", "shoes": "boots"}
-    [person] = synthetic.families(1, np.random.default_rng(3))
-    plain = {name: synthetic.Item("none", (0, 0, 0)) for name in CUES}
+    [person] = families(1, np.random.default_rng(3))
+    plain = {name: Item("none", (0, 0, 0)) for name in CUES}
     plain |= {
-        "hair": synthetic.Item("short", (0, 0, 0)),
-        "shoes": synthetic.Item("shoes", (0, 0, 0)),
+        "hair": Item("short", (0, 0, 0)),
+        "shoes": Item("shoes", (0, 0, 0)),
     }
     first = replace(person, **plain)
-    second = replace(first, **{cue: synthetic.Item(kinds[cue], (200, 40, 44))})
+    second = replace(first, **{cue: Item(kinds[cue], (200, 40, 44))})
     drawn = []
     for wearer in (first, second):
-        figure = synthetic._Figure(synthetic.CAMERAS[0], (64, 128), 1.8, 0.5, 0.95, 0.9)
-        layer = synthetic._draw_person(
-            figure, wearer, synthetic._Gait.drawn(np.random.default_rng(0))
-        )
+        figure = Figure(CAMERAS[0], (64, 128), 1.8, 0.5, 0.95, 0.9)
+        layer = draw_person(figure, wearer, Gait.random(np.random.default_rng(0)))
         drawn.append(np.asarray(layer).astype(int))
     changed = np.abs(drawn[0] - drawn[1]).max(axis=2) > 40
     assert 0.002 < changed.mean() < 0.1
@@ -182,17 +187,17 @@ def test_leaves_nothing_behind_and_nothing_changed_when_stopped(
 ) -> None:
     target = tmp_path / "set.zip"
     target.write_bytes(b"what was there")
-    draw, drawn = synthetic._draw_shot, []
+    draw, drawn = archives.draw_shot, []
 
-    def stops(shot: synthetic.Shot, **settings: int) -> bytes:
+    def stops(shot: Shot, **settings: int) -> bytes:
         if len(drawn) == 3:
             raise failure
         drawn.append(shot)
         return draw(shot, **settings)
 
-    monkeypatch.setattr(synthetic, "_draw_shot", stops)
+    monkeypatch.setattr(archives, "draw_shot", stops)
     with pytest.raises(failure):
-        synthetic.write(target, **SIZES)
+        write(target, **SIZES)
     assert [path.name for path in tmp_path.iterdir()] == ["set.zip"]
     assert target.read_bytes() == b"what was there"
 
@@ -214,7 +219,7 @@ def test_leaves_nothing_behind_and_nothing_changed_when_stopped(
 )
 def test_bad_sizes_are_named(name: str, value: int, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{name} is {value}\b.* must be"):
-        synthetic.write(tmp_path / "set.zip", **SIZES | {name: value})
+        write(tmp_path / "set.zip", **SIZES | {name: value})
     assert not list(tmp_path.iterdir())
 
 
@@ -226,13 +231,11 @@ PARTS = ["head", "torso", "belt or bag", "leg", "shoe"]
 @pytest.mark.parametrize("facing", [0.0, 0.5, 1.6, 2.6, 3.1, 4.7])
 @pytest.mark.parametrize("person", [6, 9, 22, 30])
 def test_points_of_a_portrait_lie_on_the_body(person: int, facing: float, stature: float) -> None:
-    _, points = synthetic.portrait(person, facing=facing, stature=stature, **PORTRAIT)
+    _, points = portrait(person, facing=facing, stature=stature, **PORTRAIT)
     assert list(points) == PARTS
-    drawn = synthetic.families(person + 1, np.random.default_rng([0, synthetic._PEOPLE, 1]))[-1]
-    figure = synthetic._Figure(
-        synthetic.CAMERAS[0], (128, 256), facing, 0.5, 0.5 * (1 + stature), stature
-    )
-    body = synthetic._draw_person(figure, drawn, synthetic._Gait(0.4, 1.57, 0.35, 0.0))
+    drawn = families(person + 1, np.random.default_rng([0, streams.PEOPLE, 1]))[-1]
+    figure = Figure(CAMERAS[0], (128, 256), facing, 0.5, 0.5 * (1 + stature), stature)
+    body = draw_person(figure, drawn, Gait(0.4, 1.57, 0.35, 0.0))
     opaque = np.asarray(body.getchannel("A"))
     for name, (x, y) in points.items():
         assert opaque[int(y), int(x)] == 255, name
@@ -240,7 +243,7 @@ def test_points_of_a_portrait_lie_on_the_body(person: int, facing: float, statur
 
 def test_points_of_a_portrait_show_what_they_name() -> None:
     """Person 6 has brown skin, a dark logo on the shirt, a red hand bag and blue shoes."""
-    image, points = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    image, points = portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
     colours = {name: image[int(y), int(x)].astype(int) for name, (x, y) in points.items()}
     red, green, blue = colours["belt or bag"]
     assert red > 2 * green
@@ -252,17 +255,17 @@ def test_points_of_a_portrait_show_what_they_name() -> None:
 
 
 def test_portraits_are_reproducible_and_as_asked() -> None:
-    first, points = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
-    again, _ = synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    first, points = portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
+    again, _ = portrait(6, facing=0.5, stature=0.92, **PORTRAIT)
     assert first.shape == (256, 128, 3)
     assert np.array_equal(first, again)
-    _, smaller = synthetic.portrait(6, facing=0.5, stature=0.46, **PORTRAIT)
+    _, smaller = portrait(6, facing=0.5, stature=0.46, **PORTRAIT)
     high, low = (spots["shoe"][1] - spots["head"][1] for spots in (points, smaller))
     assert high == pytest.approx(2 * low)
-    turned, _ = synthetic.portrait(6, facing=2.4, stature=0.92, **PORTRAIT)
+    turned, _ = portrait(6, facing=2.4, stature=0.92, **PORTRAIT)
     assert not np.array_equal(first, turned)
 
 
 def test_a_portrait_needs_a_camera_that_there_is() -> None:
     with pytest.raises(ValueError, match="camera is 7: it must be 1 to 6"):
-        synthetic.portrait(6, facing=0.5, stature=0.92, **PORTRAIT | {"camera": 7})
+        portrait(6, facing=0.5, stature=0.92, **PORTRAIT | {"camera": 7})

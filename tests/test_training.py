@@ -13,11 +13,13 @@ import torch
 from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
-from ianet import images as packed
-from ianet.images import normalized
+from ianet.images import normalize, random_boxes
 from ianet.losses import batch_hard_triplet
-from ianet.network import Network, NetworkOptions
-from ianet.training import Recipe, batches, fit, identity_batches, labels_of
+from ianet.network import Network
+from ianet.options import NetworkOptions
+from ianet.training.batches import batches, identity_batches, labels_of
+from ianet.training.fit import fit
+from ianet.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(height=16, width=8, epochs=3, batch=6, lr=1e-2, weight_decay=5e-4)
@@ -150,7 +152,7 @@ def test_fit_is_the_plain_loop() -> None:
             mirrored = generator.random(len(rows)) < 0.5
             inputs = torch.stack(
                 [
-                    normalized(image.flip(1)[None] if mirror else image[None])[0]
+                    normalize(image.flip(1)[None] if mirror else image[None])[0]
                     for image, mirror in zip(images[rows], mirrored, strict=True)
                 ]
             )
@@ -183,12 +185,12 @@ def test_fit_with_every_option_is_the_plain_loop() -> None:
     for step, rows in enumerate(order):
         mirrored = generator.random(6) < 0.5
         corners = generator.integers(5, size=(6, 2))
-        boxes = packed.random_boxes(6, (16, 8), 0.5, generator)
+        boxes = random_boxes(6, (16, 8), 0.5, generator)
         inputs = []
         for row, mirror, (top, left), box in zip(rows, mirrored, corners, boxes, strict=True):
             padded = np.pad(images[row].numpy(), [(2, 2), (2, 2), (0, 0)])
             image = torch.from_numpy(padded[top : top + 16, left : left + 8].copy())
-            one = normalized(image.flip(1)[None] if mirror else image[None])[0]
+            one = normalize(image.flip(1)[None] if mirror else image[None])[0]
             one[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 0
             inputs.append(one)
         logits, embeddings = plain(torch.stack(inputs))
@@ -371,6 +373,9 @@ def test_precision_by_what_the_device_can(
         ({"erasing": 2.0}, r"erasing is 2\.0: it must lie in 0 to 1"),
         ({"triplet_margin": -0.3}, r"triplet_margin is -0\.3: it must not be below 0"),
         ({"images_per_identity": 4}, "batch is 6: it must be a multiple of images_per_identity, 4"),
+        ({"schedule": "cosin"}, "schedule is 'cosin': choose one of step, cosine"),
+        ({"precision": "bf16"}, "precision is 'bf16': choose one of float32, bfloat16, auto"),
+        ({"batch_norm": "synchronized"}, "is 'synchronized': choose one of worker, synchronised"),
     ],
 )
 def test_wrong_recipes(changes: dict[str, Any], message: str) -> None:

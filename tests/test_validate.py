@@ -14,10 +14,10 @@ import pytest
 from conftest import noise
 
 from pipeline import validate
-from pipeline.readers import guessed
-from pipeline.settings import SettingsError
-from pipeline.shell import stage
-from pipeline.validate import wrong_in_table
+from pipeline.config.settings import SettingsError
+from pipeline.data.readers import guess_reader
+from pipeline.shell import command
+from pipeline.validate import find_table_problems
 
 RIGHT = [
     ("anna", "hall", "train"),
@@ -30,12 +30,12 @@ RIGHT = [
 
 
 def table(*rows: tuple[str | int, str | int, str]) -> pd.DataFrame:
-    made = pd.DataFrame(list(rows), columns=["person", "camera", "split"])
-    return made.assign(path=[f"{number}.jpg" for number in range(len(rows))])
+    frame = pd.DataFrame(list(rows), columns=["person", "camera", "split"])
+    return frame.assign(path=[f"{number}.jpg" for number in range(len(rows))])
 
 
 def test_nothing_is_wrong() -> None:
-    assert list(wrong_in_table(table(*RIGHT))) == []
+    assert list(find_table_problems(table(*RIGHT))) == []
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,16 @@ def test_nothing_is_wrong() -> None:
 def test_what_is_wrong_with_who_is_where(
     rows: list[tuple[str | int, str | int, str]], message: str
 ) -> None:
-    problems = list(wrong_in_table(table(*rows)))
+    problems = list(find_table_problems(table(*rows)))
     assert len(problems) == 1
     assert problems[0].startswith(message)
 
 
 def test_each_of_several_splits_is_looked_at() -> None:
-    made = table(*RIGHT).rename(columns={"split": "split_0"})
-    made["split_1"] = ["query", "gallery", "train", "train", "train", "train"]
-    made["split_2"] = ["query", "query", "train", "train", "train", "train"]
-    assert list(wrong_in_table(made)) == ["split_2: there is no image in gallery"]
+    frame = table(*RIGHT).rename(columns={"split": "split_0"})
+    frame["split_1"] = ["query", "gallery", "train", "train", "train", "train"]
+    frame["split_2"] = ["query", "query", "train", "train", "train", "train"]
+    assert list(find_table_problems(frame)) == ["split_2: there is no image in gallery"]
 
 
 @pytest.fixture
@@ -91,43 +91,44 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-class Done(NamedTuple):
+class Outcome(NamedTuple):
     code: int | str | None
     """1, or a line for stderr and then 1; None when nothing is wrong."""
     output: str
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
     """The command, in this process."""
 
-    def run(*arguments: str | Path) -> Done:
+    def run(*arguments: str | Path) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["validate", *map(str, arguments)])
         code = None
         try:
-            with stage():
-                validate.main()
+            command(validate.main)
         except SystemExit as end:
             code = end.code
-        return Done(code, capsys.readouterr().out)
+        return Outcome(code, capsys.readouterr().out)
 
     return run
 
 
-def test_the_command_on_a_right_set(folder: Path, run: Callable[..., Done]) -> None:
-    done = run(folder)
-    assert done.code is None
-    assert "read by folders: 2 train images, 1 train identities, 2 query images" in done.output
-    assert "nothing is wrong" in done.output
+def test_the_command_on_a_right_set(folder: Path, run: Callable[..., Outcome]) -> None:
+    outcome = run(folder)
+    assert outcome.code is None
+    assert "read by folders: 2 train images, 1 train identities, 2 query images" in outcome.output
+    assert "nothing is wrong" in outcome.output
 
 
-def test_the_command_on_a_wrong_set(folder: Path, run: Callable[..., Done]) -> None:
+def test_the_command_on_a_wrong_set(folder: Path, run: Callable[..., Outcome]) -> None:
     shutil.copy(folder / "query/bert/hall_2.jpg", folder / "gallery/carl/door_9.jpg")
     (folder / "train/anna/hall_0.jpg").write_bytes(b"no picture")
     (folder / "gallery/bert/door_3.jpg").write_bytes(noise(3, 32, 16)[:300])
-    done = run(folder)
-    assert done.code == 1
-    wrong = [line for line in done.output.splitlines() if line.startswith("wrong: ")]
+    outcome = run(folder)
+    assert outcome.code == 1
+    wrong = [line for line in outcome.output.splitlines() if line.startswith("wrong: ")]
     assert len(wrong) == 2
     assert wrong[0].startswith("wrong: 2 images are unreadable: the image gallery/bert/door_3.jpg")
     assert "the image train/anna/hall_0.jpg cannot be decoded" in wrong[0]
@@ -136,38 +137,41 @@ def test_the_command_on_a_wrong_set(folder: Path, run: Callable[..., Done]) -> N
     )
 
 
-def test_the_command_on_what_is_no_data_set(tmp_path: Path, run: Callable[..., Done]) -> None:
-    done = run(tmp_path)
-    assert str(done.code).startswith(
+def test_the_command_on_what_is_no_data_set(tmp_path: Path, run: Callable[..., Outcome]) -> None:
+    outcome = run(tmp_path)
+    assert str(outcome.code).startswith(
         f"error: {tmp_path} is in the layout of no known data set: name"
     )
-    done = run(tmp_path, "--reader", "msmt17")
-    assert str(done.code).startswith("error: reader msmt17 needs training, without a default")
-    done = run(tmp_path, "--reader", "msmt17", "--option", "training")
-    assert done.code == "error: --option training: write it as name=value"
+    outcome = run(tmp_path, "--reader", "msmt17")
+    assert str(outcome.code).startswith("error: reader msmt17 needs training, without a default")
+    outcome = run(tmp_path, "--reader", "msmt17", "--option", "training")
+    assert outcome.code == "error: --option training: write it as name=value"
 
 
-def test_the_command_takes_a_readers_options(market: Path, run: Callable[..., Done]) -> None:
-    done = run(market)
-    assert str(done.code).startswith(f"error: {market} is not all of Market-1501")
-    done = run(market, "--option", "published=false")
+def test_the_command_takes_a_readers_options(market: Path, run: Callable[..., Outcome]) -> None:
+    outcome = run(market)
+    assert str(outcome.code).startswith(f"error: {market} is not all of Market-1501")
+    outcome = run(market, "--option", "published=false")
     # Its noise is drawn with few seeds, so that pictures repeat.
-    assert "read by market1501: 3 train images" in done.output
-    assert "images are there more than once" in done.output
+    assert "read by market1501: 3 train images" in outcome.output
+    assert "images are there more than once" in outcome.output
 
 
-def test_a_layout_of_several_readers_is_not_guessed(folder: Path) -> None:
+def test_a_layout_of_several_readers_is_not_guess_reader(folder: Path) -> None:
     (folder / "people.csv").write_text("path,person,camera,split\n")
     with pytest.raises(SettingsError, match="in the layout of folders and of listed: name it with"):
-        guessed(folder)
+        guess_reader(folder)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        guessed(folder / "nowhere")
+        guess_reader(folder / "nowhere")
 
 
 def test_it_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from pipeline import readers, validate; readers.readers();"
+        "import sys; from pipeline import validate; from pipeline.data import readers;"
+        "readers.readers();"
         "print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "set()\n"
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert outcome.stdout == "set()\n"

@@ -108,8 +108,9 @@ def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _integers_or_text(column: pd.Series) -> pd.Series:
-    # 007 is no integer: as integers, 007 and 7 would be the same person.
+    # 007 is no integer: as integers, 007 and 7 would be the same person. pandas writes integers
+    # with a gap among them as 7.0.
     text = column.astype(str)
-    if text.str.fullmatch(r"0|-?[1-9]\d{0,17}").all():
-        return text.astype("int64")
+    if text.str.fullmatch(r"(0|-?[1-9]\d{0,17})(\.0)?").all():
+        return text.str.removesuffix(".0").astype("int64")
     return text

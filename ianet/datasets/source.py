@@ -14,7 +14,7 @@ import tempfile
 import weakref
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
@@ -93,10 +93,22 @@ class Folder:
     def paths(self) -> list[str]:
         return sorted(
             path
-            for folder, _, names in os.walk(self._root, followlinks=True)
+            for folder, names in self._folders()
             for name in names
-            if _is_visible(path := (Path(folder) / name).relative_to(self._root).as_posix())
+            if _is_visible(path := (folder / name).relative_to(self._root).as_posix())
         )
+
+    def _folders(self) -> Iterator[tuple[Path, list[str]]]:
+        """Yield each real folder once, with its files: a link may lead back to a folder above."""
+        root = self._root.stat()
+        seen = {(root.st_dev, root.st_ino)}
+        for folder, subfolders, names in os.walk(self._root, followlinks=True):
+            yield Path(folder), names
+            for name in sorted(subfolders):
+                entry = (Path(folder) / name).stat()
+                if (entry.st_dev, entry.st_ino) in seen:
+                    subfolders.remove(name)
+                seen.add((entry.st_dev, entry.st_ino))
 
     def read(self, path: str) -> bytes:
         return (self._root / path).read_bytes()

@@ -7,14 +7,15 @@ take a lease at once, the later one stops at its next renewal.
 
 from __future__ import annotations
 
-import _thread
 import getpass
 import json
 import logging
 import os
+import signal
 import socket
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,6 +30,8 @@ TERM = 30.0  # seconds from a renewal to the end of the lease
 CLOCKS = 300.0  # seconds by which the clocks of two machines may differ
 LEASES = "leases"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
+PROCESSES = Path("/proc/self/ns/pid")  # a container has process ids of its own
+FIELDS = {"token", "user", "host", "boot", "process", "started", "folder", "renewed"}
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +76,7 @@ class Lease:
             raise SettingsError(self.loss) from error
         try:
             entry = self.storage.read_version(*self.path)
-            if entry is not None and json.loads(entry.content)["token"] == self.token:
+            if entry is not None and _parse(entry.content).get("token") == self.token:
                 self.storage.delete(*self.path)
         except OSError as failure:
             log.warning("the lease of %s stays until it expires: %s", self.work, failure)
@@ -81,7 +84,7 @@ class Lease:
     def _content(self) -> bytes:
         owner = {
             "token": self.token,
-            "user": getpass.getuser(),
+            "user": _user(),
             "folder": str(Path.cwd()),
             "renewed": time.time(),
             **_this_process(),
@@ -99,13 +102,15 @@ class Lease:
                     return
             else:
                 owner = _parse(entry.content)
-                expired = _is_dead(owner) or time.time() - owner["renewed"] > CLOCKS
+                if owner.get("token") == self.token:  # a store answered late, and was asked again
+                    return
+                expired = _is_dead(owner) or not is_renewed(entry.content)
                 if first is None and not expired:
                     first, since = entry.content, time.monotonic()
                     if _is_alive(owner):
                         raise SettingsError(self._refusal(owner))
                     log.info("%s, or was killed: waiting", self._holder(owner))
-                elif first is not None and entry.content != first:
+                elif first is not None and not expired and entry.content != first:
                     raise SettingsError(self._refusal(owner))
                 if expired or time.monotonic() - since > self.term:
                     if self.storage.write_if(self._content(), entry.version, *self.path):
@@ -127,9 +132,11 @@ class Lease:
                 log.warning("the lease of %s is not renewed: %s", self.work, error)
                 continue
             if owner.get("token") != self.token:
-                holder = self._holder(owner) if owner else "somebody deleted the lease"
+                holder = self._holder(owner) if "token" in owner else "the lease was deleted"
                 self.loss = f"this command stops {self.work}: {holder}"
-                _thread.interrupt_main()
+                if not self._done.is_set():  # else the context ends anyway
+                    # A signal ends a wait of the main thread at once.
+                    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
 
     def _holder(self, owner: dict[str, Any]) -> str:
@@ -142,10 +149,19 @@ class Lease:
         return f"{self._holder(owner)}: wait for that process, or stop it"
 
 
+def _user() -> str:
+    """The user's name, or the number of a user without a name, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
+
+
 def _this_process() -> dict[str, Any]:
+    boot = BOOT.read_text().strip() if BOOT.exists() else ""
     return {
         "host": socket.gethostname(),
-        "boot": BOOT.read_text().strip() if BOOT.exists() else "",
+        "boot": f"{boot} {PROCESSES.readlink()}" if PROCESSES.exists() else boot,
         "process": os.getpid(),
         "started": psutil.Process().create_time(),
     }
@@ -153,11 +169,16 @@ def _this_process() -> dict[str, Any]:
 
 def _parse(content: bytes) -> dict[str, Any]:
     """The owner of a lease; of a damaged file one whose lease has expired."""
-    try:
-        owner: dict[str, Any] = json.loads(content)
-        return owner if "token" in owner else {"renewed": 0.0}
-    except ValueError:
-        return {"renewed": 0.0}
+    with suppress(ValueError):
+        owner = json.loads(content)
+        if isinstance(owner, dict) and owner.keys() >= FIELDS:
+            return owner
+    return {"renewed": 0.0}
+
+
+def is_renewed(content: bytes) -> bool:
+    """Whether a lease was renewed lately, by the clock of this machine."""
+    return bool(time.time() - _parse(content)["renewed"] < CLOCKS)
 
 
 def _is_here(owner: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 from uuid import uuid4
 
 from filelock import FileLock, SoftFileLock
@@ -31,6 +31,7 @@ from pyarrow.fs import (
 )
 
 from pipeline.config.settings import PARAMS, SettingsError
+from pipeline.shell import write_whole
 
 PROJECT = Path("build")  # in the project's folder, where params.yaml names no storage
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
@@ -67,6 +68,13 @@ class Storage:
         self.is_folder = isinstance(self.files, LocalFileSystem)
         if self.is_folder:  # a store of another kind shows a file when it is closed
             self.files = PyFileSystem(WholeFiles())
+
+    @property
+    def label(self) -> str:
+        """The URL for messages, without the keys that it may hold."""
+        head, separator, rest = self.url.partition("://")
+        place, query, options = rest.partition("?")
+        return f"{head}{separator}{place.rpartition('@')[2]}{query}{options}"
 
     def path(self, *parts: str) -> str:
         """As `files` takes it."""
@@ -128,14 +136,16 @@ class Storage:
     def read_version(self, *parts: str) -> Version | None:
         """The content of a file with its version; None if there is no such file."""
         if self._s3 is not None:
+            from botocore.exceptions import BotoCoreError, ClientError
+
             client, bucket = self._s3
             try:
                 entry = client.get_object(Bucket=bucket, Key=self._s3_key(*parts))
+                return Version(entry["Body"].read(), entry["ETag"])
             except client.exceptions.NoSuchKey:
                 return None
-            except client.exceptions.ClientError as error:
-                raise OSError(f"{self.url}: {error}") from error
-            return Version(entry["Body"].read(), entry["ETag"])
+            except (ClientError, BotoCoreError) as error:
+                raise OSError(f"{self.label}: {error}") from error
         content = self.read(*parts)
         return None if content is None else Version(content, _digest(content))
 
@@ -152,16 +162,20 @@ class Storage:
             OSError: the storage cannot be used.
         """
         if self._s3 is not None:
+            from botocore.exceptions import BotoCoreError, ClientError
+
             client, bucket = self._s3
             condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
             try:
                 client.put_object(
                     Bucket=bucket, Key=self._s3_key(*parts), Body=content, **condition
                 )
-            except client.exceptions.ClientError as error:
+            except ClientError as error:
                 if error.response["Error"]["Code"] in CONFLICTS | {"NoSuchKey", "404"}:
                     return False
-                raise OSError(f"{self.url}: {error}") from error
+                raise OSError(f"{self.label}: {error}") from error
+            except BotoCoreError as error:  # such as no connection, or no keys
+                raise OSError(f"{self.label}: {error}") from error
             return True
         if self.is_folder:
             path = Path(self.path(*parts))
@@ -184,11 +198,21 @@ class Storage:
         if url.scheme != "s3":
             return None
         import boto3
+        from botocore.config import Config
 
         options = {name: values[0] for name, values in parse_qs(url.query).items()}
         endpoint = options.get("endpoint_override")
-        return boto3.client(
+        # The default session is not for several threads.
+        return boto3.session.Session().client(
             "s3",
+            aws_access_key_id=unquote(url.username) if url.username else None,
+            aws_secret_access_key=unquote(url.password) if url.password else None,
+            # A lease is to be renewed within its term.
+            config=Config(
+                connect_timeout=5,
+                read_timeout=5,
+                retries={"mode": "standard", "total_max_attempts": 4},
+            ),
             region_name=options.get("region"),
             endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
         ), url.netloc.rpartition("@")[2]
@@ -214,8 +238,7 @@ class Storage:
             return str(folder.resolve())
         digest = hashlib.sha256()
         for name in names:
-            with (folder / name).open("rb") as file:
-                digest.update(f"{name} {hashlib.file_digest(file, 'sha256').hexdigest()} ".encode())
+            digest.update(f"{name} {_file_digest(folder / name)} ".encode())
         target = self.path(DATA, digest.hexdigest()[:DIGITS])
         with self._explained():
             self.files.create_dir(target, recursive=True)
@@ -236,7 +259,7 @@ class Storage:
             yield
         except OSError as error:
             raise ConnectionError(
-                f"{PARAMS}: cluster.storage, {self.url}, cannot be used: {error}"
+                f"{PARAMS}: cluster.storage, {self.label}, cannot be used: {error}"
             ) from error
 
     def fetch(self, place: str) -> Path:
@@ -268,6 +291,18 @@ class Storage:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file of the project, computed once as long as its size and time stay."""
+    state = path.stat()
+    seen = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    known = PROJECT / "digests" / _digest(seen.encode())
+    if not known.exists():
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        write_whole(known, digest)
+    return known.read_text()
 
 
 def _read_patiently(read: Callable[[], Returned]) -> Returned:

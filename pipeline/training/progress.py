@@ -80,10 +80,10 @@ class Follower:
 
     def look(self) -> None:
         """Read once; a storage that does not answer is asked again by the next look."""
+        progress = None
         with suppress(OSError, ValueError):
             progress = read_progress(self.storage, *self.folder)
-            if progress is None:
-                return
+        if progress is not None:
             self.take(progress["history"])
             self.on_part(len(progress["history"]) + progress["part"])
 

@@ -1,0 +1,203 @@
+"""params.yaml and experiments/: what they hold, and mistakes in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ianet.network import Network
+from ianet.options import NetworkOptions
+from pipeline.config.experiments import STAGES, experiments
+from pipeline.config.settings import (
+    Settings,
+    SettingsError,
+    build,
+    build_network,
+    build_recipe,
+    load,
+)
+from pipeline.report.costs import timing_recipe
+
+
+@pytest.fixture(autouse=True)
+def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+
+
+def change_settings(**sections: Any) -> Settings:
+    return Settings.model_validate({**yaml.safe_load(Path("params.yaml").read_text()), **sections})
+
+
+def datasets(**changes: dict[str, Any]) -> dict[str, Any]:
+    """The section of params.yaml with other values of some options."""
+    section = yaml.safe_load(Path("params.yaml").read_text())["datasets"]
+    return {name: {**options, **changes.get(name, {})} for name, options in section.items()}
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe"),
+    [(network, "quick") for network in load().networks]
+    + [("base", recipe) for recipe in load().recipes],
+)
+def test_every_network_and_recipe_of_params_yaml_can_be_built(network: str, recipe: str) -> None:
+    settings = load()
+    build_recipe(recipe, settings.recipes[recipe])
+    options = {**settings.networks[network], "weights": "none"}
+    Network(3, build_network(network, options, settings.recipes[recipe]))
+
+
+@pytest.mark.parametrize("recipe", load().recipes)
+def test_every_recipe_can_be_timed(recipe: str) -> None:
+    """Those with a longer warm-up than the epochs that are timed, too."""
+    settings = load().recipes[recipe]
+    timing = timing_recipe(recipe, settings)
+    assert timing.epochs == 2
+    assert (timing.batch, timing.height) == (
+        settings.training["batch"],
+        settings.training["height"],
+    )
+
+
+def test_paper_recipe_is_the_papers() -> None:
+    training = load().recipes["paper"].training
+    expected = {"height": 256, "width": 128, "lr": 3e-4, "batch": 32, "epochs": 60}
+    assert {name: training[name] for name in expected} == expected
+
+
+def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
+    """Luo et al. (CVPRW 2019), Sections 2 and 3."""
+    recipe = load().recipes["strong"]
+    assert recipe.network == {
+        "backbone": "resnet50", "weights": "imagenet", "neck": True, "bias": False,
+    }  # fmt: skip
+    assert recipe.training == {
+        "height": 256, "width": 128, "epochs": 120, "batch": 16 * 4, "images_per_identity": 4,
+        "lr": 3.5e-4, "weight_decay": 5e-4, "schedule": "step", "milestones": [40, 70],
+        "warm_up": 10, "flip": 0.5, "padding": 10, "erasing": 0.5, "label_smoothing": 0.1,
+        "triplet_margin": 0.3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"at_hand": ["duke"]}, "at_hand names 'duke', but datasets has only synthetic"),
+        (
+            {"datasets": datasets(synthetic={"recipes": {"plain": "fast"}})},
+            "names 'fast', but recipes has",
+        ),
+        ({"datasets": datasets(synthetic={"recipes": {"strong": "strong"}})}, "plain on this data"),
+        ({"datasets": datasets(synthetic={"networks": ["x"]})}, "names 'x', but networks has"),
+        ({"datasets": datasets(synthetic={"sauce": "x"})}, "sauce"),
+        ({"datasets": datasets(synthetic={"seeds": []})}, "at least 1 item"),
+        ({"datasets": {**datasets(), "tables": datasets()["synthetic"]}}, "a folder of results/"),
+        ({"workers": 0}, "workers"),
+        ({"networks": {"../x": {}}}, "String should match pattern"),
+        ({"networks": {"a.b": {}}}, "String should match pattern"),  # dots separate a key's names
+        ({"networks": {"a b": {}}}, "String should match pattern"),
+        ({"recipes": {"quick": {"training": {"width": 3}}}}, "training.height must be given"),
+    ],
+)
+def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        change_settings(**sections)
+
+
+def test_mistakes_name_the_file_and_the_place(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rewritten: Callable[[Path, str, str], None],
+) -> None:
+    text = Path("params.yaml").read_text()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"params\.yaml does not exist: run this in the"):
+        load()
+    Path("params.yaml").write_text(text)
+    rewritten(Path("params.yaml"), "held_out: 20", "held_out: many")
+    with pytest.raises(SettingsError, match=r"^params\.yaml: datasets\.synthetic\.held_out: "):
+        load()
+    Path("params.yaml").write_text("at_hand: [")
+    with pytest.raises(SettingsError, match=r"params\.yaml is not YAML"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"label": "a", "network": "stage9"}], r"t\.yaml: row 'a' names 'stage9', but networks"),
+        ([{"label": "a", "network": "base", "recipe": "stong"}], "row 'a' names 'stong', but rec"),
+        ([{"label": "a", "trained_on": "duke"}], "row 'a' names 'duke', but datasets has only"),
+        ([{"label": "a", "paper": {"x": [1.0, 2.0]}}], "row 'a' has 2 numbers of the paper for x"),
+        ([{"label": "a", "against": "base"}], "row 'a' is compared with 'base', which no row of"),
+        ([{"label": "a"}, {"label": "a"}], "two rows are called 'a'"),
+    ],
+)
+def test_mistakes_in_a_table_are_named(
+    rows: list[dict[str, Any]], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load()
+    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"], "rows": rows}
+    monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError, match=message):
+        experiments(settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((stage, f"named like the stage '{stage}' of dvc.yaml: give") for stage in STAGES),
+        ("a; touch b", "cannot name a stage: rename the file"),
+        ("$(touch b)", "cannot name a stage: rename the file"),
+        ("a b", "cannot name a stage: rename the file"),
+        ("-x", "cannot name a stage: rename the file"),
+        ("a.b", "cannot name a stage: rename the file"),
+        ("a@b", "cannot name a stage: rename the file"),
+        ("tablé", "cannot name a stage: rename the file"),
+    ],
+)
+def test_a_file_that_cannot_name_a_stage_is_refused_in_a_line(
+    name: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load()
+    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"],
+               "rows": [{"label": "a", "network": "base"}]}  # fmt: skip
+    monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
+    (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError) as info:
+        experiments(settings)
+    assert message in str(info.value)
+    assert f"{name}.yaml" in str(info.value)
+    assert "\n" not in str(info.value)
+    (tmp_path / f"{name}.yaml").rename(tmp_path / "t.yaml")
+    assert list(experiments(settings)) == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"backbon": "resnet18"}, r"networks\.a has no option backbon: choose from backbone"),
+        ({"neck": "perhaps"}, r"networks\.a: neck: "),
+        ({"position": "before"}, r"networks\.a: position: "),
+        ({"block": "nonesuch"}, r"networks\.a: .*there is no file ianet/blocks/nonesuch\.py"),
+        ({"after": {"stage7": {}}}, r"networks\.a: .*after names stage7: the stages are stage1"),
+    ],
+)
+def test_mistakes_in_options(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        build(NetworkOptions, values, "networks.a")
+
+
+def test_a_network_starts_from_its_recipe() -> None:
+    recipe = load().recipes["strong"]
+    options = build_network("a", {"neck": False, "weights": "none"}, recipe)
+    assert (options.backbone, options.neck, options.bias) == ("resnet50", False, False)
+    with pytest.raises(SettingsError, match=r"^params\.yaml: networks\.a has no option sauce"):
+        build_network("a", {"sauce": 1}, recipe)
+    slow = recipe.model_copy(update={"training": {**recipe.training, "epoch": 1}})
+    with pytest.raises(SettingsError, match=r"recipes\.b\.training has no option epoch: choose"):
+        build_recipe("b", slow)

@@ -1,0 +1,560 @@
+"""MLflow gets what it lacks, once, from the files of a run and of a search."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+from mlflow.entities import Metric
+from mlflow.entities import Run as Tracked
+from mlflow.exceptions import MlflowException
+from project import empty_database
+
+from pipeline import tracking
+from pipeline.config.experiments import Search
+from pipeline.plan.runs import Run
+
+ROOT = Path(__file__).parents[1]
+RUN = Run("synthetic", "base", "quick", 0)
+RECORD = {
+    "id": "0123",
+    "digest": "4567",
+    "source": "data/synthetic.zip",
+    "configuration": {
+        "network": {"block": "ia", "after": {"stage2": {"sigma": [1, 2]}}, "options": {}},
+        "recipe": {"epochs": 3, "lr": 0.1},
+        "hold_out": False,
+        "size": "64x32",
+        "seed": 0,
+    },
+}
+HISTORY = [
+    {"epoch": number, "loss": 1 / number, "triplet": 2 / number, "lr": 0.1} for number in (1, 2, 3)
+]
+SCORES = {
+    "key": RUN.key,
+    "dataset": "synthetic",
+    "on": "synthetic",
+    "split": "test",
+    "mAP": 0.5,
+    "mINP": 0.25,
+    "top-1": 0.75,
+    "top-5": 0.875,
+    "top-10": None,  # not defined by the data set
+    "entropy": 3.5,
+    "cmc": [0.75, 0.8, 0.825, 0.85, 0.875],
+}
+SEARCH = Search(
+    kind="search",
+    title="Sigma",
+    caption="Which is best.",
+    dataset="synthetic",
+    network="base",
+    recipe="quick",
+    space={"training.lr": {"values": [0.1, 0.2, 0.3]}},
+    algorithm="grid",
+)
+TRIALS: list[dict[str, Any]] = [
+    {
+        "trial": "lr=0.1",
+        "values": {"training.lr": 0.1},
+        "history": [
+            {"epoch": 1, "loss": 3.0, "accuracy": 0.5, "lr": 0.1, "mAP": 0.25, "top-1": 0.5},
+            {"epoch": 2, "loss": 2.0, "accuracy": 0.75, "lr": 0.1, "mAP": 0.5, "top-1": 0.625},
+        ],
+        "state": "done",
+        "error": "",
+    },
+    {
+        "trial": "lr=0.2",
+        "values": {"training.lr": 0.2},
+        "history": [],
+        "state": "failed",
+        "error": "lr does not fit",
+    },
+    {
+        "trial": "lr=0.3",
+        "values": {"training.lr": 0.3},
+        "history": [{"epoch": 1, "loss": 4.0, "accuracy": 0.5, "lr": 0.3}],
+        "state": None,
+        "error": "",
+    },
+]
+
+Sent = list[list[tuple[int, str]]]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a project with a database for MLflow, to which this process is connected."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "mlflow.db").write_bytes(empty_database())
+    for name in ("ianet", "pipeline"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    # MLflow keeps what it knows of a database by its address.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    tracking.connect()
+    yield tmp_path
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def sent(project: Path, monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """The metrics of each request, as steps and names."""
+    requests: Sent = []
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def send(
+        self: mlflow.MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: Any
+    ) -> Any:
+        if metrics:
+            requests.append([(metric.step, metric.key) for metric in metrics])
+        return log_batch(self, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", send)
+    return requests
+
+
+def tracked() -> list[Tracked]:
+    """The runs that MLflow holds, the newest first."""
+    experiment = mlflow.get_experiment_by_name("ianet")
+    assert experiment is not None
+    return list(mlflow.MlflowClient().search_runs([experiment.experiment_id]))
+
+
+def metric(run_id: str, name: str) -> list[tuple[int, float]]:
+    """The steps and values of a metric, in the order in which they came."""
+    history = mlflow.MlflowClient().get_metric_history(run_id, name)
+    return [(entry.step, entry.value) for entry in history]
+
+
+def sync(history: Sequence[Mapping[str, float]], status: str = "RUNNING") -> str:
+    return tracking.sync_training(RUN, RECORD, history, status)
+
+
+def names(*epochs: int) -> list[tuple[int, str]]:
+    return [(epoch, name) for epoch in epochs for name in ("loss", "triplet", "lr")]
+
+
+def write_run(record: Mapping[str, Any] = RECORD, weights: bytes = b"weights") -> None:
+    RUN.folder.mkdir(parents=True, exist_ok=True)
+    (RUN.folder / "training.json").write_text(json.dumps(record))
+    (RUN.folder / "weights.safetensors").write_bytes(weights)
+    (RUN.folder / "network.json").write_text("{}")
+    pd.DataFrame(HISTORY).to_csv(RUN.folder / "history.csv", index=False)
+
+
+def write_scores(key: str, weights: str, **changes: Any) -> None:
+    path = Path("results", changes.get("on", "synthetic"), "scores", f"{key}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**SCORES, "weights": weights, **changes}))
+
+
+@pytest.mark.slow
+def test_a_training_has_its_parameters_tags_and_epochs(project: Path, sent: Sent) -> None:
+    run_id = sync(HISTORY[:2])
+    [run] = tracked()
+    assert run.info.run_id == run_id
+    assert run.info.run_name == "synthetic.base.quick.0"
+    assert run.info.status == "RUNNING"
+    assert run.data.params == {
+        "dataset": "synthetic",
+        "network": "base",
+        "recipe": "quick",
+        "seed": "0",
+        "network.block": "ia",
+        "network.after.stage2.sigma": "[1, 2]",
+        "network.options": "{}",
+        "training.epochs": "3",
+        "training.lr": "0.1",
+        "hold_out": "False",
+    }
+    tags = {name: run.data.tags[name] for name in ("id", "run", "digest", "network", "seed")}
+    assert tags == {
+        "id": "0123", "run": RUN.key, "digest": "4567", "network": "base", "seed": "0",
+    }  # fmt: skip
+    assert metric(run_id, "loss") == [(1, 1.0), (2, 0.5)]
+    assert metric(run_id, "triplet") == [(1, 2.0), (2, 1.0)]
+    assert metric(run_id, "epoch") == []
+
+
+@pytest.mark.slow
+def test_an_epoch_is_sent_once(project: Path, sent: Sent) -> None:
+    run_id = sync([])
+    assert sent == []
+    for epochs in (1, 1, 3, 3):
+        assert sync(HISTORY[:epochs]) == run_id
+    assert sent == [names(1), names(2, 3)]
+    assert metric(run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+    assert len(tracked()) == 1
+
+
+@pytest.mark.slow
+def test_a_history_that_the_server_holds_in_part_is_completed(project: Path, sent: Sent) -> None:
+    run_id = sync(HISTORY[1:2])
+    sync(HISTORY)
+    assert sent == [names(2), names(1, 3)]
+    assert sorted(metric(run_id, "lr")) == [(1, 0.1), (2, 0.1), (3, 0.1)]
+
+
+@pytest.mark.slow
+def test_a_request_holds_whole_epochs(
+    project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that fails would else leave an epoch of which the server lacks a part."""
+    monkeypatch.setattr(tracking, "BATCH", 8)
+    sync(HISTORY)
+    assert sent == [names(1, 2), names(3)]
+    monkeypatch.setattr(tracking, "BATCH", 2)
+    tracking.sync_training(RUN, {**RECORD, "id": "other"}, HISTORY, "RUNNING")
+    assert sent[2:] == [names(1), names(2), names(3)]
+
+
+@pytest.mark.slow
+def test_the_status_is_that_of_the_last_call(project: Path) -> None:
+    for status in ("RUNNING", "KILLED", "RUNNING", "FAILED", "FINISHED"):
+        sync(HISTORY, status)
+        [run] = tracked()
+        assert run.info.status == status
+
+
+@pytest.mark.slow
+def test_a_training_that_began_anew_is_another_run(project: Path) -> None:
+    first = sync(HISTORY)
+    second = tracking.sync_training(RUN, {**RECORD, "id": "8901"}, HISTORY[:1], "RUNNING")
+    assert first != second
+    assert [run.info.run_id for run in tracked()] == [second, first]
+    assert metric(second, "loss") == [(1, 1.0)]
+
+
+@pytest.mark.slow
+def test_the_data_set_is_named_where_it_is_prepared(project: Path) -> None:
+    table = RUN.prepared / "table.parquet"
+    table.parent.mkdir(parents=True)
+    table.write_bytes(b"table")
+    sync([])
+    [run] = tracked()
+    assert run.inputs is not None
+    [entry] = run.inputs.dataset_inputs
+    assert entry.dataset.name == "synthetic"
+    assert entry.dataset.digest == "0d4fc4a7"  # of SHA-256
+    assert json.loads(entry.dataset.source) == {"uri": "data/synthetic.zip"}
+
+
+@pytest.mark.slow
+def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent) -> None:
+    write_run()
+    weights = RUN.weights_digest()
+    write_scores(RUN.key, weights)
+    write_scores(f"{RUN.key}.market1501", weights, on="market1501", mAP=0.125, **{"top-10": 0.9})
+    write_scores(f"{RUN.key}.dukemtmc", "of other weights", on="dukemtmc")
+    write_scores("synthetic.base.quick.01", "of another run", mAP=0.0)
+    for _ in range(2):
+        tracking.sync_run(RUN)
+        [run] = tracked()
+        assert run.info.status == "FINISHED"
+        scores = {name: value for name, value in run.data.metrics.items() if "test" in name}
+        assert scores == {
+            "test_mAP": 0.5,
+            "test_mINP": 0.25,
+            "test_top_1": 0.75,
+            "test_top_5": 0.875,
+            "market1501_test_mAP": 0.125,
+            "market1501_test_mINP": 0.25,
+            "market1501_test_top_1": 0.75,
+            "market1501_test_top_5": 0.875,
+            "market1501_test_top_10": 0.9,
+        }
+        assert run.data.metrics["entropy"] == 3.5
+        assert run.data.metrics["market1501_entropy"] == 3.5
+        files = mlflow.MlflowClient().list_artifacts(run.info.run_id)
+        assert {file.path for file in files} >= {"cmc.png", "market1501_cmc.png"}
+        assert "dukemtmc_cmc.png" not in {file.path for file in files}
+        assert run.data.tags["model"] == "synthetic.base"
+        [model] = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
+        assert model.run_id == run.info.run_id
+        steps = [[step for step, _ in request] for request in sent]
+        assert steps == [[1, 1, 1, 2, 2, 2, 3, 3, 3], [0] * 6, [0] * 5]
+    write_scores(RUN.key, weights, mAP=0.625)
+    tracking.sync_run(RUN)
+    [run] = tracked()
+    assert run.data.metrics["test_mAP"] == 0.625
+    assert len(sent) == 4
+    assert metric(run.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_not_trained_is_an_error(project: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=RUN.key):
+        tracking.sync_run(RUN)
+    assert tracked() == []
+
+
+def trials() -> dict[str, Tracked]:
+    """The runs of trials, by their names."""
+    runs = {run.info.run_name: run for run in tracked()}
+    return {name: run for name, run in runs.items() if name and "=" in name}
+
+
+@pytest.mark.slow
+def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
+    run_id = tracking.sync_search("sigma", "sigma.01", SEARCH, [], "RUNNING")
+    for part in (TRIALS[:1], TRIALS, TRIALS):
+        assert tracking.sync_search("sigma", "sigma.01", SEARCH, part, "RUNNING") == run_id
+    children = trials()
+    assert sorted(children) == ["lr=0.1", "lr=0.2", "lr=0.3"]
+    assert len(tracked()) == 4
+    parent = mlflow.get_run(run_id)
+    assert parent.info.run_name == "search-sigma"
+    assert parent.info.status == "RUNNING"
+    assert parent.data.tags["mlflow.note.content"] == "Sigma. Which is best."
+    assert parent.data.params["algorithm"] == "grid"
+    assert parent.data.params["maximise"] == "mAP"
+    assert "title" not in parent.data.params
+    for trial in TRIALS:
+        run = children[str(trial["trial"])]
+        assert run.data.tags["mlflow.parentRunId"] == run_id
+        assert run.data.params == {"training.lr": str(trial["values"]["training.lr"])}
+        assert run.data.tags.get("state") == trial["state"]
+        assert run.data.tags.get("error", "") == trial["error"]
+    states = {name: run.info.status for name, run in children.items()}
+    assert states == {"lr=0.1": "FINISHED", "lr=0.2": "FAILED", "lr=0.3": "RUNNING"}
+    first = children["lr=0.1"].info.run_id
+    assert metric(first, "loss") == [(1, 3.0), (2, 2.0)]
+    assert metric(first, "held-out_mAP") == [(1, 0.25), (2, 0.5)]
+    assert metric(first, "held-out_top_1") == [(1, 0.5), (2, 0.625)]
+    assert len(sent) == 2
+
+    rest = {**TRIALS[2], "state": "stopped early"}
+    rest["history"] = [*TRIALS[2]["history"], {"epoch": 2, "loss": 3.5, "mAP": 0.125}]
+    tracking.sync_search("sigma", "sigma.01", SEARCH, [*TRIALS[:2], rest], "FINISHED")
+    third = trials()["lr=0.3"]
+    assert third.data.tags["state"] == "stopped early"
+    assert third.info.status == "FINISHED"
+    assert metric(third.info.run_id, "loss") == [(1, 4.0), (2, 3.5)]
+    assert sent[2:] == [[(2, "loss"), (2, "held-out_mAP")]]
+    assert mlflow.get_run(run_id).info.status == "FINISHED"
+
+
+@pytest.mark.slow
+def test_another_search_of_that_name_is_another_run(project: Path) -> None:
+    first = tracking.sync_search("sigma", "sigma.01", SEARCH, TRIALS[:1], "FINISHED")
+    second = tracking.sync_search("sigma", "sigma.02", SEARCH, TRIALS[:1], "RUNNING")
+    assert first != second
+    parents = [run.data.tags["mlflow.parentRunId"] for run in tracked() if "=" in run.info.run_name]
+    assert sorted(parents) == sorted([first, second])
+
+
+@pytest.mark.slow
+def test_the_results_of_a_search_are_sent_once(project: Path, sent: Sent) -> None:
+    folder = Path("results/searches/sigma")
+    folder.mkdir(parents=True)
+    (folder / "trials.json").write_text(json.dumps(TRIALS))
+    test = {"mAP": 0.5, "top-1": 0.75, "top-10": None}
+    summary = {"search": "sigma.01", "best": {"training.lr": 0.1}, "test": test}
+    (folder / "scores.json").write_text(json.dumps(summary))
+    for _ in range(2):
+        tracking.sync_search_results("sigma", SEARCH, folder)
+        [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
+        assert parent.info.status == "FINISHED"
+        assert parent.data.params["best.training.lr"] == "0.1"
+        assert parent.data.metrics == {"test_mAP": 0.5, "test_top_1": 0.75}
+        files = mlflow.MlflowClient().list_artifacts(parent.info.run_id, "search")
+        assert [file.path for file in files] == ["search/scores.json", "search/trials.json"]
+        assert len(sent) == 3  # two trials with epochs, and the scores
+    assert len(trials()) == 3
+
+
+def test_a_recorder_lets_no_failure_through_and_sends_all_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now, away, calls, received = 50.0, False, [], []
+
+    def send(content: list[int]) -> None:
+        calls.append(content)
+        if away:
+            raise MlflowException("no answer\nat all")
+        received.append(content)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    recorder = tracking.Recorder(send)
+    recorder.send([1])
+    assert received == [[1]]
+    away = True
+    recorder.send([1, 2])
+    for seconds in (0.1, 9.9):  # a moment ago: not tried
+        now = 50 + seconds
+        recorder.send([1, 2, 3])
+    assert calls == [[1], [1, 2]]
+    now = 61
+    recorder.send([1, 2, 3, 4])  # tried, and fails again
+    assert len(calls) == 3
+    away = False
+    now = 70
+    recorder.send([1, 2, 3, 4, 5])
+    assert len(calls) == 3
+    recorder.send_now([1, 2, 3, 4, 5])  # tried whatever happened
+    now = 71.1
+    recorder.send([1, 2, 3, 4, 5, 6])
+    assert received == [[1], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 6]]
+    assert [record.getMessage() for record in caplog.records] == [
+        "MLflow went away (no answer): all results are on disk, and `python -m pipeline.sync` "
+        "sends them"
+    ]
+
+
+@pytest.mark.slow
+def test_a_training_outlives_an_mlflow_that_goes_away_and_comes_back(
+    project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracking, "PAUSE", 0)
+    with tracking.live_training(RUN, RECORD) as recorder:
+        recorder.send(HISTORY[:1])
+        with monkeypatch.context() as patch:
+            patch.setattr(tracking, "_find", lambda tags: 1 / 0)
+            recorder.send(HISTORY[:2])
+        [run] = tracked()
+        assert run.info.status == "RUNNING"
+        assert metric(run.info.run_id, "loss") == [(1, 1.0)]
+        recorder.send(HISTORY)
+    [run] = tracked()
+    assert run.info.status == "FINISHED"
+    assert sorted(metric(run.info.run_id, "loss")) == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED"), (None, "FINISHED")]
+)
+def test_a_run_says_how_its_work_ended(
+    project: Path, error: type[BaseException] | None, status: str
+) -> None:
+    def work() -> None:
+        with tracking.live_training(RUN, RECORD) as recorder:
+            recorder.send(HISTORY[:1])
+            if error:
+                raise error
+
+    if error:
+        with pytest.raises(error):
+            work()
+    else:
+        work()
+    assert mlflow.active_run() is None
+    [run] = tracked()
+    assert run.info.status == status
+    with tracking.live_training(RUN, RECORD) as recorder:  # the same command resumes
+        assert [again.info.run_id for again in tracked()] == [run.info.run_id]
+        assert mlflow.get_run(run.info.run_id).info.status == "RUNNING"
+        recorder.send(HISTORY)
+    [run] = tracked()
+    assert run.info.status == "FINISHED"
+    assert len(metric(run.info.run_id, "loss")) == 3
+
+
+@pytest.mark.slow
+def test_work_ends_well_where_mlflow_is_away_at_its_end(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(status: str) -> None:
+        raise MlflowException("no answer")
+
+    with monkeypatch.context() as patch, tracking.live_training(RUN, RECORD):
+        patch.setattr(mlflow, "end_run", fail)
+    [run] = tracked()
+    assert run.info.status == "RUNNING"
+
+
+@pytest.mark.slow
+def test_a_search_sends_the_trials_that_changed(project: Path, sent: Sent) -> None:
+    asked: list[str] = []
+    find = tracking._find
+
+    def ask(tags: Mapping[str, str]) -> str | None:
+        if "trial" in tags:
+            asked.append(tags["trial"])
+        return find(tags)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tracking, "_find", ask)
+        with tracking.live_search("sigma", "sigma.01", SEARCH) as recorder:
+            recorder.send(TRIALS[:1])
+            recorder.send(TRIALS)
+            recorder.send(TRIALS)
+    assert asked == ["lr=0.1", "lr=0.2", "lr=0.3"]
+    assert len(trials()) == 3
+    [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
+    assert parent.info.status == "FINISHED"
+
+
+@pytest.fixture
+def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A folder in which MLflow is not used; the experiments that are chosen."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "set, so that the value of before comes back")
+    before = mlflow.get_tracking_uri()
+    chosen: list[str] = []
+    monkeypatch.setattr(mlflow, "set_experiment", chosen.append)
+    yield chosen
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.mark.parametrize(
+    ("variable", "uri"),
+    [
+        (None, "sqlite:///mlflow.db"),
+        ("", "sqlite:///mlflow.db"),
+        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
+    ],
+)
+def test_an_empty_address_counts_as_none(
+    unconnected: list[str], monkeypatch: pytest.MonkeyPatch, variable: str | None, uri: str
+) -> None:
+    if variable is None:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
+    tracking.connect()
+    assert mlflow.get_tracking_uri() == uri
+    assert unconnected == ["ianet"]
+    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
+
+
+def test_an_address_that_cannot_be_used_is_named(
+    unconnected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise MlflowException("no answer\nat all")
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setattr(mlflow, "set_experiment", fail)
+    with pytest.raises(ConnectionError) as error:
+        tracking.connect()
+    assert str(error.value) == (
+        "MLflow at http://127.0.0.1:9 cannot be used (no answer): start the server, or unset "
+        "MLFLOW_TRACKING_URI to log to sqlite:///mlflow.db"
+    )
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_is_sent(project: Path) -> None:
+    run_id = sync([{"epoch": 1, "loss": math.nan, "lr": 0.5}])
+    [(step, value)] = metric(run_id, "loss")
+    assert step == 1
+    assert math.isnan(value)
+    sync([{"epoch": 1, "loss": math.nan, "lr": 0.5}])
+    assert metric(run_id, "lr") == [(1, 0.5)]
