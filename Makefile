@@ -6,9 +6,9 @@ OUTER := $(PATH)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BOOTSTRAP := PATH="$(OUTER)" PYTHON="$(PYTHON)" sh bootstrap.sh
 
-# Two processes with a thread each use two cores. One process runs all tests of a file: fixtures are
-# made once. conftest.py orders the files.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two processes with a thread each use two cores. In all tests one process runs a file: its fixtures
+# are made once. conftest.py orders the files.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2
 # The locks name no package index.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -56,13 +56,13 @@ check: .venv/dev
 	ruff format --check .
 	ruff check .
 	mypy
-	$(PYTEST) -m "not slow and not gpu and not privileged"
+	$(PYTEST) --dist worksteal -m "not slow and not gpu and not privileged"
 
 test: .venv/dev
 	ruff format --check .
 	ruff check .
 	mypy
-	$(PYTEST)
+	$(PYTEST) --dist loadfile --no-loadscope-reorder
 
 # ARGS=--upgrade takes the newest versions. Without, versions stay where they can.
 lock: .venv/dev

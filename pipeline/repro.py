@@ -44,18 +44,29 @@ TRIES = 5  # of a run whose stages DVC did not start, as another process held a 
 log = logging.getLogger("pipeline.repro")
 
 
-def changed_stages(targets: Sequence[str] = ()) -> set[str]:
-    """The stages that DVC would run, of the targets and what they depend on, or of all.
+def changed_stages() -> set[str]:
+    """The stages that DVC would run.
 
     Raises:
         OSError: DVC does not answer.
     """
-    # Of all without targets: for each target that is named DVC reads dvc.yaml anew.
-    chosen = ["--with-deps", *targets] if targets else [str(PIPELINE)]
-    status = subprocess.run([*DVC, "status", "--json", *chosen], capture_output=True, text=True)
+    # Of all: for each stage that is named DVC reads dvc.yaml anew.
+    status = subprocess.run(
+        [*DVC, "status", "--json", str(PIPELINE)], capture_output=True, text=True
+    )
     if status.returncode:
         raise OSError(f"`dvc status` failed: {status.stderr.strip()}")
     return set(json.loads(status.stdout))
+
+
+def preparing_stages(evaluations: Sequence[Evaluation], settings: Settings) -> list[str]:
+    """The stages before the trainings of evaluations."""
+    images = image_sets(evaluations, settings)
+    return [
+        *("plan", "sources", "synthesize"),
+        *dict.fromkeys(f"prepare@{name}" for name, _ in images),
+        *(f"pack@{name}.{size}" for name, size in images),
+    ]
 
 
 class Job:
@@ -285,18 +296,17 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     """
     evaluations = plan.evaluations(targets)
     runs = unique_runs(evaluations)
-    changed = changed_stages(targets)
-    if not changed:
+    preparing = preparing_stages(evaluations, plan.settings)
+    changed = changed_stages()
+    needed = {*preparing, *targets}
+    for evaluation in evaluations:
+        needed |= {f"train@{evaluation.run.key}", f"evaluate@{evaluation.key}"}
+    if not (changed & needed if targets else changed):
         print(f"nothing to do: {len(runs)} runs and all results are up to date")
         return
-    first = [
-        "plan", "sources",
-        *(f"pack@{name}.{size}" for name, size in image_sets(evaluations, plan.settings)),
-    ]  # fmt: skip
-    prepares = {stage.partition("@")[0] for stage in changed} - {"train", "evaluate"}
-    if prepares & {"plan", "sources", "synthesize", "prepare", "pack"}:
-        _dvc_repro(first)
-        changed = changed_stages(targets)
+    if changed & set(preparing):
+        _dvc_repro([stage for stage in preparing if stage != "synthesize"])
+        changed = changed_stages()
     stale = [
         evaluation
         for evaluation in evaluations

@@ -122,6 +122,7 @@ def test_state_dict_goes_to_a_file_and_to_another_size(file: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("file", FILES)
+@pytest.mark.slow
 def test_compiles(file: str) -> None:
     block = awake(block_of(file))
     features = torch.randn(2, CHANNELS, 5, 3, dtype=torch.float64)

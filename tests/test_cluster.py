@@ -513,6 +513,7 @@ def test_the_one_node_of_this_machine_is_not_asked_but_that_of_a_client_is(
 # What leads.
 
 
+@pytest.mark.slow
 def test_what_leads_a_training_imports_no_torch() -> None:
     code = (
         "import json, sys; from pipeline.training import launch, worker;"
@@ -522,3 +523,24 @@ def test_what_leads_a_training_imports_no_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert json.loads(process.stdout) == []
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_ray_that_does_not_start_in_time_is_tried_once_more(
+    monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    starts: list[int] = []
+
+    def init(**_: Any) -> None:
+        starts.append(1)
+        if len(starts) <= failures:
+            raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(session.ray, "init", init)
+    monkeypatch.setattr(session.ray, "shutdown", lambda: None)
+    if failures == 1:
+        session._init({})
+    else:
+        with pytest.raises(OSError, match=r"Ray did not start \(The current .*session_latest/logs"):
+            session._init({})
+    assert len(starts) == 2

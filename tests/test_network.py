@@ -255,6 +255,7 @@ def test_wrong_names_are_refused_before_a_network_is_built(
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
+@pytest.mark.slow
 def test_blocks_are_compiled_for_each_size_of_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, compiled = network("stage2"), network("stage2")
     for module in plain.blocks.modules():
@@ -304,6 +305,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
         ("ianet.network, ianet.features, ianet.training.fit", "torchvision"),
     ],
 )
+@pytest.mark.slow
 def test_imports_are_no_slower_than_necessary(modules: str, absent: str) -> None:
     code = f"import sys, {modules}; assert {absent!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -97,6 +97,7 @@ def import_modules(modules: Iterable[str], refused: Iterable[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_each_module_of_the_library_works_without_the_extras() -> None:
     refused = modules_of_extras()
     assert {"ray", "mlflow", "dvc", "pydantic", "yaml", "pytest"} <= refused

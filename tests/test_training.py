@@ -327,6 +327,7 @@ def train_shared(rank: int, workers: int, folder: Path) -> None:
         distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
     """Shares weigh as they should; the hardest of the whole batch are found across them."""
     train_shared(0, 1, tmp_path)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,6 +24,9 @@ from pipeline.cluster.resources import cores
 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT / "pipeline", ROOT / "ianet")
+LOGS = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/session_latest/logs"
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -87,13 +91,35 @@ def _start(variables: dict[str, str]) -> None:
     if environment:
         options["runtime_env"] = environment
     try:
-        ray.init(**options)
+        _init(options)
     except ConnectionError as error:
         raise ConnectionError(
             f"Ray at {os.environ.get(ADDRESS)} does not accept this machine ({error}): has the "
             "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
         ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+
+
+def _init(options: dict[str, Any]) -> None:
+    """Start or join Ray; a start that takes too long, as on a busy machine, is tried once more.
+
+    Raises:
+        OSError: Ray did not start twice; the message names its logs.
+    """
+    for last in (False, True):
+        try:
+            ray.init(**options)
+            return
+        except (ValueError, ConnectionError):
+            raise
+        except Exception as error:  # Ray has no type of its own for a start that timed out
+            ray.shutdown()
+            if last:
+                raise OSError(
+                    f"Ray did not start ({error}): its logs are in {LOGS}; start the same command "
+                    "when the machine is less busy"
+                ) from error
+            log.warning("Ray did not start in time: tried once more")
 
 
 def _check_answer(address: str) -> None:
