@@ -185,7 +185,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
 
     with bucket() as url, nodes(cluster, searching, 1) as made:
         reached = {"address": f"ray://127.0.0.1:{outside}", "storage": url}
-        configure(searching, TRIAL, cluster=reached)
+        configure(searching, TRIAL, workers=1, cluster=reached)
         process = searching.start("python", "-m", "pipeline.stages.search", "sigma", **KEYS)
 
         def two_train() -> bool:

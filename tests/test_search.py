@@ -20,7 +20,6 @@ from pydantic import ValidationError
 from ray.tune.schedulers import TrialScheduler
 
 from pipeline.cluster.resources import Share
-from pipeline.cluster.storage import SEARCHES
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings, SettingsError
 from pipeline.search import results, space
@@ -254,7 +253,7 @@ def write_progress(setting: Setting, curves: dict[str, list[float]]) -> None:
         }
         for name, curve in curves.items()
     ]
-    setting.storage.write(json.dumps(trials).encode(), SEARCHES, setting.key, FILE)
+    setting.storage.write(json.dumps(trials).encode(), *setting.progress, FILE)
 
 
 def test_early_stopping_in_a_search_that_resumes_knows_what_was_reported(tmp_path: Path) -> None:
@@ -307,14 +306,14 @@ def test_progress_holds_each_epoch_once_and_how_a_trial_ended(tmp_path: Path) ->
     resumed.on_trial_complete(0, [], trial)
     resumed.on_trial_result(0, [], twin, {"epoch": 0, "mAP": math.nan, "error": "lr is 7"})
     resumed.on_trial_complete(0, [], twin)
-    first, second = read_progress(setting.storage, SEARCHES, setting.key)
+    first, second = read_progress(setting.storage, *setting.progress)
     assert [one["epoch"] for one in first["history"]] == [1, 2, 3]
     assert first["history"][2] == {"epoch": 3, "mAP": 0.3, "seconds": 1.0}
     assert (first["trial"], first["state"], first["error"]) == ("lr=0.01", "stopped early", "")
     assert (second["trial"], second["state"]) == ("lr=0.01 (2)", "failed")
     assert (second["history"], second["error"]) == ([], "lr is 7")
     resumed.on_trial_error(0, [], trial)
-    first, _ = read_progress(setting.storage, SEARCHES, setting.key)
+    first, _ = read_progress(setting.storage, *setting.progress)
     assert (first["state"], first["error"]) == ("failed", "last line")
 
 

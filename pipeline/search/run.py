@@ -69,7 +69,8 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
         ready()
         if settings.workers not in ("auto", 1):
             log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
-        place = find_place(storage, run, configuration, "auto")
+        # With the workers of the training of the best, so that a lack of places shows now.
+        place = find_place(storage, run, configuration, settings.workers)
         part = share("auto", alone=False)
         setting = Setting(key, search, network, recipe, replace(place, threads=part.cpus), part)
         display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
@@ -87,6 +88,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
         recorder.sync = lambda _: tracking.sync_search_results(name, search, folder)
         recorder.send_now(None)
     storage.delete_folder(SEARCHES, key)
+    storage.delete_folder(*setting.progress)
     storage.delete_folder(TRAININGS, f"{key}.best")
     best = f"best on test {search.maximise} {test[search.maximise]:.1%}: {folder}"
     return f"search {name}: {best}\n{results.summarise(table)}"
@@ -133,7 +135,7 @@ class SearchFollower:
     def __init__(
         self, setting: Setting, recorder: tracking.Recorder, display: SearchDisplay
     ) -> None:
-        self.storage, self.key = setting.storage, setting.key
+        self.storage, self.folder = setting.storage, setting.progress
         self.recorder, self.display = recorder, display
         self.poll = POLL if self.storage.is_folder else POLL_OF_STORE
         self.trials: list[dict[str, Any]] = []
@@ -141,7 +143,7 @@ class SearchFollower:
     def look(self) -> None:
         """Read once; a storage that does not answer is asked again by the next look."""
         try:
-            trials = read_progress(self.storage, SEARCHES, self.key)
+            trials = read_progress(self.storage, *self.folder)
         except (OSError, ValueError):
             return
         if trials is not None and trials != self.trials:
@@ -168,6 +170,7 @@ def tune_trials(setting: Setting) -> None:
             tuner.fit()
             return
     storage.delete_folder(SEARCHES, setting.key)
+    storage.delete_folder(*setting.progress)
     scheduler = ResumableASHA(setting) if search.scheduler == "asha" else FIFOScheduler()
     tune.Tuner(
         trainable,
@@ -193,7 +196,7 @@ def tune_trials(setting: Setting) -> None:
 
 
 def _has_trials(setting: Setting) -> bool:
-    return bool(read_progress(setting.storage, SEARCHES, setting.key))
+    return bool(read_progress(setting.storage, *setting.progress))
 
 
 def _searcher(search: Search) -> Any:

@@ -49,6 +49,14 @@ class Setting:
         return int(self.recipe.training["epochs"])
 
     @property
+    def progress(self) -> tuple[str, str]:
+        """The folder of the progress, apart from Ray Tune's.
+
+        Ray Tune copies its folder when a search resumes, and writes the copies over the files.
+        """
+        return SEARCHES, f"{self.key}.progress"
+
+    @property
     def storage(self) -> Storage:
         """Of checkpoints and progress."""
         return Storage(self.place.storage)
@@ -115,9 +123,9 @@ class TrialProgress(tune.Callback):
         **_: Any,
     ) -> None:
         """Read what a search that is resumed has reported before."""
-        progress = read_progress(self.setting.storage, SEARCHES, self.setting.key) or []
+        progress = read_progress(self.setting.storage, *self.setting.progress) or []
         self.entries = {entry["id"]: entry for entry in progress}
-        self.writer = ProgressWriter(self.setting.storage, SEARCHES, self.setting.key)
+        self.writer = ProgressWriter(self.setting.storage, *self.setting.progress)
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial begins, or resumes."""
@@ -188,7 +196,7 @@ class ResumableASHA(ASHAScheduler):
 
 
 def _reports(setting: Setting, trial: str) -> list[Report]:
-    progress = read_progress(setting.storage, SEARCHES, setting.key) or []
+    progress = read_progress(setting.storage, *setting.progress) or []
     reports: list[Report] = next(
         (entry["history"] for entry in progress if entry["id"] == trial), []
     )
