@@ -17,7 +17,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make repro                every table and figure                     34 minutes on 2 cores"
+	@echo "make repro                every table and figure                     an hour on 2 cores"
 	@echo "make repro ONLY=table4f   one table or figure, and what it needs     4 minutes"
 	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      3 minutes"
 	@echo "make ui                   the runs in MLflow's pages, PORT=5000      until Ctrl-C"
@@ -25,7 +25,7 @@ help:
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
 	@echo "make check                format, lint, types, fast tests            90 seconds"
-	@echo "make test                 all checks                                 12 minutes"
+	@echo "make test                 all checks                                 25 minutes"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
 	@echo "The first one that needs packages installs 6 GB into .venv."
 
