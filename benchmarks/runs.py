@@ -74,7 +74,7 @@ def measure_run(project: Project, variables: Mapping[str, str]) -> dict[str, Any
     memory = Memory(project)
     memory.start()
     start = time.time()
-    process = project.start("dvc", "repro", "--single-item", f"train@{KEY}", **variables)
+    process = project.start("dvc", "repro", "--force", "--single-item", f"train@{KEY}", **variables)
     first = None
     while process.poll() is None:
         for file in (project.folder / "build/trainings").glob("*/progress.json"):
