@@ -330,7 +330,7 @@ def test_a_user_without_a_name_has_a_number(
 
 
 def race(storage: Storage) -> tuple[list[str], list[str]]:
-    """Let two start at once; returns who entered and what the other was told."""
+    """Let two start at once; returns who entered and the message of the other."""
     entered: list[str] = []
     refusals: list[str] = []
     begin, end = threading.Barrier(2), threading.Event()
