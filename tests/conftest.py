@@ -9,9 +9,10 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from filelock import FileLock
 from PIL import Image
@@ -132,3 +133,18 @@ def rewritten() -> Callable[[Path, str, str], None]:
         path.write_text(text.replace(old, new))
 
     return rewrite
+
+
+def written(root: Path, names: list[str]) -> Path:
+    """Small images of noise under these names."""
+    for seed, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(noise(seed, 16, 8))
+    return root
+
+
+def rows(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
+    return list(table[list(columns)].itertuples(index=False, name=None))
+
+
+# Sources
