@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import logging
 
-from pipeline import tracking
 from pipeline.config.settings import SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import RECORD, RUNS, parse_run
 from pipeline.shell import command, parser
+from pipeline.tracking.search import sync_search_results
+from pipeline.tracking.server import connect
+from pipeline.tracking.training import sync_run
 
 log = logging.getLogger("pipeline.sync")
 
@@ -33,16 +35,16 @@ def main() -> None:
                 runs.append(parse_run(path.parent.name, plan.settings))
             except SettingsError as error:
                 log.warning("%s is left out: %s", path.parent, error)
-    tracking.connect()
+    connect()
     for run in runs:
-        tracking.sync_run(run)
+        sync_run(run)
         log.info("%s", run.key)
     searches = 0
     if not keys:
         for name, search in plan.searches.items():
             folder = SEARCH_RESULTS / name
             if (folder / "trials.json").exists():
-                tracking.sync_search_results(name, search, folder)
+                sync_search_results(name, search, folder)
                 searches += 1
     print(f"MLflow holds {len(runs)} runs and {searches} searches")
 

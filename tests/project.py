@@ -22,7 +22,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline import tracking
+from pipeline.tracking.server import first_use
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
@@ -53,6 +53,7 @@ class Project:
             "junk": 2,
         }
         params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
+        params["checkpoint_minutes"] = 0  # each epoch
         params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
         project._keep_few_experiments()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
@@ -129,7 +130,7 @@ class Project:
     def tracked(self) -> pd.DataFrame:
         """Its runs in MLflow, which a process of it may be using for the first time."""
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
-        with tracking.first_use(self.folder):
+        with first_use(self.folder):
             return mlflow.search_runs(experiment_names=["ianet"])
 
     def killed(self, patience: float = 30) -> list[int]:

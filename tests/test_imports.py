@@ -148,7 +148,7 @@ def test_imports_inside_the_library_run_one_way(modules: str, forbidden: list[st
 @pytest.mark.parametrize(
     ("package", "homes"),
     [
-        ("mlflow", ["pipeline/tracking.py"]),
+        ("mlflow", ["pipeline/tracking"]),
         ("ray", ["pipeline/cluster", "pipeline/training", "pipeline/search"]),
         ("dvc", []),  # commands only
         ("yaml", ["pipeline/config", "pipeline/plan", "pipeline/search"]),
@@ -177,7 +177,8 @@ def test_settings_and_plans_take_no_second_to_import() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if path.endswith("__init__.py")])
-def test_init_files_hold_a_docstring_at_most(path: str) -> None:
+def test_init_files_hold_a_docstring_and_the_version_at_most(path: str) -> None:
     tree = ast.parse(Path(path).read_text())
     statements = tree.body if ast.get_docstring(tree) is None else tree.body[1:]
-    assert not statements
+    names = [ast.unparse(statement).partition(" = ")[0] for statement in statements]
+    assert names == (["__version__"] if path == "ianet/__init__.py" else [])

@@ -13,10 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from ianet import drawing
-from pipeline import tracking
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import overview, page
 from pipeline.stages import report as stage
+from pipeline.tracking import reproduction
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
@@ -130,12 +130,12 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     def send(labels: object) -> None:
         events.append((labels, Path("results/report.html").read_text().count(run.key)))
 
-    monkeypatch.setattr(tracking, "connect", refuse)
+    monkeypatch.setattr(reproduction, "connect", refuse)
     stage.main()  # MLflow is away
     whole = Path("results/report.html").read_text()
     assert f'<tr id="{run.key}">' in whole
     Path("results/report.html").unlink()
-    monkeypatch.setattr(tracking, "sync_reproduction", send)
+    monkeypatch.setattr(stage, "sync_reproduction", send)
     stage.main()
     assert events == [({run: {"table4f": "base."}}, 2)]
     assert Path("results/report.html").read_text() == whole

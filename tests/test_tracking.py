@@ -19,9 +19,11 @@ from mlflow.entities import Run as Tracked
 from mlflow.exceptions import MlflowException
 from project import empty_database
 
-from pipeline import tracking
 from pipeline.config.experiments import Search
 from pipeline.plan.runs import Run
+from pipeline.tracking import recorder as recording
+from pipeline.tracking import search, server, training
+from pipeline.tracking.recorder import Recorder
 
 ROOT = Path(__file__).parents[1]
 RUN = Run("synthetic", "base", "quick", 0)
@@ -104,7 +106,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = mlflow.get_tracking_uri()
     # MLflow keeps what it knows of a database by its address.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    tracking.connect()
+    server.connect()
     yield tmp_path
     while mlflow.active_run():
         mlflow.end_run()
@@ -142,7 +144,7 @@ def metric(run_id: str, name: str) -> list[tuple[int, float]]:
 
 
 def sync(history: Sequence[Mapping[str, float]], status: str = "RUNNING") -> str:
-    return tracking.sync_training(RUN, RECORD, history, status)
+    return training.sync_training(RUN, RECORD, history, status)
 
 
 def names(*epochs: int) -> list[tuple[int, str]]:
@@ -215,11 +217,11 @@ def test_a_request_holds_whole_epochs(
     project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that fails would else leave an epoch of which the server lacks a part."""
-    monkeypatch.setattr(tracking, "BATCH", 8)
+    monkeypatch.setattr(server, "BATCH", 8)
     sync(HISTORY)
     assert sent == [names(1, 2), names(3)]
-    monkeypatch.setattr(tracking, "BATCH", 2)
-    tracking.sync_training(RUN, {**RECORD, "id": "other"}, HISTORY, "RUNNING")
+    monkeypatch.setattr(server, "BATCH", 2)
+    training.sync_training(RUN, {**RECORD, "id": "other"}, HISTORY, "RUNNING")
     assert sent[2:] == [names(1), names(2), names(3)]
 
 
@@ -234,7 +236,7 @@ def test_the_status_is_that_of_the_last_call(project: Path) -> None:
 @pytest.mark.slow
 def test_a_training_that_began_anew_is_another_run(project: Path) -> None:
     first = sync(HISTORY)
-    second = tracking.sync_training(RUN, {**RECORD, "id": "8901"}, HISTORY[:1], "RUNNING")
+    second = training.sync_training(RUN, {**RECORD, "id": "8901"}, HISTORY[:1], "RUNNING")
     assert first != second
     assert [run.info.run_id for run in tracked()] == [second, first]
     assert metric(second, "loss") == [(1, 1.0)]
@@ -263,7 +265,7 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
     write_scores(f"{RUN.key}.dukemtmc", "of other weights", on="dukemtmc")
     write_scores("synthetic.base.quick.01", "of another run", mAP=0.0)
     for _ in range(2):
-        tracking.sync_run(RUN)
+        training.sync_run(RUN)
         [run] = tracked()
         assert run.info.status == "FINISHED"
         scores = {name: value for name, value in run.data.metrics.items() if "test" in name}
@@ -289,7 +291,7 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
         steps = [[step for step, _ in request] for request in sent]
         assert steps == [[1, 1, 1, 2, 2, 2, 3, 3, 3], [0] * 6, [0] * 5]
     write_scores(RUN.key, weights, mAP=0.625)
-    tracking.sync_run(RUN)
+    training.sync_run(RUN)
     [run] = tracked()
     assert run.data.metrics["test_mAP"] == 0.625
     assert len(sent) == 4
@@ -299,7 +301,7 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
 @pytest.mark.slow
 def test_a_run_that_was_not_trained_is_an_error(project: Path) -> None:
     with pytest.raises(FileNotFoundError, match=RUN.key):
-        tracking.sync_run(RUN)
+        training.sync_run(RUN)
     assert tracked() == []
 
 
@@ -311,9 +313,9 @@ def trials() -> dict[str, Tracked]:
 
 @pytest.mark.slow
 def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
-    run_id = tracking.sync_search("sigma", "sigma.01", SEARCH, [], "RUNNING")
+    run_id = search.sync_search("sigma", "sigma.01", SEARCH, [], "RUNNING")
     for part in (TRIALS[:1], TRIALS, TRIALS):
-        assert tracking.sync_search("sigma", "sigma.01", SEARCH, part, "RUNNING") == run_id
+        assert search.sync_search("sigma", "sigma.01", SEARCH, part, "RUNNING") == run_id
     children = trials()
     assert sorted(children) == ["lr=0.1", "lr=0.2", "lr=0.3"]
     assert len(tracked()) == 4
@@ -340,7 +342,7 @@ def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
 
     rest = {**TRIALS[2], "state": "stopped early"}
     rest["history"] = [*TRIALS[2]["history"], {"epoch": 2, "loss": 3.5, "mAP": 0.125}]
-    tracking.sync_search("sigma", "sigma.01", SEARCH, [*TRIALS[:2], rest], "FINISHED")
+    search.sync_search("sigma", "sigma.01", SEARCH, [*TRIALS[:2], rest], "FINISHED")
     third = trials()["lr=0.3"]
     assert third.data.tags["state"] == "stopped early"
     assert third.info.status == "FINISHED"
@@ -351,8 +353,8 @@ def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
 
 @pytest.mark.slow
 def test_another_search_of_that_name_is_another_run(project: Path) -> None:
-    first = tracking.sync_search("sigma", "sigma.01", SEARCH, TRIALS[:1], "FINISHED")
-    second = tracking.sync_search("sigma", "sigma.02", SEARCH, TRIALS[:1], "RUNNING")
+    first = search.sync_search("sigma", "sigma.01", SEARCH, TRIALS[:1], "FINISHED")
+    second = search.sync_search("sigma", "sigma.02", SEARCH, TRIALS[:1], "RUNNING")
     assert first != second
     parents = [run.data.tags["mlflow.parentRunId"] for run in tracked() if "=" in run.info.run_name]
     assert sorted(parents) == sorted([first, second])
@@ -367,7 +369,7 @@ def test_the_results_of_a_search_are_sent_once(project: Path, sent: Sent) -> Non
     summary = {"search": "sigma.01", "best": {"training.lr": 0.1}, "test": test}
     (folder / "scores.json").write_text(json.dumps(summary))
     for _ in range(2):
-        tracking.sync_search_results("sigma", SEARCH, folder)
+        search.sync_search_results("sigma", SEARCH, folder)
         [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
         assert parent.info.status == "FINISHED"
         assert parent.data.params["best.training.lr"] == "0.1"
@@ -390,7 +392,7 @@ def test_a_recorder_lets_no_failure_through_and_sends_all_later(
         received.append(content)
 
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    recorder = tracking.Recorder(send)
+    recorder = Recorder(send)
     recorder.send([1])
     assert received == [[1]]
     away = True
@@ -420,11 +422,11 @@ def test_a_recorder_lets_no_failure_through_and_sends_all_later(
 def test_a_training_outlives_an_mlflow_that_goes_away_and_comes_back(
     project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "PAUSE", 0)
-    with tracking.live_training(RUN, RECORD) as recorder:
+    monkeypatch.setattr(recording, "PAUSE", 0)
+    with training.live_training(RUN, RECORD) as recorder:
         recorder.send(HISTORY[:1])
         with monkeypatch.context() as patch:
-            patch.setattr(tracking, "_find", lambda tags: 1 / 0)
+            patch.setattr(training, "find", lambda tags: 1 / 0)
             recorder.send(HISTORY[:2])
         [run] = tracked()
         assert run.info.status == "RUNNING"
@@ -443,7 +445,7 @@ def test_a_run_says_how_its_work_ended(
     project: Path, error: type[BaseException] | None, status: str
 ) -> None:
     def work() -> None:
-        with tracking.live_training(RUN, RECORD) as recorder:
+        with training.live_training(RUN, RECORD) as recorder:
             recorder.send(HISTORY[:1])
             if error:
                 raise error
@@ -456,7 +458,7 @@ def test_a_run_says_how_its_work_ended(
     assert mlflow.active_run() is None
     [run] = tracked()
     assert run.info.status == status
-    with tracking.live_training(RUN, RECORD) as recorder:  # the same command resumes
+    with training.live_training(RUN, RECORD) as recorder:  # the same command resumes
         assert [again.info.run_id for again in tracked()] == [run.info.run_id]
         assert mlflow.get_run(run.info.run_id).info.status == "RUNNING"
         recorder.send(HISTORY)
@@ -472,7 +474,7 @@ def test_work_ends_well_where_mlflow_is_away_at_its_end(
     def fail(status: str) -> None:
         raise MlflowException("no answer")
 
-    with monkeypatch.context() as patch, tracking.live_training(RUN, RECORD):
+    with monkeypatch.context() as patch, training.live_training(RUN, RECORD):
         patch.setattr(mlflow, "end_run", fail)
     [run] = tracked()
     assert run.info.status == "RUNNING"
@@ -481,7 +483,7 @@ def test_work_ends_well_where_mlflow_is_away_at_its_end(
 @pytest.mark.slow
 def test_a_search_sends_the_trials_that_changed(project: Path, sent: Sent) -> None:
     asked: list[str] = []
-    find = tracking._find
+    find = server.find
 
     def ask(tags: Mapping[str, str]) -> str | None:
         if "trial" in tags:
@@ -489,8 +491,8 @@ def test_a_search_sends_the_trials_that_changed(project: Path, sent: Sent) -> No
         return find(tags)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tracking, "_find", ask)
-        with tracking.live_search("sigma", "sigma.01", SEARCH) as recorder:
+        patch.setattr(search, "find", ask)
+        with search.live_search("sigma", "sigma.01", SEARCH) as recorder:
             recorder.send(TRIALS[:1])
             recorder.send(TRIALS)
             recorder.send(TRIALS)
@@ -528,7 +530,7 @@ def test_an_empty_address_counts_as_none(
     else:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
     monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    tracking.connect()
+    server.connect()
     assert mlflow.get_tracking_uri() == uri
     assert unconnected == ["ianet"]
     assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
@@ -543,7 +545,7 @@ def test_an_address_that_cannot_be_used_is_named(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setattr(mlflow, "set_experiment", fail)
     with pytest.raises(ConnectionError) as error:
-        tracking.connect()
+        server.connect()
     assert str(error.value) == (
         "MLflow at http://127.0.0.1:9 cannot be used (no answer): start the server, or unset "
         "MLFLOW_TRACKING_URI to log to sqlite:///mlflow.db"

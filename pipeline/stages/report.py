@@ -6,11 +6,12 @@ page with all tables and figures. Without MLflow the page has no links.
 
 from __future__ import annotations
 
-from pipeline import tracking
 from pipeline.plan.dvc_yaml import REPORT
 from pipeline.plan.plan import load_plan, unique_runs
 from pipeline.report import overview, page
 from pipeline.shell import command, parser, write_whole
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.reproduction import run_pages, sync_reproduction
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
     plan = load_plan()
     runs = unique_runs(plan.evaluations())
     labels = overview.row_labels(plan, runs)
-    links = tracking.run_pages(runs)
+    links = run_pages(runs)
     text = page.to_html(
         "IANet, reproduced",
         overview.table_sections(plan),
@@ -33,7 +34,7 @@ def main() -> None:
     )
     write_whole(REPORT, text)
     # After the page, which is one of the files that are sent.
-    tracking.Recorder(lambda _: tracking.sync_reproduction(labels)).send_now(None)
+    Recorder(lambda _: sync_reproduction(labels)).send_now(None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""MLflow while work goes on: no failure of the server stops the work."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import mlflow
+
+from pipeline.tracking.server import first_line
+
+PAUSE = 10  # seconds from a call that failed to the next
+
+log = logging.getLogger(__name__)
+
+
+class Recorder:
+    """Sends what happens, and lets no failure of MLflow stop the work."""
+
+    def __init__(self, sync: Callable[[Any], object]) -> None:
+        """`sync`: sends what the server lacks of a content."""
+        self.sync = sync
+        self.failed = -math.inf  # when the last call did
+
+    def send(self, content: Any) -> None:
+        """Send a content, unless a call failed a moment ago: the next one sends all."""
+        if time.monotonic() - self.failed > PAUSE:
+            self.send_now(content)
+
+    def send_now(self, content: Any) -> None:
+        """Send a content."""
+        try:
+            self.sync(content)
+        except Exception as error:  # whatever MLflow raises, the training is worth more
+            if self.failed == -math.inf:
+                log.warning(
+                    "MLflow went away (%s): all results are on disk, and `python -m "
+                    "pipeline.sync` sends them",
+                    first_line(error),
+                )
+            self.failed = time.monotonic()
+
+
+@contextmanager
+def live(sync: Callable[[str], str]) -> Iterator[None]:
+    """An MLflow run that records the machine's load, and how the work ends."""
+    mlflow.set_system_metrics_sampling_interval(5)
+    mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        with suppress(Exception):  # MLflow went away
+            mlflow.end_run(status)

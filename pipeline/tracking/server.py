@@ -1,0 +1,140 @@
+"""The MLflow server, its experiment, and how its runs are found."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+
+EXPERIMENT = "ianet"
+SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
+BATCH = 900  # metrics of a request; MLflow takes 1000
+LOCAL = "sqlite:///mlflow.db"
+INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
+SETTINGS = {
+    # A call to a server that went away must fail in seconds: the defaults block for minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+
+
+def connect() -> None:
+    """Make MLflow ready, before any work that could be lost.
+
+    Raises:
+        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer.
+    """
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
+    for library in ("mlflow", "alembic"):
+        logging.getLogger(library).setLevel(logging.ERROR)
+    # MLflow's advice on integer columns and on sources.
+    warnings.filterwarnings("ignore", module="mlflow")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL
+    mlflow.set_tracking_uri(uri)
+    with first_use(Path()):
+        try:
+            mlflow.set_experiment(EXPERIMENT)
+        except MlflowException as error:
+            raise ConnectionError(
+                f"MLflow at {uri} cannot be used ({first_line(error)}): start the server, or "
+                f"unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+            ) from error
+
+
+def first_use(project: Path) -> FileLock:
+    """Keep other processes of a project from the first use of its MLflow.
+
+    Several processes that meet a new sqlite file at once would break it for good.
+    """
+    (project / "build").mkdir(exist_ok=True)
+    return FileLock(project / "build/mlflow.lock")
+
+
+def first_line(error: Exception) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+def experiment() -> str:
+    experiment = mlflow.MlflowClient().get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None  # `connect` made it
+    return str(experiment.experiment_id)
+
+
+def find(tags: Mapping[str, str]) -> str | None:
+    """The newest run with these tags."""
+    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    runs = mlflow.MlflowClient().search_runs(
+        [experiment()], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+    )
+    return runs[0].info.run_id if runs else None
+
+
+def create(name: str, tags: Mapping[str, str]) -> str:
+    """A new run of the experiment; its id."""
+    client = mlflow.MlflowClient()
+    created = client.create_run(experiment(), tags=dict(tags), run_name=name)
+    return str(created.info.run_id)
+
+
+def send_parameters(run_id: str, parameters: Mapping[str, object]) -> bool:
+    """Send the parameters of a run that has none, as that of a command that was killed.
+
+    Returns:
+        Whether the run had none.
+    """
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).data.params:
+        return False
+    client.log_batch(run_id, params=[Param(name, str(parameters[name])) for name in parameters])
+    return True
+
+
+def set_status(run_id: str, status: str) -> None:
+    """Set RUNNING, FINISHED, FAILED or KILLED."""
+    client = mlflow.MlflowClient()
+    if client.get_run(run_id).info.status != status:
+        client.set_terminated(run_id, status)
+
+
+def send_epochs(
+    run_id: str, reports: Mapping[int, Mapping[str, Any]], names: Mapping[str, str], guide: str
+) -> None:
+    """Send the epochs that a run lacks.
+
+    Args:
+        run_id: of MLflow.
+        reports: by epoch.
+        names: of a report's values, to those of metrics.
+        guide: the metric whose steps say which epochs the run has.
+    """
+    client = mlflow.MlflowClient()
+    known = {metric.step for metric in client.get_metric_history(run_id, guide)}
+    now = int(time.time() * 1000)
+    lacking = [epoch for epoch in reports if epoch not in known]
+    epochs = max(BATCH // max(len(names), 1), 1)  # of a request: an epoch is sent whole or not
+    for start in range(0, len(lacking), epochs):
+        metrics = [
+            Metric(metric, float(reports[epoch][name]), now, epoch)
+            for epoch in lacking[start : start + epochs]
+            for name, metric in names.items()
+            if reports[epoch].get(name) is not None
+        ]
+        client.log_batch(run_id, metrics=metrics)
+
+
+def metric_name(name: str, split: str) -> str:
+    """The name of a score in MLflow, with the split that was scored."""
+    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
