@@ -4,7 +4,7 @@ config     params.yaml and experiments/*.yaml as validated values
 plan       which runs are needed, their keys and files, the text of dvc.yaml
 stages     one file for each stage: synthesize, prepare, pack, train, evaluate, table, ...
 data       readers of data sets, and the split of a seed
-training   one training under Ray Train: launch, worker, progress
+training   one training: launch, workers, worker, checkpoints, progress
 search     a search under Ray Tune: space, trial, results
 cluster    Ray's start, its share for a training, the storage of its nodes, leases
 report     tables, figures and the page of all

@@ -17,13 +17,15 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 from ray.exceptions import WorkerCrashedError
 
+from pipeline import scoring
 from pipeline.cluster import address, environment, remote, resources, session
 from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.resources import Share
 from pipeline.config.settings import SettingsError, load
-from pipeline.training import launch
+from pipeline.training import workers as training_workers
 
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
@@ -145,7 +147,7 @@ def test_an_address_says_what_kind_of_ray_it_is(
     assert (address.is_shared(), address.is_cluster(), address.is_client()) == (
         shared, cluster, client,
     )  # fmt: skip
-    assert launch.allowed_losses() == losses
+    assert training_workers.allowed_losses() == losses
 
 
 @pytest.mark.parametrize(
@@ -213,24 +215,32 @@ def test_a_ray_of_the_command_is_joined_to_no_other(
     assert "runtime_env" not in options
 
 
-def test_the_processes_of_a_ray_of_the_command_get_variables(starts: list[dict[str, Any]]) -> None:
-    with session.session({"NAME": "value"}) as ready:
+def test_a_ray_of_this_machine_prepares_a_process(
+    monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]], stand_in: list[dict[str, Any]]
+) -> None:
+    def prepare() -> None: ...
+
+    with session.session(prepare) as ready:
         ready()
-    [options] = starts
-    assert options["runtime_env"] == {"env_vars": {"NAME": "value"}}
+    assert stand_in == [{"num_cpus": 0}]
+    monkeypatch.setenv(ADDRESS, "auto")  # a cluster may have no place yet
+    with session.session(prepare) as ready:
+        ready()
+    assert len(starts) == 2
+    assert stand_in == [{"num_cpus": 0}]
 
 
 def test_a_cluster_gets_the_code(
     monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
     monkeypatch.setenv(ADDRESS, "auto")
-    with session.session({"NAME": "value"}) as ready:
+    with session.session() as ready:
         ready()
     [options] = starts
     assert not {"address", "num_cpus"} & options.keys()  # Ray reads the variable
     assert options["runtime_env"] == {
         "py_modules": [str(ROOT / "pipeline"), str(ROOT / "ianet")],
-        "env_vars": {**environment.SETTINGS, "NAME": "value"},
+        "env_vars": environment.SETTINGS,
     }
 
 
@@ -369,6 +379,47 @@ def test_ray_is_started_for_a_computation_where_it_is_not(
     assert remote.compute(lambda: 42, None, []) == 42
     assert len(starts) == 1
     assert stand_in == [{"num_cpus": 1, "num_gpus": 0}]
+
+
+OWN_RAY = {ADDRESS: "127.0.0.1:6379", OWN: "1"}
+CLUSTER = {ADDRESS: "head:6379"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "gpus", "calls"),
+    [
+        ({}, 0, []),  # nobody shares what this process uses
+        ({}, 8, []),
+        (OWN_RAY, 0, []),
+        (OWN_RAY, 1, [{"num_cpus": 16, "num_gpus": 1}]),
+        (OWN_RAY, 8, [{"num_cpus": 2, "num_gpus": 1}]),
+        (CLUSTER, 0, [{"num_cpus": 1, "num_gpus": 0}]),
+        (CLUSTER, 8, [{"num_cpus": 2, "num_gpus": 1}]),
+    ],
+)
+def test_a_run_is_scored_on_a_gpu_that_ray_gives(
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: list[dict[str, Any]],
+    variables: dict[str, str],
+    gpus: int,
+    calls: list[dict[str, int]],
+) -> None:
+    def assess(*arguments: Any, hold_out: bool) -> tuple[Any, ...]:
+        return (*arguments, hold_out)
+
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    hold(monkeypatch, (gpus, 16))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(scoring, "load_network", lambda folder: f"network of {folder}")
+    monkeypatch.setattr(scoring, "assess", assess)
+    storage: Any = SimpleNamespace(
+        url="s3://bucket", is_folder=False, share=lambda folder, names: f"{folder} in the bucket"
+    )
+    scores: Any = scoring.score_run(Path("run"), "synthetic", "64x32", storage, 3, hold_out=True)
+    place = "data/prepared/synthetic in the bucket"
+    assert scores == ("network of run", "s3://bucket", place, "64x32", 3, True)
+    assert stand_in == calls
 
 
 def test_what_leads_is_called_here_or_on_the_node_that_a_client_reaches(

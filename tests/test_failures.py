@@ -6,14 +6,15 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from project import EPOCHS, Project, wait_for
-from ray.util import placement_group, placement_group_table
+from ray import available_resources
+from ray.util import placement_group, remove_placement_group
 from servers import free_port, mlflow_server
 
 from pipeline.cluster.address import OWN
@@ -60,20 +61,24 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
 
 
 def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None:
-    def waiting() -> bool:
-        return any(one["state"] == "PENDING" for one in placement_group_table().values())
-
     with shared_session():
-        assert placement_group([{"CPU": cores()}]).wait(30)
+        group = placement_group([{"CPU": cores()}])
+        assert group.wait(30)
         shared = {name: one for name, one in os.environ.items() if name.startswith(OF_RAY)}
         process = untrained.start(*TRAIN, **shared)
-        wait_for(lambda: waiting() or process.poll() is not None, "the wait for cores")
+        wait_for(lambda: process.poll() is not None or len(untrained.tracked()), "its MLflow run")
+        time.sleep(5)
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
         assert process.returncode == 1, output
         assert output.endswith("stopped; the same command resumes from here\n")
         assert "Traceback" not in output
-        wait_for(lambda: not waiting(), "the end of what it asked for", 90)
+        # Nothing asks for the cores any more.
+        remove_placement_group(group)
+        wait_for(lambda: available_resources().get("CPU") == cores(), "the cores", 60)
+        time.sleep(3)
+        assert available_resources()["CPU"] == cores()
+        assert untrained.epochs(KEY) == 0
 
 
 def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
@@ -134,17 +139,14 @@ def test_a_training_outlives_its_mlflow_server(untrained: Project) -> None:
 
 
 def test_a_full_disk_is_reported_in_one_line(untrained: Project) -> None:
-    full = untrained.folder / "full"
-    full.mkdir()
+    full = untrained.folder / "build/trainings"
+    full.mkdir(parents=True, exist_ok=True)
     disk = f"mount -t tmpfs -o size=1m none {full}"
     if subprocess.run(["unshare", "--mount", "sh", "-c", disk], capture_output=True).returncode:
         pytest.skip("a disk of its own needs the right to unshare --mount")
     command = f"{disk} && exec {' '.join(TRAIN)}"
-    output = untrained.run(
-        "unshare", "--mount", "sh", "-c", command,
-        expect=1, TMPDIR=str(full), RAY_TMPDIR=tempfile.gettempdir(),
-    )  # fmt: skip
+    output = untrained.run("unshare", "--mount", "sh", "-c", command, expect=1)
     [error] = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert f"training {KEY}" in error
-    assert f"No space left on device: '{socket.gethostname()}:{full}" in error
+    place = f"'{socket.gethostname()}:{full}/{KEY}."
+    assert f"No space left on device: {place}" in error
     assert "Traceback" not in output

@@ -191,7 +191,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     def worker() -> psutil.Process | None:
         for process in psutil.process_iter(["cmdline", "environ"]):
             own = (process.info["environ"] or {}).get("PYTHONPATH") == str(untrained.folder)
-            if own and "RayTrainWorker" in " ".join(process.info["cmdline"] or []):
+            if own and "ray::_compute" in " ".join(process.info["cmdline"] or []):
                 return process
         return None
 

@@ -79,11 +79,16 @@ def test_a_part_that_cannot_be_written_is_lost_and_an_epoch_is_an_error(
     assert read_progress(storage, *FOLDER) == {"history": [], "part": 0.2}
 
 
+def progress(history: list[Any], part: float, *warnings: str) -> dict[str, Any]:
+    """As a worker writes it."""
+    return {"history": history, "part": part, "warnings": warnings}
+
+
 def test_each_epoch_is_handed_on_once(storage: Storage) -> None:
     calls = Calls(storage)
     writer = ProgressWriter(storage, *FOLDER)
     for epochs, part in ((0, 0.25), (1, 0.0), (1, 0.5), (1, 0.75), (3, 0.0), (2, 0.5), (3, 0.0)):
-        writer.write({"history": HISTORY[:epochs], "part": part})
+        writer.write(progress(HISTORY[:epochs], part))
         calls.follower.look()
     assert calls.epochs == [HISTORY[:1], HISTORY]
     assert calls.parts == [0.25, 1, 1.5, 1.75, 3, 2.5, 3]  # the last but one after a lost worker
@@ -94,7 +99,7 @@ def test_each_epoch_is_handed_on_once(storage: Storage) -> None:
 
 
 def test_a_new_follower_hands_on_what_happened_before(storage: Storage) -> None:
-    ProgressWriter(storage, *FOLDER).write({"history": HISTORY, "part": 0.5})
+    ProgressWriter(storage, *FOLDER).write(progress(HISTORY, 0.5))
     calls = Calls(storage)
     calls.follower.look()
     calls.follower.look()
@@ -107,7 +112,7 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
 ) -> None:
     calls = Calls(storage)
     calls.follower.look()
-    whole = json.dumps({"history": HISTORY, "part": 0.0}).encode()
+    whole = json.dumps(progress(HISTORY, 0.0)).encode()
     storage.write(whole[: len(whole) // 2], *FOLDER, FILE)
     calls.follower.look()
 
@@ -121,3 +126,14 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
     storage.write(whole, *FOLDER, FILE)
     calls.follower.look()
     assert (calls.epochs, calls.parts) == ([HISTORY], [3])
+
+
+def test_each_warning_of_a_worker_is_logged_once(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = Calls(storage)
+    writer = ProgressWriter(storage, *FOLDER)
+    for warnings in ((), ("a is damaged",), ("a is damaged",), ("a is damaged", "b is damaged")):
+        writer.write(progress([], 0.5, *warnings))
+        calls.follower.look()
+    assert caplog.messages == ["a is damaged", "b is damaged"]

@@ -241,7 +241,7 @@ def test_values_may_be_of_any_type(tmp_path: Path, values: list[Any]) -> None:
 def a_setting(folder: Path, **changes: Any) -> Setting:
     """A search of trials with four epochs, in a storage."""
     recipe = RecipeSettings(training={"height": 64, "width": 32, "epochs": 4})
-    place = Place(str(folder), "prepared", 1)
+    place = Place(str(folder), "prepared", 1, 5)
     return Setting("sigma.0", a_search(**changes), STAGE3, recipe, place, Share(1, 1, 0))
 
 

@@ -18,8 +18,7 @@ SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Workers started before they are asked for: Ray Train's actors, which have environment
-    # variables of their own, cannot use them.
+    # A worker for each core, of which a training needs one.
     "RAY_prestart_worker_first_driver": "0",
     # Ray gives its workers the lowest priority: any other process would starve a training.
     "RAY_worker_niceness": "0",
@@ -28,10 +27,6 @@ SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Seconds of results that a killed search may have to look up again.
     "TUNE_GLOBAL_CHECKPOINT_S": "1",
-}
-"""For Ray and the processes that it starts, here and on a cluster."""
-
-COMPUTING = {
     # glibc keeps, in large pages, what a training step frees. Else the kernel takes it back, and
     # the next step waits for page faults: 4 to 8 % of a training on a CPU.
     "GLIBC_TUNABLES": ":".join(
@@ -39,7 +34,7 @@ COMPUTING = {
         for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**34}")
     ),
 }
-"""For the processes of Ray that compute a training."""
+"""For Ray and the processes that it starts, here and on a cluster."""
 
 PRIVATE = {
     # The address of this machine is then 127.0.0.1, and Ray listens there alone.

@@ -18,12 +18,15 @@ from pipeline.cluster.session import session
 Returned = TypeVar("Returned")
 
 LOSSES = (
-    ray.exceptions.LocalRayletDiedError,
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.OutOfMemoryError,
     ray.exceptions.WorkerCrashedError,
 )
+
+
+class LostError(OSError):
+    """A process or a node of Ray was lost, with what the process computed."""
 
 
 def call_on_cluster(function: Callable[[], Returned]) -> Returned:
@@ -40,7 +43,7 @@ def call_on_cluster(function: Callable[[], Returned]) -> Returned:
         return function()
     node = ray.get_runtime_context().get_node_id()
     head = NodeAffinitySchedulingStrategy(node, soft=False)
-    return _call(function, num_cpus=0, scheduling_strategy=head)
+    return call(function, num_cpus=0, scheduling_strategy=head)
 
 
 def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence[Path]) -> Returned:
@@ -61,27 +64,44 @@ def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence
     if root is not None:
         check_visible(root, paths)
     part = share(1, alone=False)
-    return _call(function, num_cpus=part.cpus, num_gpus=part.gpus)
+    return call(function, num_cpus=part.cpus, num_gpus=part.gpus)
 
 
-def _call(function: Callable[[], Returned], **options: Any) -> Returned:
+def call(function: Callable[[], Returned], **options: Any) -> Returned:
+    """Call in a process of Ray.
+
+    Args:
+        function: what is called.
+        options: of `ray.remote`.
+
+    Raises:
+        LostError: the process or its node was lost.
+        ConnectionError: Ray went away.
+        Exception: what the function raises.
+    """
     # The function may hold a network. Ray supports that as an object, not within a function, and
     # Ray Client would warn of it as an argument.
-    task: Any = ray.remote(**options)(lambda argument: argument())
+    task: Any = ray.remote(**options)(_compute)
     try:
         returned: Returned = ray.get(task.remote(ray.put(function)))
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
     except LOSSES as error:
         reason = str(error).strip().splitlines()[-1]
-        raise OSError(f"Ray lost a computation ({reason}): start the same command again") from error
-    except ConnectionError as error:
+        raise LostError(
+            f"Ray lost a computation ({reason}): start the same command again"
+        ) from error
+    except (ConnectionError, ray.exceptions.LocalRayletDiedError) as error:
         reason = " ".join(str(error).split())[:200]
+        name = os.environ.get(ADDRESS, "this machine")
         raise ConnectionError(
-            f"Ray at {os.environ.get(ADDRESS)} went away ({reason}): when Ray is back, the same "
-            "command resumes"
+            f"Ray at {name} went away ({reason}): when Ray is back, the same command resumes"
         ) from error
     return returned
+
+
+def _compute(function: Callable[[], Returned]) -> Returned:
+    return function()
 
 
 def check_visible(root: Path, paths: Sequence[Path]) -> None:

@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,20 +30,21 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def session(variables: Mapping[str, str] | None = None) -> Iterator[Callable[[], None]]:
+def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[[], None]]:
     """Ray, started while the caller imports, checks and connects.
 
     Ray is the one that RAY_ADDRESS names, or one of this process's own on this machine.
 
     Args:
-        variables: of the environment, for the processes of Ray that work for this one.
+        preparation: called in a process of Ray as soon as Ray is there, for what comes later.
+            Only on this machine: a cluster may have no place for the process yet.
 
     Yields:
         A function to be called in the main thread. The function returns when Ray is there, and
         raises what Ray's start raised: ConnectionError where a named Ray does not answer.
     """
     with ThreadPoolExecutor(max_workers=1) as background:
-        start = background.submit(_start, dict(variables or {}))
+        start = background.submit(_start, preparation)
 
         def ready() -> None:
             start.result()
@@ -77,19 +78,16 @@ def shared_session() -> Iterator[None]:
                 os.environ.pop(OWN, None)
 
 
-def _start(variables: dict[str, str]) -> None:
+def _start(preparation: Callable[[], None] | None) -> None:
     if is_shared():
         _check_answer(os.environ[ADDRESS])
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if not is_shared():
         # Without an address Ray would join one that somebody else started on this machine.
         options |= {"address": "local", "num_cpus": cores(), "include_dashboard": False}
-    environment: dict[str, Any] = {"env_vars": variables} if variables else {}
     if is_cluster():
         # Its nodes have Ray and the packages, but neither this code nor these settings.
-        environment = {"py_modules": list(map(str, CODE)), "env_vars": {**SETTINGS, **variables}}
-    if environment:
-        options["runtime_env"] = environment
+        options["runtime_env"] = {"py_modules": list(map(str, CODE)), "env_vars": SETTINGS}
     try:
         _init(options)
     except ConnectionError as error:
@@ -98,6 +96,8 @@ def _start(variables: dict[str, str]) -> None:
             "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
         ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
+    if preparation is not None and not is_cluster():
+        ray.remote(num_cpus=0)(preparation).remote()
 
 
 def _init(options: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -38,9 +39,21 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _refuse_repetition(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    repeated = {seed for seed in seeds if seeds.count(seed) > 1}
+    if repeated:
+        raise ValueError(f"{', '.join(map(str, sorted(repeated)))} stands there more than once")
+    return seeds
+
+
 # Names become parts of keys, stage names, file names and command lines. A name holds no dot: dots
 # separate the names of a key.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
+
+
+Seeds = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_refuse_repetition)
+]
 
 
 class Dataset(Value):
@@ -51,7 +64,7 @@ class Dataset(Value):
     held_out: int = Field(ge=0)
     # Role to recipe: a table asks for a role, "plain" or "strong".
     recipes: dict[Name, Name]
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    seeds: Seeds
     networks: Literal["all"] | tuple[Name, ...] = "all"
 
     @field_validator("recipes")
@@ -111,6 +124,7 @@ class Cluster(Value):
 class Settings(Value):
     at_hand: tuple[Name, ...] = Field(min_length=1)
     workers: Literal["auto"] | Annotated[int, Field(ge=1)]
+    checkpoint_minutes: float = Field(5, ge=0)
     cluster: Cluster = Cluster()
     datasets: dict[Name, Dataset]
     synthetic: Synthetic

@@ -17,7 +17,6 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from pipeline import tracking
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
@@ -30,9 +29,12 @@ from pipeline.plan.runs import DESCRIPTION, TABLE, Run, check_prepared
 from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.search import live_search, sync_search_results
 from pipeline.training.configuration import DIGITS, Configuration, configure
-from pipeline.training.launch import allowed_losses, find_place, run_workers, wait_for
+from pipeline.training.launch import find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
+from pipeline.training.workers import allowed_losses
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +66,13 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     storage = Storage(settings.cluster.storage)
     with (
         Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"),
-        tracking.live_search(name, key, search) as recorder,
+        live_search(name, key, search) as recorder,
     ):
         ready()
         if settings.workers not in ("auto", 1):
             log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
         # With the workers of the training of the best, so that a lack of places shows now.
-        place = find_place(storage, run, configuration, settings.workers)
+        place = find_place(storage, run, configuration, settings)
         part = share("auto", alone=False)
         setting = Setting(key, search, network, recipe, replace(place, threads=part.cpus), part)
         display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
@@ -85,7 +87,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
         test = _test_best(run, plan, search, values, f"{key}.best", storage)
         _write(name, plan, search, trials, table, values, test, key)
         folder = SEARCH_RESULTS / name
-        recorder.sync = lambda _: tracking.sync_search_results(name, search, folder)
+        recorder.sync = lambda _: sync_search_results(name, search, folder)
         recorder.send_now(None)
     storage.delete_folder(SEARCHES, key)
     storage.delete_folder(*setting.progress)
@@ -132,9 +134,7 @@ class SearchFollower:
         trials: what was read last, see `TrialProgress`.
     """
 
-    def __init__(
-        self, setting: Setting, recorder: tracking.Recorder, display: SearchDisplay
-    ) -> None:
+    def __init__(self, setting: Setting, recorder: Recorder, display: SearchDisplay) -> None:
         self.storage, self.folder = setting.storage, setting.progress
         self.recorder, self.display = recorder, display
         self.poll = POLL if self.storage.is_folder else POLL_OF_STORE
@@ -221,7 +221,7 @@ def _test_best(
     recipe = settings.recipes[search.recipe].model_copy(update={"hold_out": False})
     network, recipe = space.apply(search, values, settings.networks[search.network], recipe)
     configuration = configure(run, network, recipe)
-    place = find_place(storage, run, configuration, settings.workers)
+    place = find_place(storage, run, configuration, settings)
 
     def show(history: list[Report]) -> None:
         log.info("  epoch %.0f  loss %.3f", history[-1]["epoch"], history[-1]["loss"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from dataclasses import dataclass
@@ -19,9 +20,14 @@ from pipeline.config.settings import RecipeSettings
 from pipeline.plan.runs import Run
 from pipeline.search import space
 from pipeline.search.results import SCORES, state_of
+from pipeline.training.checkpoints import State, dump, parse
 from pipeline.training.configuration import Place, configure
 from pipeline.training.progress import ProgressWriter, Report, read_progress
 from pipeline.training.worker import COLUMNS, Training
+
+STATE = "state"  # file of a checkpoint
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,14 +80,11 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
 
     search = setting.search
     run = Run(search.dataset, search.network, search.recipe, search.seed)
-    checkpoint = tune.get_checkpoint()
     try:
         configuration = configure(
             run, *space.apply(search, values, setting.network, setting.recipe)
         )
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(checkpoint.to_directory(folder)) if checkpoint else None
-            training = Training(configuration, setting.place, path, compile_blocks=True)
+        training = Training(configuration, setting.place, _read_state(), compile_blocks=True)
     except ValueError as error:
         tune.report({"epoch": 0, search.maximise: math.nan, "error": str(error)})
         return
@@ -96,8 +99,25 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
             ).summary()
         report |= {name: value for name, value in scores.items() if value is not None}
         with tempfile.TemporaryDirectory() as folder:
-            training.save(Path(folder))
+            (Path(folder) / STATE).write_bytes(dump(training.state))
             tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+
+
+def _read_state() -> State | None:
+    """The state of the trial's last checkpoint, None where there is none.
+
+    Ray Tune deletes a checkpoint when the next one is written. A search that was killed at that
+    moment may name the deleted one. Its trial begins anew, and ends with the same weights.
+    """
+    checkpoint = tune.get_checkpoint()
+    if checkpoint is None:
+        return None
+    try:
+        with checkpoint.as_directory() as folder:
+            return parse((Path(folder) / STATE).read_bytes())
+    except FileNotFoundError as error:
+        log.warning("a trial begins anew, as its checkpoint is gone: %s", error)
+        return None
 
 
 class TrialProgress(tune.Callback):

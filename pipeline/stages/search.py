@@ -10,7 +10,7 @@ repeats no finished trial.
 
 from __future__ import annotations
 
-from pipeline.cluster.environment import COMPUTING, prepare
+from pipeline.cluster.environment import prepare
 from pipeline.plan.plan import load_plan
 from pipeline.shell import command, parser
 
@@ -23,8 +23,9 @@ def main() -> None:
     plan.search(name)
     prepare(plan.settings)
     from pipeline.cluster.session import session
+    from pipeline.training.worker import import_all
 
-    with session(COMPUTING) as ready:
+    with session(import_all) as ready:
         # Ray Tune, MLflow and pandas take as long to import as Ray takes to start.
         from pipeline.search.run import run_search
 

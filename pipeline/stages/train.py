@@ -23,8 +23,9 @@ def main() -> None:
     check_prepared(run.dataset, plan.settings.recipes[run.recipe].size)
     prepare(plan.settings)
     from pipeline.cluster.session import session
+    from pipeline.training.worker import import_all
 
-    with session() as ready:
+    with session(import_all) as ready:
         # MLflow and pandas take as long to import as Ray takes to start.
         from pipeline.training.launch import train
 

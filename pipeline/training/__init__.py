@@ -1,4 +1,5 @@
-"""One training: `launch` leads it, `worker` trains under Ray Train, `progress` joins the two.
+"""One training: `launch` leads it, `workers` starts what computes, `worker` computes.
 
-A change of `worker` retrains every run. A change of another file here retrains none.
+`progress` joins those who compute and who lead. `checkpoints` is what a training resumes from. A
+change of `worker` retrains every run. A change of another file here retrains none.
 """

@@ -22,12 +22,14 @@ class Configuration:
     """What is trained, and how.
 
     Attributes:
+        dataset: name of the data set.
         size: of the images, height x width.
         hold_out: whether the held-out identities are left out, and scored.
         seed: of the initial weights, the order and the augmentation, and for the split.
         network, recipe: values of the library.
     """
 
+    dataset: str
     size: str
     hold_out: bool
     seed: int
@@ -59,11 +61,15 @@ class Place:
         storage: URL or folder of checkpoints and progress.
         prepared: place of the data set in the storage, see `Storage.fetch`.
         threads: CPU cores of each worker.
+        checkpoint_minutes: from one checkpoint to the next.
+        weights: place of the folder with the initial weights, None where no file is named.
     """
 
     storage: str
     prepared: str
     threads: int
+    checkpoint_minutes: float
+    weights: str | None = None
 
 
 def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> Configuration:
@@ -77,6 +83,7 @@ def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> C
         SettingsError: an option is wrong.
     """
     return Configuration(
+        dataset=run.dataset,
         size=recipe.size,
         hold_out=recipe.hold_out,
         seed=run.seed,

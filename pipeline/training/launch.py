@@ -10,46 +10,28 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.train import (
-    BackendConfig,
-    Checkpoint,
-    CheckpointConfig,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-    TrainingFailedError,
-)
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from pipeline import tracking
 from pipeline.cluster import address
-from pipeline.cluster.environment import COMPUTING
 from pipeline.cluster.lease import Lease
-from pipeline.cluster.remote import call_on_cluster, check_visible
+from pipeline.cluster.remote import check_visible
 from pipeline.cluster.resources import share
 from pipeline.cluster.storage import TRAININGS, Storage
-from pipeline.config.settings import SettingsError
+from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan, unique_runs
-from pipeline.plan.runs import RECORD, TABLE, WEIGHTS, Run, prepared_files
+from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
+from pipeline.plan.sources import weight_files
 from pipeline.shell import emit
+from pipeline.tracking.training import live_training, new_id
 from pipeline.training.configuration import DIGITS, Configuration, Place, configure
 from pipeline.training.display import Display
 from pipeline.training.progress import Follower, Report
-from pipeline.training.worker import (
-    ENVIRONMENT,
-    HISTORY,
-    NETWORK,
-    train_on_worker,
-)
-
-LOSSES = 3  # of its workers, after which a training gives up
-LOSSES_ON_CLUSTER = 10  # where nodes come and go
+from pipeline.training.worker import Result
+from pipeline.training.workers import run_one, run_several
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +67,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
             "source": str(settings.datasets[run.dataset].source),
             "configuration": configuration.parameters(),
         }
-        with tracking.live_training(run, record) as recorder:
+        with live_training(run, record) as recorder:
 
             def on_epoch(history: list[Report]) -> None:
                 display.show_epoch(history[-1])
@@ -93,7 +75,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
                 recorder.send(history)
 
             ready()
-            place = find_place(storage, run, configuration, settings.workers)
+            place = find_place(storage, run, configuration, settings)
             result = run_workers(
                 configuration, place, name, settings.workers, storage, on_epoch, display.show_part
             )
@@ -105,90 +87,36 @@ def _identify(storage: Storage, name: str) -> str:
     """The id of a training, the same after a kill."""
     known = storage.read(TRAININGS, name, "id")
     if known is None:
-        known = tracking.new_id().encode()
+        known = new_id().encode()
         storage.write(known, TRAININGS, name, "id")
     return known.decode()
 
 
 def find_place(
-    storage: Storage, run: Run, configuration: Configuration, workers: int | str
+    storage: Storage, run: Run, configuration: Configuration, settings: Settings
 ) -> Place:
     """Where the workers of a training compute and find their data.
 
     Raises:
         ValueError: a node does not see the data, or Ray holds too little.
+        FileNotFoundError: the file of initial weights is missing.
         ConnectionError: the storage cannot be used.
     """
     names = prepared_files(configuration.size)
     prepared = storage.share(run.prepared, names)
+    paths = [Path(prepared, name) for name in names]
+    weights = None
+    for file in weight_files(asdict(configuration.network)):
+        if not file.is_file():
+            raise FileNotFoundError(f"the weights file {file} of network {run.network} is missing")
+        weights = storage.share(file.parent, [file.name])
+        paths.append(Path(weights, file.name))
     if storage.is_folder:
         root = Path(storage.path())
         root.mkdir(parents=True, exist_ok=True)
-        check_visible(root, [Path(prepared, name) for name in names])
-    threads = share(workers, alone=not address.is_shared()).cpus
-    return Place(storage.url, prepared, threads)
-
-
-def allowed_losses() -> int:
-    """How often a training may lose its workers and resume."""
-    return LOSSES_ON_CLUSTER if address.is_cluster() else LOSSES
-
-
-def build_trainer(
-    configuration: Configuration,
-    place: Place,
-    name: str,
-    workers: int | str,
-    storage: Storage,
-) -> DataParallelTrainer:
-    """The training of that name under Ray Train, which resumes from its last checkpoint."""
-    part = share(workers, alone=not address.is_shared())
-    resources = {"CPU": part.cpus, **({"GPU": part.gpus} if part.gpus else {})}
-    return DataParallelTrainer(
-        train_on_worker,
-        train_loop_config={"configuration": configuration, "place": place, "name": name},
-        backend_config=_backend(part.workers),
-        scaling_config=ScalingConfig(
-            num_workers=part.workers, use_gpu=part.gpus > 0, resources_per_worker=resources
-        ),
-        run_config=RunConfig(
-            name=name,
-            storage_path=storage.path(TRAININGS),
-            storage_filesystem=storage.files,
-            failure_config=FailureConfig(allowed_losses()),
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
-            worker_runtime_env={"env_vars": COMPUTING},  # type: ignore[call-arg]
-        ),
-    )
-
-
-def _backend(workers: int) -> BackendConfig:
-    """Several workers form torch's process group. One needs none, and its leader no torch."""
-    if workers == 1:
-        return BackendConfig()
-    from ray.train.torch import TorchConfig
-
-    return TorchConfig()
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a training.
-
-    Attributes:
-        history: a report of each epoch.
-        environment: see `describe_environment`.
-        files: the content of the weights file and of the network's description, by name.
-    """
-
-    history: list[Report]
-    environment: dict[str, Any]
-    files: dict[str, bytes]
-
-    def write_network(self, folder: Path) -> None:
-        """Write the weights and the description to a folder."""
-        for name, content in self.files.items():
-            (folder / name).write_bytes(content)
+        check_visible(root, paths)
+    threads = share(settings.workers, alone=not address.is_shared()).cpus
+    return Place(storage.url, prepared, threads, settings.checkpoint_minutes, weights)
 
 
 def run_workers(
@@ -200,7 +128,7 @@ def run_workers(
     on_epoch: Callable[[list[Report]], None],
     on_part: Callable[[float], None],
 ) -> Result:
-    """Train under Ray Train, and follow the training.
+    """Train, and follow the training.
 
     Args:
         configuration: what is trained.
@@ -212,25 +140,18 @@ def run_workers(
 
     Raises:
         SettingsError: a mistake of the user's that a worker found.
-        OSError: Ray went away, or its workers failed again and again for a reason that a user can
-            mend.
-        TrainingFailedError: workers failed again and again for another reason.
+        OSError: Ray went away, its workers were lost too often, or the storage cannot be used.
+        TrainingFailedError: several workers failed again and again for another reason.
     """
-    trainer = build_trainer(configuration, place, name, workers, storage)
+    part = share(workers, alone=not address.is_shared())
     follower = Follower(storage, (TRAININGS, name), on_epoch, on_part)
-    try:
-        fit = wait_for(lambda: call_on_cluster(trainer.fit), follower)
-    except TrainingFailedError as error:
-        raise _explain(name, error) from error
-    except RayActorError as error:
-        raise ConnectionError(
-            f"Ray lost training {name} ({str(error).splitlines()[-1]}): when Ray is back, the "
-            "same command resumes from the last epoch"
-        ) from error
-    if fit.return_value is not None:
-        raise SettingsError(fit.return_value)
-    assert fit.checkpoint is not None  # there is at least one epoch
-    result = _read_checkpoint(fit.checkpoint)
+
+    def run() -> Result:
+        if part.workers == 1:
+            return run_one(configuration, place, name, part)
+        return run_several(configuration, place, name, part, storage)
+
+    result: Result = wait_for(run, follower)
     follower.take(result.history)
     return result
 
@@ -260,27 +181,6 @@ def wait_for(function: Callable[[], Any], follower: Any) -> Any:
     if "error" in outcome:
         raise outcome["error"]
     return outcome["value"]
-
-
-def _explain(name: str, error: TrainingFailedError) -> Exception:
-    """A reason that a user can mend, as one line; else the error itself."""
-    for failure in getattr(error, "worker_failures", {}).values():
-        if isinstance(failure, OSError | ValueError):
-            return OSError(f"training {name} failed on its workers, several times: {failure}")
-        if isinstance(failure, RayActorError | OutOfMemoryError):
-            reason = str(failure).strip().splitlines()[-1]
-            return OSError(f"the workers of training {name} died, several times: {reason}")
-    return error
-
-
-def _read_checkpoint(checkpoint: Checkpoint) -> Result:
-    with checkpoint.as_directory() as folder:
-        path = Path(folder)
-        return Result(
-            history=json.loads((path / HISTORY).read_text()),
-            environment=json.loads((path / ENVIRONMENT).read_text()),
-            files={name: (path / name).read_bytes() for name in (WEIGHTS, NETWORK)},
-        )
 
 
 def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ but the storage, and a leader that was killed finds all that happened meanwhile.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,8 @@ POLL = 0.5  # seconds from one reading to the next
 POLL_OF_STORE = 5.0
 
 Report = dict[str, Any]
+
+log = logging.getLogger(__name__)
 
 
 class ProgressWriter:
@@ -58,7 +61,7 @@ def read_progress(storage: Storage, *folder: str) -> Any:
 
 
 class Follower:
-    """Reads the progress of a training and hands on each epoch, once."""
+    """Reads the progress of a training and hands on each epoch and each warning, once."""
 
     def __init__(
         self,
@@ -77,6 +80,7 @@ class Follower:
         self.on_epoch, self.on_part = on_epoch, on_part
         self.poll = POLL if storage.is_folder else POLL_OF_STORE
         self.epochs = 0
+        self.warnings: set[str] = set()
 
     def look(self) -> None:
         """Read once; a storage that does not answer is asked again by the next look."""
@@ -84,6 +88,9 @@ class Follower:
         with suppress(OSError, ValueError):
             progress = read_progress(self.storage, *self.folder)
         if progress is not None:
+            for warning in set(progress["warnings"]) - self.warnings:
+                log.warning("%s", warning)
+                self.warnings.add(warning)
             self.take(progress["history"])
             self.on_part(len(progress["history"]) + progress["part"])
 

@@ -1,32 +1,50 @@
-"""What computes a training: a worker of Ray Train, or a trial of Ray Tune.
+"""What computes a training: a task of Ray, workers of Ray Train, or a trial of Ray Tune.
 
-Ray Train's controller imports this file too. So torch and all that needs torch is imported where a
-training begins.
+The command that leads a training imports this file too. So torch and all that needs torch is
+imported where a training begins.
 """
 
 from __future__ import annotations
 
-import io
-import json
 import platform
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.cluster.storage import TRAININGS, Storage
+from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.configuration import Configuration, Place
 from pipeline.training.progress import ProgressWriter, Report
 
 if TYPE_CHECKING:
     import torch
 
-STATE, HISTORY, ENVIRONMENT = "state.pt", "history.json", "environment.json"  # of a checkpoint
-NETWORK = "network.json"  # of the last checkpoint, with the weights
 COLUMNS = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
+DIAGNOSTIC_IMAGES = 8
 PACKAGES = ("torch", "torchvision", "ray")
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a training.
+
+    Attributes:
+        history: a report of each epoch.
+        environment: see `describe_environment`.
+        files: the content of the weights file and of the network's description, by name.
+    """
+
+    history: list[Report]
+    environment: dict[str, Any]
+    files: dict[str, bytes]
+
+    def write_network(self, folder: Path) -> None:
+        """Write the weights and the description to a folder."""
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
 
 
 class Training:
@@ -40,7 +58,7 @@ class Training:
         self,
         configuration: Configuration,
         place: Place,
-        checkpoint: Path | None,
+        state: State | None,
         *,
         compile_blocks: bool,
     ) -> None:
@@ -48,7 +66,7 @@ class Training:
         Args:
             configuration: what is trained.
             place: where its data lies.
-            checkpoint: folder that `save` wrote, from which the training resumes.
+            state: from which the training resumes.
             compile_blocks: whether blocks are compiled, where there is a GPU.
 
         Raises:
@@ -58,32 +76,31 @@ class Training:
         import pandas as pd
         import torch
 
-        from ianet import images
         from ianet.network import Network
+        from ianet.reading import PackedImages
         from ianet.training.batches import labels_of
         from pipeline.data.splits import split_of_run
         from pipeline.plan.runs import TABLE
 
         torch.set_num_threads(place.threads)
-        torch.set_flush_denormal(True)  # see docs/performance.md
         self.configuration = configuration
-        self.prepared = Storage(place.storage).fetch(place.prepared)
+        storage = Storage(place.storage)
+        self.prepared = storage.fetch(place.prepared)
+        options = configuration.network
+        if place.weights is not None:
+            file = storage.fetch(place.weights) / Path(options.weights).name
+            options = replace(options, weights=str(file))
         table = pd.read_parquet(self.prepared / TABLE)
         self.split = split_of_run(table, configuration.seed, hold_out=configuration.hold_out)
         mask = (self.split == "train").to_numpy(copy=True)
         self.labels = labels_of(table.person[mask].to_numpy())
         torch.manual_seed(configuration.seed)
-        self.network = Network(int(self.labels.max()) + 1, configuration.network)
+        self.network = Network(int(self.labels.max()) + 1, options)
         if compile_blocks:
             self.network.compile_blocks()
-        self.images = images.load(self.prepared / f"{configuration.size}.npy", mask)
-        self.state: dict[str, Any] | None = None
-        self.history: list[Report] = []
-        if checkpoint is not None:
-            # Not to the device of the worker that saved the state: each has a device of its own.
-            path = checkpoint / STATE
-            self.state = torch.load(path, map_location="cpu", weights_only=True)
-            self.history = json.loads((checkpoint / HISTORY).read_text())
+        self.images = PackedImages(self.prepared / f"{configuration.size}.npy", mask)
+        self.fit_state: dict[str, Any] | None = state["fit"] if state else None
+        self.history: list[Report] = state["history"] if state else []
 
     def epochs(self, device: torch.device, on_part: Callable[[float], None]) -> Iterator[Report]:
         """Train, and yield the report of each epoch.
@@ -101,85 +118,140 @@ class Training:
             self.configuration.recipe,
             seed=self.configuration.seed,
             device=device,
-            state=self.state,
+            state=self.fit_state,
             on_batch=lambda _, part: on_part(part),
         ):
-            self.state = epoch.state
+            self.fit_state = epoch.state
             report = {name: getattr(epoch, name) for name in COLUMNS}
             self.history.append(report)
             yield report
+
+    def describe_blocks(self) -> dict[str, float]:
+        """What each inserted block does in the first training images, for the report.
+
+        The names are those of `ianet.diagnostics.BlockDescription`, below that of the block.
+        """
+        from ianet.diagnostics import describe_blocks
+
+        if not self.network.blocks:
+            return {}
+        blocks = describe_blocks(self.network, self.images[:DIAGNOSTIC_IMAGES])
+        return {
+            f"{block.name}.{name}": value
+            for block in blocks
+            for name, value in asdict(block).items()
+            if name != "name" and value is not None
+        }
 
     @property
     def is_done(self) -> bool:
         """Whether no epoch remains."""
         return len(self.history) == self.configuration.recipe.epochs
 
-    def save(self, folder: Path) -> None:
-        """Write a checkpoint.
-
-        Raises:
-            OSError: the disk is full; the message names the machine.
-        """
-        import torch
-
-        # torch itself would not report a full disk.
-        buffer = io.BytesIO()
-        torch.save(self.state, buffer)
-        try:
-            (folder / STATE).write_bytes(buffer.getbuffer())
-            (folder / HISTORY).write_text(json.dumps(self.history))
-        except OSError as error:
-            where = f"{socket.gethostname()}:{folder / STATE}"
-            raise OSError(error.errno, error.strerror, where) from error
+    @property
+    def state(self) -> State:
+        """From which the training resumes; it refers to the live weights."""
+        return {"fit": self.fit_state, "history": self.history}
 
 
-def train_on_worker(config: dict[str, Any]) -> str | None:
-    """Train under Ray Train, and report each epoch with a checkpoint.
+def train(
+    configuration: Configuration,
+    place: Place,
+    name: str,
+    *,
+    rank: int = 0,
+    workers: int = 1,
+    device: torch.device | None = None,
+) -> Result | None:
+    """Train, write the progress and checkpoints, and return the result, as the first worker.
+
+    The training resumes from the last checkpoint of its name.
 
     Args:
-        config: "configuration", "place" and "name", the folder of the training in the storage.
+        configuration: what is trained.
+        place: where its data lies.
+        name: folder of the training in the storage.
+        rank, workers: this worker's number, and how many there are.
+        device: of this worker; by default the GPU that Ray gives, or the CPU without one.
 
     Returns:
-        A mistake of the user's, found before the training began. Ray Train would try the same
-        again and again if it were raised.
+        None from all workers but the first.
+
+    Raises:
+        ValueError: options that do not fit each other or the data, or damaged checkpoints.
+        OSError: data, weights or the storage cannot be used.
+    """
+    import torch
+
+    from ianet.network import save
+
+    storage = Storage(place.storage)
+    checkpoints = Checkpoints(storage, name, place.checkpoint_minutes)
+    state, warnings = checkpoints.read()
+    # As measured: compiled blocks were not tried with several workers.
+    training = Training(configuration, place, state, compile_blocks=workers == 1)
+    progress = ProgressWriter(storage, TRAININGS, name)
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def content(part: float) -> dict[str, Any]:
+        return {"history": training.history, "part": part, "warnings": warnings}
+
+    def show(part: float) -> None:
+        if rank == 0:
+            progress.write_seldom(content(part))
+
+    for report in training.epochs(device, show):
+        if rank == 0:
+            report |= training.describe_blocks()
+            # Before the checkpoint: a training with its last checkpoint has shown its last epoch.
+            progress.write(content(0.0))
+            checkpoints.write(training.state, report["epoch"], last=training.is_done)
+    if rank:
+        return None
+    checkpoints.finish()
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = configuration.recipe
+        save(
+            training.network,
+            Path(folder),
+            dataset=configuration.dataset,
+            height=recipe.height,
+            width=recipe.width,
+        )
+        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+    return Result(training.history, describe_environment(device, workers, place.threads), files)
+
+
+def train_together(arguments: dict[str, Any]) -> Result | str | None:
+    """Train as one of several workers of Ray Train.
+
+    Args:
+        arguments: the first three of `train`.
+
+    Returns:
+        A mistake of the user's as a text: Ray Train would try the same again if it were raised.
     """
     import ray.train
     import ray.train.torch
 
-    from ianet.network import save
-
     context = ray.train.get_context()
-    workers, first = context.get_world_size(), context.get_world_rank() == 0
-    place: Place = config["place"]
-    checkpoint = ray.train.get_checkpoint()
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(checkpoint.to_directory(folder)) if checkpoint else None
-            # As measured: compiled blocks were not tried with several workers.
-            training = Training(config["configuration"], place, path, compile_blocks=workers == 1)
+        return train(
+            **arguments,
+            rank=context.get_world_rank(),
+            workers=context.get_world_size(),
+            device=ray.train.torch.get_device(),
+        )
     except ValueError as error:
         return str(error)
-    progress = ProgressWriter(Storage(place.storage), TRAININGS, config["name"])
 
-    def show(part: float) -> None:
-        if first:
-            progress.write_seldom({"history": training.history, "part": part})
 
-    device = ray.train.torch.get_device()
-    for report in training.epochs(device, show):
-        if not first:
-            ray.train.report(report)
-            continue
-        # Before the checkpoint: a training with its last checkpoint has shown its last epoch.
-        progress.write({"history": training.history, "part": 0.0})
-        with tempfile.TemporaryDirectory() as folder:
-            training.save(Path(folder))
-            if training.is_done:
-                save(training.network, Path(folder))
-                environment = describe_environment(device, workers, place.threads)
-                (Path(folder) / ENVIRONMENT).write_text(json.dumps(environment))
-            ray.train.report(report, checkpoint=ray.train.Checkpoint.from_directory(folder))
-    return None
+def import_all() -> None:
+    """Import what a training needs, in a process that serves the training later."""
+    import pandas as pd  # noqa: F401
+    import torch
+
+    torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports torch's compiler
 
 
 def describe_environment(device: torch.device, workers: int, threads: int) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""The workers of a training: one task of Ray, or several workers of Ray Train.
+
+Ray Train starts four processes of its own for each training, which cost a small run more than its
+training. One worker needs no process group. So one worker is a task.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+from pipeline.cluster import address
+from pipeline.cluster.remote import LostError, call, call_on_cluster
+from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import TRAININGS, Storage
+from pipeline.config.settings import SettingsError
+from pipeline.training.configuration import Configuration, Place
+from pipeline.training.worker import Result, train, train_together
+
+LOSSES = 3  # of its workers, after which a training gives up
+LOSSES_ON_CLUSTER = 10  # where nodes come and go
+
+log = logging.getLogger(__name__)
+
+
+def allowed_losses() -> int:
+    """How often a training may lose its workers and resume."""
+    return LOSSES_ON_CLUSTER if address.is_cluster() else LOSSES
+
+
+def run_one(configuration: Configuration, place: Place, name: str, part: Share) -> Result:
+    """Train with one worker; a worker that is lost is replaced by a new one, which resumes.
+
+    Args:
+        configuration, place, name: see `pipeline.training.worker.train`.
+        part: what the worker gets.
+
+    Raises:
+        SettingsError: a mistake of the user's that the worker found.
+        OSError: the worker was lost too often, Ray went away, or see `train`.
+    """
+    function = partial(train, configuration, place, name)
+    is_folder = Storage(place.storage).is_folder
+    options = {"num_cpus": part.cpus, "num_gpus": part.gpus, "max_retries": 0}
+    losses = 0
+    while losses <= allowed_losses():
+        try:
+            result = call(function, **options)
+        except ConnectionError:
+            raise
+        except OSError as error:
+            # A store may answer again. A folder stays as full as it is.
+            if is_folder and not isinstance(error, LostError):
+                raise
+            losses, loss = losses + 1, error
+            log.warning("training %s goes on with a new worker: %s", name, error.__cause__ or error)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        else:
+            assert result is not None  # of the first worker
+            return result
+    raise OSError(f"the worker of training {name} died {losses} times: {loss}")
+
+
+def run_several(
+    configuration: Configuration, place: Place, name: str, part: Share, storage: Storage
+) -> Result:
+    """Train with several workers under Ray Train, which replaces workers that are lost.
+
+    Args:
+        configuration, place, name, part: see `run_one`.
+        storage: of checkpoints and of Ray Train's own files.
+
+    Raises:
+        SettingsError, OSError: see `run_one`.
+        TrainingFailedError: workers failed again and again for another reason.
+    """
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
+    resources = {"CPU": part.cpus, **({"GPU": part.gpus} if part.gpus else {})}
+    trainer: Any = TorchTrainer(
+        train_together,  # type: ignore[arg-type]  # Ray's types know no returned value
+        train_loop_config={"configuration": configuration, "place": place, "name": name},
+        scaling_config=ScalingConfig(
+            num_workers=part.workers, use_gpu=part.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=name,
+            storage_path=storage.path(TRAININGS),
+            storage_filesystem=storage.files,
+            failure_config=FailureConfig(allowed_losses()),
+        ),
+    )
+    try:
+        outcome = call_on_cluster(lambda: trainer.fit().return_value)
+    except TrainingFailedError as error:
+        raise _explain(name, error) from error
+    if isinstance(outcome, str):
+        raise SettingsError(outcome)
+    result: Result = outcome
+    return result
+
+
+def _explain(name: str, error: Exception) -> Exception:
+    """A reason that a user can mend, as one line; else the error itself."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        if isinstance(failure, OSError):
+            return OSError(f"training {name} failed on its workers, several times: {failure}")
+        if isinstance(failure, RayActorError | OutOfMemoryError):
+            reason = str(failure).strip().splitlines()[-1]
+            return OSError(f"the workers of training {name} died, several times: {reason}")
+    return error

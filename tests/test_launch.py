@@ -1,0 +1,56 @@
+"""What a command does before the workers of a training start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ianet.options import NetworkOptions
+from ianet.training.recipe import Recipe
+from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import Storage
+from pipeline.config.settings import load
+from pipeline.plan.runs import Run, prepared_files
+from pipeline.training import launch
+from pipeline.training.configuration import Configuration
+
+RUN = Run("synthetic", "base", "quick", 0)
+SETTINGS = load()
+RECIPE = Recipe(height=64, width=32, epochs=1, batch=2, lr=0.1, weight_decay=0.0)
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of weights in a project with prepared data; every node has one core."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launch, "share", lambda *_, **__: Share(1, 1, 0))
+    monkeypatch.setattr(launch, "check_visible", lambda *_: None)
+    RUN.prepared.mkdir(parents=True)
+    for name in prepared_files("64x32"):
+        (RUN.prepared / name).write_text(name)
+    (tmp_path / "weights.pt").write_bytes(b"of ImageNet")
+    return tmp_path / "weights.pt"
+
+
+def find_place(storage: Storage, weights: str) -> Any:
+    configuration = Configuration(
+        "synthetic", "64x32", False, 0, NetworkOptions(weights=weights), RECIPE
+    )
+    return launch.find_place(storage, RUN, configuration, SETTINGS)
+
+
+def test_initial_weights_go_where_the_workers_find_them(weights: Path, tmp_path: Path) -> None:
+    shared = Storage(str(tmp_path / "shared by all nodes"))
+    place = find_place(shared, "weights.pt")
+    weights.unlink()  # on this machine only
+    folder = shared.fetch(place.weights)
+    assert folder.is_relative_to(tmp_path / "shared by all nodes")
+    assert (folder / "weights.pt").read_bytes() == b"of ImageNet"
+    assert find_place(shared, "imagenet").weights is None
+
+
+def test_a_missing_file_of_weights_is_named_before_a_worker_starts(weights: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"weights file other\.pt of network base is miss"):
+        find_place(Storage(None), "other.pt")
