@@ -111,10 +111,10 @@ def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def packed(root: Path, kind: str) -> Path:
-    """A folder as zip, tar or tar.gz beside it, with the folder's name in it."""
+    """A folder as zip, tar, tar.gz and so on beside it, with the folder's name in it."""
     target = root.with_name(f"{root.name}.{kind}")
     if kind != "zip":
-        with tarfile.open(target, "w:gz" if kind == "tar.gz" else "w") as tar:
+        with tarfile.open(target, f"w:{kind[4:]}") as tar:
             tar.add(root, root.name)
         return target
     with zipfile.ZipFile(target, "w") as archive:

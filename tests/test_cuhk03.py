@@ -213,7 +213,7 @@ def test_mistakes_in_cuhk03(mat: Path, tmp_path: Path) -> None:
 
 
 def test_cuhk03_as_images(tmp_path: Path) -> None:
-    names = ["0000_00.jpg", "0842_05.jpg", "0843_09.jpg", "1466_04.jpg"]
+    names = ["0000_00.jpg", "0842_05.png", "0843_09.jpg", "1466_04.jpg"]
     source = packed(written(tmp_path / "images", names), "zip")
     places = ["1_001_1_01", "1_843_2_06", "2_001_2_10", "5_049_1_05"]
     config = new_config(tmp_path / "c.mat", places, train=[1], query=[2, 3], gallery=[4])
@@ -222,11 +222,28 @@ def test_cuhk03_as_images(tmp_path: Path) -> None:
     ).table
     assert rows(table, "path", "person", "camera", "split") == [
         ("images/0000_00.jpg", 1, 1, "train"),
-        ("images/0842_05.jpg", 843, 2, "query"),
+        ("images/0842_05.png", 843, 2, "query"),
         ("images/0843_09.jpg", 844, 2, "query"),
         ("images/1466_04.jpg", 1467, 1, "gallery"),
     ]
     assert readers.guess_reader(source) == "cuhk03"
+
+
+def test_cuhk03_with_both_boxes_is_refused(tmp_path: Path) -> None:
+    names = [f"{boxes}/0033_06.jpg" for boxes in ("detected", "labeled")]
+    config = new_config(tmp_path / "c.mat", ["1_034_2_07"], train=[1], query=[1], gallery=[1])
+    message = (
+        r"same image twice, detected/0033_06\.jpg and labeled/0033_06\.jpg: name the folder of"
+    )
+    for images in ("detected", "labeled"):
+        with pytest.raises(ValueError, match=message):
+            cuhk03.read(
+                written(tmp_path / "images", names),
+                images=images,
+                protocol="new",
+                config=config,
+                published=False,
+            )
 
 
 @pytest.mark.skipif(not CUHK03.exists(), reason="../shared/data does not hold CUHK03")
@@ -261,7 +278,8 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     run = Run("cuhk03-labeled", "base", "quick", seed=4)
     run.folder.mkdir(parents=True)
     torch.manual_seed(0)
-    networks.save(Network(5, NetworkOptions(backbone="resnet18", weights="none")), run.folder)
+    network = Network(5, NetworkOptions(backbone="resnet18", weights="none"))
+    networks.save(network, run.folder, dataset=run.dataset, height=64, width=32)
     record = {"id": "of MLflow", "environment": {"torch": "2.99.0"}}
     (run.folder / "training.json").write_text(json.dumps(record))
     return run
@@ -323,8 +341,8 @@ def test_the_classic_protocol_through_the_pipeline(
         sent.append((run, Evaluation(classic, classic.dataset).scores.exists()))
         raise ConnectionError("MLflow is away")
 
-    monkeypatch.setattr(evaluate.tracking, "connect", lambda: None)
-    monkeypatch.setattr(evaluate.tracking, "sync_run", sync_run)
+    monkeypatch.setattr(evaluate, "connect", lambda: None)
+    monkeypatch.setattr(evaluate, "sync_run", sync_run)
     monkeypatch.setattr(sys, "argv", ["evaluate", classic.key])
     evaluate.main()
     assert sent == [(classic, True)]  # the file is there with or without MLflow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 import tarfile
 import zipfile
@@ -13,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from conftest import packed, rows, written
+from PIL import Image
 
-from ianet.datasets import dukemtmc, folders, listed, msmt17
+from ianet.datasets import dukemtmc, folders, listed, market1501, msmt17
 from ianet.datasets.source import Files, open_source
 from pipeline.config import settings
 from pipeline.config.settings import SettingsError
@@ -26,7 +28,7 @@ CONFIG = SHARED / "cuhk03-new-protocol" / "cuhk03_new_protocol_config_detected.m
 MSMT17 = SHARED / "msmt17-lists.zip"
 
 
-@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
 def test_a_source_is_read_by_many_threads(tmp_path: Path, kind: str) -> None:
     root = tmp_path / "set"
     contents = {f"part{n % 3}/{n:02d}.bin": bytes([n]) * (1000 + n) for n in range(60)}
@@ -94,6 +96,89 @@ def test_names_that_point_outside_are_refused(tmp_path: Path, name: str) -> None
         open_source(tmp_path / "a.zip", "")
 
 
+@pytest.mark.parametrize("damage", ["a header", "the end", "a tar behind"])
+def test_a_tar_is_read_to_its_end(tmp_path: Path, damage: str) -> None:
+    members = [(f"query/{n}.jpg", tarfile.REGTYPE, bytes([n]) * 700) for n in range(5)]
+    source = tarred(tmp_path / "a.tar", *members)
+    with tarfile.open(source) as archive:
+        headers = [member.offset for member in archive]
+    content = bytearray(source.read_bytes())
+    assert len(open_source(source, "").paths()) == 5
+    read = 5
+    if damage == "a header":
+        content[headers[3] + 20] ^= 1
+        read = 3
+    elif damage == "the end":
+        del content[headers[3] :]
+        read = 3
+    else:
+        content = content * 2
+    source.write_bytes(content)
+    message = rf"a\.tar is damaged or not a tar \(no end follows its {read} files\): fetch it again"
+    with pytest.raises(ValueError, match=message):
+        open_source(source, "")
+
+
+@pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
+def test_half_an_archive_is_refused(tmp_path: Path, kind: str) -> None:
+    source = packed(written(tmp_path / "set", ["query/1.jpg", "query/2.jpg"]), kind)
+    content = source.read_bytes()
+    source.write_bytes(content[: len(content) // 2])
+    message = rf"set\.{kind} is damaged or not a {kind[:3]} \(.+\): fetch it again. Expected: a set"
+    with pytest.raises(ValueError, match=message):
+        open_source(source, "a set")
+
+
+def test_an_archive_of_another_kind_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set.7z").write_bytes(b"7z\xbc\xaf\x27\x1c")
+    message = (
+        r"set\.7z is neither a folder nor an archive of a known kind \(\.zip, \.tar, .*unpack it"
+    )
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path / "set.7z", "")
+
+
+def test_a_backslash_in_a_zip_is_a_slash(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("set\\query\\", b"")
+        archive.writestr("set\\query\\x.jpg", b"x")
+    files = open_source(tmp_path / "a.zip", "")
+    assert files.paths() == ["set/query/x.jpg"]
+    assert files.read("set/query/x.jpg") == b"x"
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("query\\..\\..\\x.jpg", b"x")
+    with pytest.raises(
+        ValueError, match=r"b\.zip names query/\.\./\.\./x\.jpg, which points outside"
+    ):
+        open_source(tmp_path / "b.zip", "")
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path, kind: str) -> None:
+    """José, as an old archive has it, in Latin-1."""
+    root = tmp_path / "set"
+    (root / "query").mkdir(parents=True)
+    Path(os.fsdecode(os.fsencode(root / "query") + b"/Jos\xe9.jpg")).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"query/Jos\\xe9\.jpg, which is not UTF-8: rename it"):
+        open_source(root if kind == "folder" else packed(root, kind), "").paths()
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written(tmp_path, ["train/anna/1.jpg", "train/bert/1.jpg"])
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if os.fspath(path).endswith("bert"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(PermissionError, match=r"Permission denied: '.*train/bert'"):
+        open_source(tmp_path, "").paths()
+
+
 def test_an_image_damaged_within_a_zip_is_named(tmp_path: Path) -> None:
     source = packed(written(tmp_path / "set", ["train/anna/c1_1.jpg"]), "zip")
     content = bytearray(source.read_bytes())
@@ -128,6 +213,44 @@ def test_dukemtmc(tmp_path: Path, kind: str) -> None:
     assert scoring == "ranking"
     with pytest.raises(ValueError, match=r"not all of DukeMTMC-reID \(train images: 2 instead of"):
         dukemtmc.read(source)
+
+
+def test_images_of_every_kind_are_read(tmp_path: Path) -> None:
+    """A phone's format, too, so that an image which Pillow lacks is named and not left out."""
+    for number, suffix in enumerate(["png", "tif", "JPG", "heic"]):
+        (tmp_path / "bounding_box_train").mkdir(exist_ok=True)
+        path = tmp_path / f"bounding_box_train/{number:04d}_c1s1_000001_01.{suffix}"
+        if suffix == "heic":
+            path.write_bytes(b"\0\0\0\x18ftypheic")
+        else:
+            image = Image.new("RGB", (8, 16), (number, 0, 0))
+            image.save(path, {"png": "PNG", "tif": "TIFF", "JPG": "JPEG"}[suffix])
+    written(tmp_path, ["query/0005_c1s1_000001_01.jpg", "bounding_box_test/0005_c2s1_1_1.jpg"])
+    listing = market1501.read(tmp_path, published=False)
+    paths = listing.table.path[:4]
+    assert [Path(path).suffix for path in paths] == [".png", ".tif", ".JPG", ".heic"]
+    assert [listing.open(path).getpixel((0, 0)) for path in paths[:2]] == [(0, 0, 0), (1, 0, 0)]
+    with pytest.raises(
+        ValueError, match=r"0003_c1s1_000001_01\.heic cannot be decoded \(cannot id"
+    ):
+        listing.open(paths[3])
+    assert readers.guess_reader(tmp_path) == "market1501"
+    (tmp_path / "query" / "person5.PNG").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"query/person5\.PNG is not named like 0002_c1s1"):
+        market1501.read(tmp_path, published=False)
+
+
+@pytest.mark.parametrize(
+    ("reader", "names"), [("dukemtmc", DUKE), ("folders", ["train/anna/hall_1.jpg"])]
+)
+def test_two_sets_in_one_source_are_refused(tmp_path: Path, reader: str, names: list[str]) -> None:
+    for root in ("city", "town"):
+        written(tmp_path / root, names)
+    message = (
+        r"holds a folder \w+ in \./city and in \./town, as of several data sets: name the fold"
+    )
+    with pytest.raises(ValueError, match=message):
+        readers.read(reader, tmp_path, {"published": False}, "here")
 
 
 def test_dukemtmc_and_market1501_are_told_apart(tmp_path: Path, market: Path) -> None:
@@ -174,6 +297,14 @@ def test_msmt17(tmp_path: Path, version: str, kind: str) -> None:
     assert more.counts["train identities"] == 2
     assert rows(more.table[more.table.camera == 4], "person", "split") == [(0, "train")]
     assert readers.guess_reader(source) == "msmt17"
+
+
+def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = msmt17_set(tmp_path / "MSMT17_V1", "V1")
+    expected = msmt17.read(root, training="train", published=False).table
+    for path in root.glob("list_*.txt"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert msmt17.read(root, training="train", published=False).table.equals(expected)
 
 
 def test_mistakes_in_msmt17(tmp_path: Path) -> None:
@@ -264,6 +395,22 @@ def test_listed(tmp_path: Path, kind: str) -> None:
     assert readers.guess_reader(source) == "listed"
 
 
+def test_blanks_are_no_part_of_a_value(tmp_path: Path) -> None:
+    table = LISTED.assign(person=[1, 1, 2, 2, -1])
+    written(tmp_path, table.path.tolist())
+    padded = (
+        table.astype(str).map(lambda value: f" {value} ").rename(columns=lambda name: f"{name} ")
+    )
+    padded.to_csv(tmp_path / "people.csv", index=False)
+    padded.to_parquet(tmp_path / "people.parquet")
+    for name in ("people.csv", "people.parquet"):
+        found = listed.read(tmp_path / name).table
+        assert rows(found, "path", "person", "camera", "split") == [
+            ("images/1.jpg", 1, "hall", "train"), ("images/2.jpg", 1, "door", "train"),
+            ("images/3.jpg", 2, "hall", "query"), ("images/4.jpg", 2, "door", "gallery"),
+        ]  # fmt: skip
+
+
 def test_integers_stay_integers(tmp_path: Path) -> None:
     root = written(tmp_path, LISTED.path.tolist())
     numbers = LISTED.assign(person=[12, 3, 0, 0, -1])
@@ -291,11 +438,13 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
         ("images/2.jpg", "/etc/2.jpg", r"image 2 names /etc/2\.jpg, which points outside"),
         ("query", "probe", r"image 3 \(images/3\.jpg\) is in split 'probe': choose one of train"),
         ("-1", " ", r"image 5 has no person: fill it in"),
-        ("camera", "view", r"has no column camera\. Expected: a CSV or Parquet file with the col"),
+        ("camera", "view", r"has no column camera, or several\. Expected: a CSV or Parquet file"),
+        ("note", "camera ", r"has no column camera, or several\. Expected: a CSV or Parquet file"),
     ],
 )
 def test_mistakes_in_a_list(tmp_path: Path, old: str, new: str, message: str) -> None:
-    (tmp_path / "people.csv").write_text(LISTED.to_csv(index=False).replace(old, new))
+    text = LISTED.assign(note="left alone").to_csv(index=False)
+    (tmp_path / "people.csv").write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
         listed.read(tmp_path / "people.csv")
 

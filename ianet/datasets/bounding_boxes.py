@@ -12,7 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from ianet.datasets.listing import JUNK, Listing, check_counts, count_images, sort_rows
+from ianet.datasets.listing import (
+    IMAGES,
+    JUNK,
+    Listing,
+    check_counts,
+    check_single,
+    count_images,
+    sort_rows,
+)
 from ianet.datasets.source import image_opener, open_source
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -24,7 +32,8 @@ class Layout(NamedTuple):
 
     Attributes:
         name: of the data set.
-        pattern: of an image's name; its first group is the identity, its second the camera.
+        pattern: of an image's name without its suffix; the first group is the identity, the second
+            the camera.
         example: a name in words, for the messages.
         cameras: numbers that exist.
         published: counts that were published, by the names in `read_boxes`.
@@ -49,20 +58,21 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
 
     Raises:
         FileNotFoundError: no source, or the source lacks a folder.
-        ValueError: a damaged source, a misnamed image, or counts that are not the published.
+        ValueError: a damaged source, several data sets in one source, a misnamed image, or counts
+            that are not the published.
     """
     files = open_source(source, layout.expected)
     splits = {folder: split for split, folder in FOLDERS.items()}
-    images = dict.fromkeys(FOLDERS, 0)
+    places: dict[str, set[str]] = {folder: set() for folder in splits}
     rows = []
     junk = 0
     for path in files.paths():
         where = PurePosixPath(path)
         split = splits.get(where.parent.name)
-        if split is None or where.suffix.lower() != ".jpg":
+        if split is None or where.suffix.lower() not in IMAGES:
             continue
-        images[split] += 1
-        name = layout.pattern.fullmatch(where.name)
+        places[where.parent.name].add(where.parent.parent.as_posix())
+        name = layout.pattern.fullmatch(where.stem)
         if name is None or int(name[2]) not in layout.cameras:
             raise ValueError(
                 f"{source}: {path} is not named like {layout.example}: remove or rename it"
@@ -72,11 +82,12 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
             junk += 1
         else:
             rows.append((path, person, int(name[2]), split))
-    for split, number in images.items():
-        if not number:
+    for folder, parents in places.items():
+        if not parents:
             raise FileNotFoundError(
-                f"{source} holds no image in a folder {FOLDERS[split]}. Expected: {layout.expected}"
+                f"{source} holds no image in a folder {folder}. Expected: {layout.expected}"
             )
+    check_single(source, places)
     table = sort_rows(rows)
     distractors = int(((table.split == "gallery") & (table.person == DISTRACTOR)).sum())
     everything = {**count_images(table), "distractors": distractors, "junk dropped": junk}
@@ -89,8 +100,8 @@ def read_boxes(source: Path, layout: Layout, *, published: bool) -> Listing:
 def are_boxes(paths: Sequence[str], layout: Layout) -> bool:
     """Return whether the name of the first training image follows the layout."""
     names = (
-        where.name
+        where.stem
         for where in map(PurePosixPath, paths)
-        if where.parent.name == FOLDERS["train"] and where.suffix.lower() == ".jpg"
+        if where.parent.name == FOLDERS["train"] and where.suffix.lower() in IMAGES
     )
     return layout.pattern.fullmatch(next(names, "")) is not None

@@ -37,6 +37,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from ianet.datasets.listing import (
+    IMAGES,
     SPLITS,
     Listing,
     check_choice,
@@ -68,7 +69,7 @@ EXPECTED = (
     "named 0033_06.jpg; to be had from its authors, Li et al., CVPR 2014"
 )
 
-_FILE = re.compile(r"(\d{4})_(0\d)\.jpg")
+_NAME = re.compile(r"(\d{4})_(0\d)")
 
 
 class Place(NamedTuple):
@@ -149,8 +150,13 @@ def read(
 
 def fits(paths: Sequence[str]) -> bool:
     """Return whether the paths are in this layout."""
-    names = [PurePosixPath(path).name for path in paths]
-    return MAT in names or any(map(_FILE.fullmatch, names))
+    return any(PurePosixPath(path).name == MAT or _match_name(path) for path in paths)
+
+
+def _match_name(path: str) -> re.Match[str] | None:
+    """Return identity and column of an image, both from 0 as text, or None for other files."""
+    where = PurePosixPath(path)
+    return _NAME.fullmatch(where.stem) if where.suffix.lower() in IMAGES else None
 
 
 def _find_mat(source: Path) -> Path | None:
@@ -200,13 +206,18 @@ def _read_files(source: Path) -> tuple[dict[Place, str], Opener]:
     """Return the paths of images, and a function that decodes an image."""
     files = open_source(source, EXPECTED)
     first = np.cumsum([0, *PAIRS])  # identity of each pair
-    paths = {}
+    paths: dict[Place, str] = {}
     for path in files.paths():
-        name = _FILE.fullmatch(PurePosixPath(path).name)
+        name = _match_name(path)
         if name and int(name[1]) < first[-1]:
             pair = int(np.searchsorted(first, int(name[1]), side="right"))
-            person = int(name[1]) - int(first[pair - 1]) + 1
-            paths[Place(pair, person, int(name[2]) + 1)] = path
+            place = Place(pair, int(name[1]) - int(first[pair - 1]) + 1, int(name[2]) + 1)
+            if place in paths:
+                raise ValueError(
+                    f"{source} holds the same image twice, {paths[place]} and {path}: name the "
+                    "folder of either boxes as source"
+                )
+            paths[place] = path
     if not paths:
         raise FileNotFoundError(f"{source} holds no image of CUHK03. Expected: {EXPECTED}")
     return paths, image_opener(files)

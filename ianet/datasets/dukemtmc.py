@@ -17,7 +17,7 @@ from ianet.datasets.listing import Listing
 
 LAYOUT = Layout(
     name="DukeMTMC-reID",
-    pattern=re.compile(r"(\d+)_c(\d+)_f\d+\.jpg"),
+    pattern=re.compile(r"(\d+)_c(\d+)_f\d+"),
     example="0005_c2_f0046985.jpg with a camera of 1 to 8",
     cameras=range(1, 9),
     published={

@@ -12,7 +12,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from ianet.datasets.listing import IMAGES, SPLITS, Listing, count_images, sort_rows
+from ianet.datasets.listing import (
+    IMAGES,
+    SPLITS,
+    Listing,
+    check_single,
+    count_images,
+    sort_rows,
+)
 from ianet.datasets.source import image_opener, open_source
 
 EXPECTED = (
@@ -30,10 +37,12 @@ def read(source: Path, *, published: bool = True) -> Listing:
 
     Raises:
         FileNotFoundError: no source, or no image in the source.
-        ValueError: a damaged source, or an image whose path is not as above.
+        ValueError: a damaged source, several data sets in one source, or an image whose path is not
+            as above.
     """
     files = open_source(source, EXPECTED)
     rows = []
+    places: dict[str, set[str]] = {}
     for path in files.paths():
         if not path.lower().endswith(IMAGES):
             continue
@@ -44,8 +53,10 @@ def read(source: Path, *, published: bool = True) -> Listing:
             )
         split, person, name = PurePosixPath(path).parts[-3:]
         rows.append((path, person, name.split("_")[0], split))
+        places.setdefault(split, set()).add(PurePosixPath(path).parents[2].as_posix())
     if not rows:
         raise FileNotFoundError(f"{source} holds no image. Expected: {EXPECTED}")
+    check_single(source, places)
     table = sort_rows(rows)
     return Listing(table, count_images(table), image_opener(files))
 

@@ -55,14 +55,17 @@ def read(source: Path, *, published: bool = True) -> Listing:
     try:
         if name.lower().endswith(".csv"):
             # As text: 007 and NA are names too.
-            table = pd.read_csv(content, dtype=str, keep_default_na=False)
+            table = pd.read_csv(content, dtype=str, keep_default_na=False, skipinitialspace=True)
         else:
             table = pd.read_parquet(content)
     except (ValueError, pyarrow.ArrowException) as error:
         raise ValueError(f"{where} is no CSV or Parquet file ({error}): write it anew") from error
-    missing = [column for column in COLUMNS if column not in table]
-    if missing:
-        raise ValueError(f"{where} has no column {', '.join(missing)}. Expected: {EXPECTED}")
+    table.columns = table.columns.astype(str).str.strip()
+    wrong = [column for column in COLUMNS if list(table.columns).count(column) != 1]
+    if wrong:
+        raise ValueError(
+            f"{where} has no column {', '.join(wrong)}, or several. Expected: {EXPECTED}"
+        )
     table = _check(table[COLUMNS], where)
     folder = PurePosixPath(name).parent
     images = table[table.person.astype(str) != str(JUNK)]
@@ -88,14 +91,17 @@ def _only_table(source: Path, paths: Sequence[str]) -> str:
 
 
 def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return the table, its persons and cameras as integers if all are, else as text."""
+    """Return the table without blanks around its values.
+
+    Persons and cameras are integers if all are, else text.
+    """
     for column in COLUMNS:
         empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if empty.any():
             raise ValueError(f"{where}: image {empty.argmax() + 1} has no {column}: fill it in")
+    table = table.astype(str).apply(lambda column: column.str.strip())
     table = table.assign(
-        **{column: table[column].astype(str) for column in ("path", "split")},
-        **{column: _integers_or_text(table[column]) for column in ("person", "camera")},
+        **{column: _integers_or_text(table[column]) for column in ("person", "camera")}
     )
     for number, (path, split) in enumerate(zip(table.path, table.split, strict=True), 1):
         refuse_outside(path, f"{where}: image {number}")
@@ -107,10 +113,9 @@ def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
     return table
 
 
-def _integers_or_text(column: pd.Series) -> pd.Series:
+def _integers_or_text(text: pd.Series) -> pd.Series:
     # 007 is no integer: as integers, 007 and 7 would be the same person. pandas writes integers
     # with a gap among them as 7.0.
-    text = column.astype(str)
     if text.str.fullmatch(r"(0|-?[1-9]\d{0,17})(\.0)?").all():
         return text.str.removesuffix(".0").astype("int64")
     return text

@@ -19,7 +19,11 @@ from ianet.datasets.source import Opener
 
 SPLITS = ("train", "query", "gallery")
 JUNK = -1
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGES = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".jp2", ".pgm", ".ppm"),
+)
+"""Suffixes of images. An image of a format that Pillow lacks is refused when it is decoded."""
 
 
 class Listing(NamedTuple):
@@ -64,6 +68,22 @@ def count_images(table: pd.DataFrame) -> dict[str, int]:
         counts[f"{split} images"] = len(images)
         counts[f"{split} identities"] = images.person.nunique()
     return counts
+
+
+def check_single(source: Path, places: Mapping[str, Iterable[str]]) -> None:
+    """Raise ValueError if a folder of a layout lies in several places, as of several data sets.
+
+    Args:
+        source: of the data set.
+        places: the folders that hold each folder, by its name.
+    """
+    for name, parents in places.items():
+        first, *others = sorted(parents)
+        if others:
+            raise ValueError(
+                f"{source} holds a folder {name} in ./{first} and in ./{others[0]}, as of several "
+                "data sets: name the folder of one data set as source"
+            )
 
 
 def check_counts(

@@ -19,7 +19,7 @@ from ianet.datasets.listing import Listing
 LAYOUT = Layout(
     name="Market-1501",
     # 24 of the published files really end in .jpg.jpg.
-    pattern=re.compile(r"(-?\d+)_c(\d+)s\d+_\d+_\d+(?:\.jpg){1,2}"),
+    pattern=re.compile(r"(-?\d+)_c(\d+)s\d+_\d+_\d+(?:\.jpg)?"),
     example="0002_c1s1_000451_03.jpg with a camera of 1 to 6",
     cameras=range(1, 7),
     published={

@@ -120,7 +120,8 @@ def _find_version(source: Path, paths: Sequence[str]) -> tuple[str, dict[str, st
 def _read_lines(files: Files, source: Path, name: str) -> list[tuple[str, int, int]]:
     """Return path, identity and camera of each line of a list."""
     try:
-        lines = files.read(name).decode().splitlines()
+        # Editors of Windows write a byte order mark.
+        lines = files.read(name).decode("utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise FileNotFoundError(f"{source} holds no {name}. Expected: {EXPECTED}") from error
     rows = []

@@ -5,8 +5,9 @@ Names in an archive are never names on the disk, so no name in an archive can re
 
 from __future__ import annotations
 
+import bz2
 import gzip
-import io
+import lzma
 import os
 import shutil
 import tarfile
@@ -20,17 +21,46 @@ from typing import IO, Protocol
 
 from PIL import Image
 
+from ianet.decoding import decode
+
 Opener = Callable[[str], Image.Image]
 """Path of an image in a reader's table to the image in RGB."""
 
-TARS = (".tar", ".tar.gz", ".tgz")
+COMPRESSIONS = {
+    ".tar.gz": gzip,
+    ".tgz": gzip,
+    ".tar.bz2": bz2,
+    ".tbz2": bz2,
+    ".tar.xz": lzma,
+    ".txz": lzma,
+}
+"""Suffix of a compressed tar, and the module that decompresses the tar."""
+TARS = (".tar", *COMPRESSIONS)
+ARCHIVES = (".zip", *TARS)
+BLOCK = 512  # bytes of a tar, of which the last blocks are zeros
+
+
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    UnicodeDecodeError,
+)
+"""What damaged archives raise, apart from OSError."""
 
 
 class Files(Protocol):
     """The files of a source by "/"-separated relative paths, for any number of threads."""
 
     def paths(self) -> list[str]:
-        """Return the paths of all files, sorted, without hidden files and those that macOS adds."""
+        """Return the paths of all files, sorted, without hidden files and those that macOS adds.
+
+        Raises:
+            OSError: a folder cannot be read.
+            ValueError: a path is not UTF-8.
+        """
         ...
 
     def read(self, path: str) -> bytes:
@@ -43,25 +73,31 @@ class Files(Protocol):
 
 
 def open_source(path: Path, expected: str) -> Files:
-    """Return the files of a folder, of a zip, or of a tar (.tar, .tar.gz, .tgz).
+    """Return the files of a folder or of an archive, one of `ARCHIVES`.
 
     Args:
-        path: of the folder, the zip or the tar.
+        path: of the folder or the archive.
         expected: what the source should hold and who distributes the data, for the messages.
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: the file is no zip and no tar, is damaged, or holds links or names that point
-            outside.
+        ValueError: the archive is of another kind, is damaged, or holds links, or names that point
+            outside or are not UTF-8.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Expected: {expected}")
     if path.is_dir():
         return Folder(path)
-    kind, archive = ("tar", Tar) if path.name.lower().endswith(TARS) else ("zip", Zip)
+    name = path.name.lower()
+    kind, archive = ("tar", Tar) if name.endswith(TARS) else ("zip", Zip)
     try:
         return archive(path)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except (*DAMAGE, OSError) as error:
+        if not name.endswith(ARCHIVES):
+            raise ValueError(
+                f"{path} is neither a folder nor an archive of a known kind "
+                f"({', '.join(ARCHIVES)}): unpack it. Expected: {expected}"
+            ) from error
         raise ValueError(
             f"{path} is damaged or not a {kind} ({error}): fetch it again. Expected: {expected}"
         ) from error
@@ -72,13 +108,11 @@ def image_opener(files: Files) -> Opener:
 
     def open_image(path: str) -> Image.Image:
         try:
-            with Image.open(io.BytesIO(files.read(path))) as image:
-                return image.convert("RGB")
-        # Pillow's decoders raise each of these errors for damaged files.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            reason = " ".join(str(error).split())
+            return decode(files.read(path))
+        except (OSError, ValueError) as error:
             raise ValueError(
-                f"the image {path} cannot be decoded ({reason}): fetch the data set again"
+                f"the image {path} cannot be decoded ({error}): replace the image, or fetch the "
+                "data set again"
             ) from error
 
     return open_image
@@ -91,18 +125,21 @@ class Folder:
         self._root = root
 
     def paths(self) -> list[str]:
-        return sorted(
+        paths = sorted(
             path
             for folder, names in self._folders()
             for name in names
             if _is_visible(path := (folder / name).relative_to(self._root).as_posix())
         )
+        for path in paths:
+            refuse_undecodable(path, str(self._root))
+        return paths
 
     def _folders(self) -> Iterator[tuple[Path, list[str]]]:
         """Yield each real folder once, with its files: a link may lead back to a folder above."""
         root = self._root.stat()
         seen = {(root.st_dev, root.st_ino)}
-        for folder, subfolders, names in os.walk(self._root, followlinks=True):
+        for folder, subfolders, names in os.walk(self._root, onerror=_raise, followlinks=True):
             yield Path(folder), names
             for name in sorted(subfolders):
                 entry = (Path(folder) / name).stat()
@@ -119,44 +156,48 @@ class Zip:
 
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
+        self._members: dict[str, zipfile.ZipInfo] = {}
         for member in self._archive.infolist():
-            refuse_outside(member.filename, str(path))
+            name = member.filename.replace("\\", "/")  # some tools of Windows write its separator
+            refuse_outside(name, str(path))
             if member.flag_bits & 1:
                 raise ValueError(f"{path} is encrypted: decrypt it first")
+            if not name.endswith("/"):
+                self._members[name] = member
 
     def paths(self) -> list[str]:
-        return sorted(
-            {name for name in self._archive.namelist() if name[-1:] != "/" and _is_visible(name)}
-        )
+        return sorted(filter(_is_visible, self._members))
 
     def read(self, path: str) -> bytes:
         try:
-            return self._archive.read(path)
-        except (KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+            return self._archive.read(self._members[path])
+        except (KeyError, NotImplementedError, *DAMAGE) as error:
             raise OSError(str(error)) from error
 
 
 class Tar:
     """The files of a tar.
 
-    A tar has no table of contents, so the tar is read once to find its files. gzip can be read in
-    a single order only. So a compressed tar is first decompressed into a temporary file without a
-    name, which takes the size of the tar in $TMPDIR.
+    A tar has no table of contents, so the tar is read once to find its files. A compressed tar can
+    be read in a single order only. So such a tar is first decompressed into a temporary file
+    without a name, which takes the size of the tar in $TMPDIR.
     """
 
     def __init__(self, path: Path) -> None:
         self._file: IO[bytes] = path.open("rb")
         weakref.finalize(self, self._file.close)
-        if not path.name.lower().endswith(".tar"):
-            with gzip.open(self._file) as compressed:
-                self._file = tempfile.TemporaryFile()  # noqa: SIM115, as the file outlives __init__
-                weakref.finalize(self, self._file.close)
-                shutil.copyfileobj(compressed, self._file, 2**20)
-            self._file.seek(0)
+        for suffix, module in COMPRESSIONS.items():
+            if path.name.lower().endswith(suffix):
+                with module.open(self._file) as content:
+                    self._file = tempfile.TemporaryFile()  # noqa: SIM115, as it outlives __init__
+                    weakref.finalize(self, self._file.close)
+                    shutil.copyfileobj(content, self._file, 2**20)
+                self._file.seek(0)
         self._places: dict[str, tuple[int, int]] = {}  # of each file: offset and size in bytes
         with tarfile.open(fileobj=self._file, mode="r:") as archive:
             for member in archive:
                 refuse_outside(member.name, str(path))
+                refuse_undecodable(member.name, str(path))
                 if member.isdir():
                     continue
                 if not member.isreg() or member.issparse():
@@ -167,6 +208,12 @@ class Tar:
                     )
                 name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
                 self._places[name] = (member.offset_data, member.size)
+            end = archive.offset
+        # tarfile takes a damaged header for the end, without a word.
+        self._file.seek(end)
+        rest = self._file.read(2**20)
+        if len(rest) < BLOCK or any(rest):
+            raise tarfile.ReadError(f"no end follows its {len(self._places)} files")
 
     def paths(self) -> list[str]:
         return sorted(filter(_is_visible, self._places))
@@ -182,6 +229,19 @@ def refuse_outside(path: str, where: str) -> None:
     """Raise ValueError if a relative path does not stay beneath its folder."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{where} names {path}, which points outside: use relative paths beneath")
+
+
+def refuse_undecodable(path: str, where: str) -> None:
+    """Raise ValueError if a path is not UTF-8: tables and messages hold paths as text."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        text = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+        raise ValueError(f"{where} holds {text}, which is not UTF-8: rename it") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_visible(path: str) -> bool:

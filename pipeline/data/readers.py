@@ -11,7 +11,7 @@ from typing import Any
 
 from ianet import datasets
 from ianet.datasets.listing import Listing
-from ianet.datasets.source import open_source
+from ianet.datasets.source import ARCHIVES, open_source
 from pipeline.config.settings import PARAMS, Dataset, SettingsError, call, check_known, load
 
 
@@ -64,8 +64,8 @@ def guess_reader(source: Path) -> str:
         SettingsError: none or several.
         FileNotFoundError, ValueError: no source, or it is damaged.
     """
-    is_archive = source.is_dir() or source.suffix.lower() in (".zip", ".tar", ".gz", ".tgz")
-    if is_archive or not source.exists():
+    is_archive = source.name.lower().endswith(ARCHIVES)
+    if is_archive or source.is_dir() or not source.exists():
         paths = open_source(source, "a data set").paths()
     else:
         paths = [source.name]
