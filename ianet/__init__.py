@@ -2,16 +2,24 @@
 
 - `options`: the options that distinguish one network from another, without torch.
 - `network`, `backbones`: a backbone with blocks after chosen stages, its files and its weights.
+- `description`: what the user of a trained network needs to know.
 - `blocks`: the IA block and the blocks that the paper compares it with, one file each.
 - `relations`: Eq. 1-5 and 7 of the paper as pure functions.
+- `residual`: the BatchNorm at the end of a residual block.
 - `training`: the recipe, the batches, a step and the loop over the epochs.
 - `losses`: the loss that torch lacks.
 - `datasets`: one file for each data set or layout, which lists its images.
+- `decoding`: pictures as a viewer shows them.
 - `packing`, `images`: the images of a data set as one array, and its use as inputs of a network.
+- `reading`: packed images in their file, in memory or on a GPU.
 - `features`: features of packed images.
 - `retrieval`, `single_shot`, `reranking`: scores of features.
 - `comparison`: the uncertainty of the difference between two networks.
+- `diagnostics`: what the inserted blocks do in images, as numbers.
 - `receptive`, `drawing`: what an IA block computes in images, and pictures of results.
 - `cost`: parameters and multiply-adds.
+- `numerics`: denormals, which slow a CPU down.
 - `synthetic`: synthetic people, drawn in the layout of Market-1501.
 """
+
+__version__ = "0.1.0"

@@ -7,11 +7,10 @@ options are a frozen value that a YAML file can hold.
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ianet import backbones
+from ianet.description import (
+    Description,
+    FeatureDescription,
+    InputDescription,
+    current_versions,
+    read_description,
+    write_description,
+)
+from ianet.numerics import zero_denormals
 from ianet.options import STAGES, NetworkOptions
+
+DESCRIPTION, WEIGHTS = "network.json", "weights.safetensors"
 
 
 class Network(nn.Module):
@@ -30,8 +40,8 @@ class Network(nn.Module):
     `forward` takes normalised images, (B, 3, height, width) of any size. In evaluation mode
     `forward` returns the features (B, `feature_size`), to be compared by the cosine. In training
     mode `forward` returns the logits (B, identities) and the embeddings (B, `feature_size`).
-    Embeddings are what pooling gives, before the neck. A loss on distances does not conflict with
-    the loss on angles there (Bag of Tricks, Section 3.5).
+    Embeddings are what pooling gives, before the neck, unless the options say otherwise. A loss on
+    distances does not conflict with the loss on angles there (Bag of Tricks, Section 3.5).
 
     The backbone has the same state-dict keys with and without blocks, so that blocks can be
     inserted into any trained network.
@@ -90,9 +100,12 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         for _, features in self.intermediates(images):  # noqa: B007 - the last are used
             pass
-        embeddings = features.mean(dim=(2, 3))
-        features = self.neck(embeddings)
-        return (self.classifier(features), embeddings) if self.training else features
+        pooled = features.mean(dim=(2, 3))
+        features = self.neck(pooled)
+        if not self.training:
+            return features
+        embeddings = pooled if self.options.embeddings == "pooled" else features
+        return self.classifier(features), embeddings
 
     def intermediates(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
         """Yield the name and the output, (B, C, H, W), of each module in turn.
@@ -112,32 +125,79 @@ class Network(nn.Module):
                     yield f"blocks.{stage}.{place}", features
 
 
-def save(network: Network, folder: Path) -> None:
-    """Write `weights.safetensors` and `network.json`, which rebuilds the network, to a folder."""
-    # Training has replaced the initial weights: loading must not read them again.
-    options = asdict(replace(network.options, weights="none"))
-    description = {"identities": network.identities, "options": options}
-    (folder / "network.json").write_text(json.dumps(description, indent=2) + "\n")
+class TrainedNetwork(Network):
+    """A network that `load` returned.
+
+    Attributes:
+        description: of its input and its features, among others.
+
+    Raises:
+        ValueError: as `Network`, or features of another size than in the description.
+    """
+
+    def __init__(self, description: Description) -> None:
+        super().__init__(description.identities, description.options)
+        self.description = description
+        if self.feature_size != description.features.size:
+            raise ValueError(
+                f"features.size is {description.features.size}, and the network of these options "
+                f"gives {self.feature_size}"
+            )
+
+
+def save(network: Network, folder: Path, *, dataset: str, height: int, width: int) -> None:
+    """Write `weights.safetensors` and `network.json`, see `ianet.description`, to a folder.
+
+    Args:
+        network: that is trained.
+        folder: for both files.
+        dataset: the name of the data set on which the network was trained.
+        height, width: of its images, in pixels.
+    """
+    description = Description(
+        dataset=dataset,
+        identities=network.identities,
+        input=InputDescription(height, width),
+        features=FeatureDescription(network.feature_size),
+        # Training has replaced the initial weights: loading must not read them again.
+        options=replace(network.options, weights="none"),
+        versions=current_versions(),
+    )
+    write_description(description, folder / DESCRIPTION)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(state, folder / "weights.safetensors")
+    save_file(zero_denormals(state), folder / WEIGHTS)
 
 
-def load(folder: Path) -> Network:
+def load(folder: Path) -> TrainedNetwork:
     """Return the network that `save` wrote, in evaluation mode.
 
     Raises:
         FileNotFoundError: one of the two files is missing.
-        ValueError: a file is damaged, or the two do not fit each other.
+        ValueError: a file is damaged or of another version of ianet, or the two do not fit each
+            other; one line.
     """
-    for name in ("network.json", "weights.safetensors"):
+    for name in (DESCRIPTION, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} does not exist: {folder} is no trained run")
+    description = read_description(folder / DESCRIPTION)
     try:
-        description = json.loads((folder / "network.json").read_text())
-        network = Network(description["identities"], NetworkOptions(**description["options"]))
-        network.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (KeyError, TypeError, RuntimeError, json.JSONDecodeError, SafetensorError) as error:
-        raise ValueError(f"the trained run {folder} cannot be loaded: {error}") from error
+        network = TrainedNetwork(description)
+    except ValueError as error:
+        raise ValueError(f"{folder / DESCRIPTION}: {error}") from error
+    try:
+        state = load_file(folder / WEIGHTS)
+    except SafetensorError as error:
+        reason = f"{folder / WEIGHTS} is damaged ({error}): train the run again"
+        raise ValueError(reason) from error
+    shapes = {name: value.shape for name, value in state.items()}
+    expected = {name: value.shape for name, value in network.state_dict().items()}
+    wrong = sorted(dict(shapes.items() ^ expected.items()))
+    if wrong:
+        raise ValueError(
+            f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {len(wrong)} tensors are missing, "
+            f"unknown or of another shape than expected, the first of them {wrong[0]}"
+        )
+    network.load_state_dict(state)
     return network.eval()
 
 

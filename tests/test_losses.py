@@ -41,6 +41,16 @@ def test_value(labels: list[int], margin: float) -> None:
     assert result.tolist() == pytest.approx(expected)
 
 
+def test_value_by_cosine_by_hand() -> None:
+    """Directions of 0, 90, 180 and 60 degrees, of any length."""
+    points = torch.tensor([[3.0, 0.0], [0.0, 1.0], [-0.5, 0.0], [1.0, math.sqrt(3)]])
+    result = batch_hard_triplet(points, torch.tensor([0, 0, 1, 1]), 0.25, "cosine")
+    # 1 - cos: 1 - 0 against 1 - 1/2; 1 - 0 against 1 - cos 30; 1 + 1/2 against 1, and cos 30 again
+    near = math.sqrt(3) / 2
+    expected = [0.25 + 0.5, 0.25 + near, 0.25 + 0.5, 0.25 + 0.5 + near]
+    assert result.tolist() == pytest.approx(expected, abs=1e-6)
+
+
 def test_value_by_hand() -> None:
     """Points on a line: 0 and 3 against 4 and 9, margin 1."""
     points = torch.tensor([[0.0], [3.0], [4.0], [9.0]])

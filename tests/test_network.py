@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partialmethod
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
+import ianet
 from ianet import backbones
 from ianet.blocks.ia import IABlock
 from ianet.cost import multiply_adds, parameters
@@ -184,6 +188,17 @@ def test_logits_and_embeddings_in_training_features_in_evaluation() -> None:
     assert not torch.allclose(module(images), features)
 
 
+def test_embeddings_after_the_neck() -> None:
+    module = network(neck=True, embeddings="neck")
+    pooled = network(neck=True)
+    pooled.load_state_dict(module.state_dict())
+    images = torch.randn(4, 3, 48, 32)
+    logits, embeddings = module(images)
+    expected, before = pooled(images)
+    assert torch.equal(logits, expected)
+    torch.testing.assert_close(embeddings, nn.BatchNorm1d(512)(before))
+
+
 def test_a_neck_without_bias() -> None:
     """The mean embedding becomes the feature 0, and the feature 0 the logits 0, for ever."""
     module = network(neck=True, bias=False)
@@ -198,25 +213,153 @@ def test_a_neck_without_bias() -> None:
 def test_save_and_load(tmp_path: Path) -> None:
     module = network("stage2", options={"fusion": "sum"}, neck=True, bias=False)
     module(torch.randn(4, 3, 32, 32))  # running statistics that are not the initial ones
-    save(module, tmp_path)
+    save(module, tmp_path, dataset="market1501", height=32, width=16)
     loaded = load(tmp_path)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded(images), module.eval()(images))
     assert loaded.blocks["stage2"]["1"].sia.fusion == "sum"
+    assert not loaded.training
 
-    (tmp_path / "network.json").write_text('{"identities": 7')
-    with pytest.raises(ValueError, match="cannot be loaded"):
-        load(tmp_path)
-    (tmp_path / "weights.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"weights\.safetensors does not exist"):
-        load(tmp_path)
+
+def test_the_description_says_what_a_user_of_the_network_needs(saved: Path) -> None:
+    content = json.loads((saved / "network.json").read_text())
+    assert content.pop("options")["backbone"] == "resnet18"
+    assert content == {
+        "dataset": "market1501",
+        "identities": 5,
+        "input": {
+            "height": 256,
+            "width": 128,
+            "channels": "RGB",
+            "resize": "bilinear, antialiased",
+            "scale": [0.0, 1.0],
+            "mean": [0.485, 0.456, 0.406],
+            "deviation": [0.229, 0.224, 0.225],
+        },
+        "features": {"size": 512, "distance": "cosine", "normalized": False},
+        "versions": {
+            "python": ".".join(map(str, sys.version_info[:3])),
+            "ianet": ianet.__version__,
+            "torch": version("torch"),
+            "torchvision": version("torchvision"),
+        },
+    }
+    description = load(saved).description
+    assert description.dataset == "market1501"
+    assert (description.input.height, description.input.width) == (256, 128)
+    assert description.input.mean == (0.485, 0.456, 0.406)
+    assert description.features.size == 512
+    assert description.versions == content["versions"]
+    assert not description.features.normalized
+    assert load(saved)(torch.randn(1, 3, 64, 32)).norm().item() != pytest.approx(1)
+
+
+def test_initial_weights_are_not_read_again(tmp_path: Path) -> None:
+    initial = tmp_path / "initial.safetensors"
+    save_file(torchvision.models.resnet18().state_dict(), initial)
+    save(network(weights=str(initial)), tmp_path, dataset="own", height=64, width=32)
+    initial.unlink()
+    assert load(tmp_path).options.weights == "none"
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save(network(), tmp_path, dataset="market1501", height=256, width=128)
+    return tmp_path
+
+
+OLDER = "missing: the run is of an older version of ianet, so train the run again"
+NEWER = "unknown: the run is of a newer version of ianet, so update ianet"
+CURRENT = "this version of ianet computes with"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("", None, f"dataset, input, features, versions {OLDER}"),
+        ("input.mean", None, f"mean {OLDER}"),
+        ("options.neck", None, f"neck {OLDER}"),
+        ("threshold", 0.5, f"threshold {NEWER}"),
+        ("input.crop", "centre", f"crop {NEWER}"),
+        ("input", [256, 128], "[256, 128] stands where height, width, channels, resize, "
+                              "scale, mean, deviation are expected"),
+        ("input.height", "256", "height is '256': it must be a whole number"),
+        ("input.width", 0, "width is 0: it must be 1 pixel at least"),
+        ("input.channels", "BGR", f"channels is 'BGR': {CURRENT} 'RGB'"),
+        ("input.resize", "bicubic", f"resize is 'bicubic': {CURRENT} 'bilinear, antialiased'"),
+        ("input.mean", [0.5] * 3, f"mean is (0.5, 0.5, 0.5): {CURRENT} (0.485, 0.456, 0.406)"),
+        ("features.normalized", True, f"normalized is True: {CURRENT} False"),
+        ("features.size", 2048, "features.size is 2048, and the network of these options gives 5"),
+        ("identities", 0, "identities is 0: it must be 1 at least"),
+        ("identities", True, "identities is True: it must be a whole number"),
+        ("options.backbone", "resnet51", "backbone is 'resnet51': choose one of resnet18"),
+        ("versions", {"torch": 2}, "versions is {'torch': 2}: it must be a mapping to a text"),
+    ],
+)  # fmt: skip
+def test_a_wrong_description_is_one_line(saved: Path, place: str, value: Any, message: str) -> None:
+    """None takes an entry away; no place stands for the file of an older version."""
+    path = saved / "network.json"
+    content = json.loads(path.read_text())
+    *parents, name = place.split(".")
+    entry = content
+    for parent in parents:
+        entry = entry[parent]
+    if not place:
+        content = {"identities": 5, "options": content["options"]}
+    elif value is None:
+        del entry[name]
+    else:
+        entry[name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"^{re.escape(f'{path}: {message}')}[^\n]*$"):
+        load(saved)
+
+
+def test_damaged_and_missing_files_of_a_run_are_named(saved: Path, tmp_path: Path) -> None:
+    description, weights = saved / "network.json", saved / "weights.safetensors"
+    content = weights.read_bytes()
+    state = load_file(weights)
+    del state["stem.0.weight"]
+    state["classifier.weight"] = state["classifier.weight"][:3].clone()
+    save_file(state, weights)
+    message = (
+        r"weights\.safetensors does not fit network\.json: 2 tensors are missing, unknown or of "
+        r"another shape than expected, the first of them classifier\.weight$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load(saved)
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged \([^\n]+\): train the"):
+        load(saved)
+    text = description.read_text()
+    for damaged in (text[:30].encode(), b"", b"\xff\xfe{"):
+        description.write_bytes(damaged)
+        with pytest.raises(
+            ValueError, match=r"network\.json is damaged \([^\n]+\): train the run a"
+        ):
+            load(saved)
+    weights.unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"weights\.safetensors does not exist: .* is no tr"
+    ):
+        load(saved)
+
+
+def test_no_denormal_is_saved(tmp_path: Path) -> None:
+    module = network()
+    with torch.no_grad():
+        module.classifier.weight[0, :3] = torch.tensor([1e-40, -1e-40, 2e-38])
+    save(module, tmp_path, dataset="own", height=64, width=32)
+    weight = load_file(tmp_path / "weights.safetensors")["classifier.weight"][0, :3]
+    assert weight.tolist() == [0, 0, pytest.approx(2e-38)]
+    assert module.classifier.weight[0, 0] > 0
 
 
 def test_googlenet_sees_the_same_input_when_loaded(tmp_path: Path) -> None:
     """With or without the weights that ask for it: torchvision's differs between the two."""
     save_file(torchvisions("googlenet").state_dict(), tmp_path / "initial.safetensors")
     module = network(backbone="googlenet", weights=str(tmp_path / "initial.safetensors")).eval()
-    save(module, tmp_path)
+    save(module, tmp_path, dataset="own", height=32, width=32)
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(load(tmp_path).stem(images), module.stem(images))
 

@@ -15,6 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ianet
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = [path for path in sorted(ROOT.glob("ianet/**/*")) if path.suffix in (".py", ".typed")]
@@ -112,8 +114,8 @@ def test_an_import_of_an_extra_is_found() -> None:
 
 def test_the_citation_and_the_project_agree() -> None:
     citation = (ROOT / "CITATION.cff").read_text()
-    for field in ("version", "license"):
-        assert re.findall(rf"^{field}: (.+)$", citation, re.MULTILINE) == [PROJECT[field]]
+    for field, value in {"version": ianet.__version__, "license": PROJECT["license"]}.items():
+        assert re.findall(rf"^{field}: (.+)$", citation, re.MULTILINE) == [value]
 
 
 @pytest.mark.slow

@@ -1,0 +1,171 @@
+"""The description of a trained network: all that its user needs to know, as values and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from ianet import __version__
+from ianet.images import DEVIATION, MEAN
+from ianet.options import NetworkOptions, check_types
+
+PACKAGES = ("torch", "torchvision")
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class InputDescription:
+    """How a picture becomes the input of a network.
+
+    A picture in RGB is resized, its values are scaled, then the mean is taken off, and the
+    difference is divided by the deviation.
+
+    Attributes:
+        height, width: in pixels.
+        channels: their order.
+        resize: Pillow's filter, with antialiasing.
+        scale: the values that 0 and 255 become.
+        mean, deviation: of each channel, of scaled values.
+
+    Raises:
+        ValueError: a wrong value, or another than this version of ianet computes with.
+    """
+
+    height: int
+    width: int
+    channels: str = "RGB"
+    resize: str = "bilinear, antialiased"
+    scale: tuple[float, ...] = (0.0, 1.0)
+    mean: tuple[float, ...] = MEAN
+    deviation: tuple[float, ...] = DEVIATION
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_constants(self)
+        for name in ("height", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 pixel at least")
+
+
+@dataclass(frozen=True)
+class FeatureDescription:
+    """What a network returns for a picture.
+
+    Attributes:
+        size: the number of values.
+        distance: by which features are compared.
+        normalized: whether the features have a length of 1.
+
+    Raises:
+        ValueError: a wrong value, or another than this version of ianet computes with.
+    """
+
+    size: int
+    distance: str = "cosine"
+    normalized: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_constants(self)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A trained network.
+
+    Attributes:
+        dataset: the name of the data set on which the network was trained.
+        identities: of the training, hence the size of the classifier.
+        input, features: of the network.
+        options: from which the network is built.
+        versions: of Python and of the packages that trained the network, by name.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    dataset: str
+    identities: int
+    input: InputDescription
+    features: FeatureDescription
+    options: NetworkOptions
+    versions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.identities < 1:
+            raise ValueError(f"identities is {self.identities}: it must be 1 at least")
+
+
+def current_versions() -> dict[str, str]:
+    """Return the versions of Python, ianet and what ianet computes with, by name."""
+    packages = {package: version(package) for package in PACKAGES}
+    return {"python": platform.python_version(), "ianet": __version__, **packages}
+
+
+def check_constants(description: Any) -> None:
+    """Raise ValueError unless what has a default has its default.
+
+    This version of ianet computes with the defaults alone. A file names them for its readers.
+    """
+    for field in fields(description):
+        value = getattr(description, field.name)
+        if field.default is not MISSING and value != field.default:
+            raise ValueError(
+                f"{field.name} is {value!r}: this version of ianet computes with {field.default!r}"
+            )
+
+
+def write_description(description: Description, path: Path) -> None:
+    """Write a description as JSON."""
+    path.write_text(json.dumps(asdict(description), indent=2) + "\n")
+
+
+def read_description(path: Path) -> Description:
+    """Return the description in a JSON file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, or of another version of ianet; one line.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): train the run again") from error
+    try:
+        return _build(Description, content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _build(kind: type[Value], content: Any) -> Value:
+    """Return a value of a dataclass, whose fields may be dataclasses too, from plain data."""
+    hints = get_type_hints(kind)
+    if not isinstance(content, dict):
+        text = " ".join(repr(content).split())[:80]
+        raise ValueError(f"{text} stands where {', '.join(hints)} are expected")
+    missing = [name for name in hints if name not in content]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)} missing: the run is of an older version of ianet, so train the "
+            "run again"
+        )
+    unknown = [name for name in content if name not in hints]
+    if unknown:
+        raise ValueError(
+            f"{', '.join(unknown)} unknown: the run is of a newer version of ianet, so update ianet"
+        )
+    return kind(
+        **{
+            name: _build(hint, content[name])
+            if isinstance(hint, type) and is_dataclass(hint)
+            else content[name]
+            for name, hint in hints.items()
+        }
+    )
