@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -86,31 +85,6 @@ def view_block(network: Network, stage: str, images: Tensor) -> BlockView:
         raise ValueError(f"the block after {stage} is {block.arrangement!r}: it has no SIA")
     maps = exact.intermediates(normalize(images).double())
     features = next(features for name, features in maps if name == f"stages.{stage}.{place}")
-    before_cia = block.sia(features) if block.arrangement == "sia-cia" else features
-    channels = block.cia(before_cia) if block.cia is not None else None
-    before_sia = channels if block.arrangement == "cia-sia" else features
-    assert before_sia is not None
-    return BlockView(block.sia, before_sia, channels)
-
-
-def relation_entropy(network: Network, images: Tensor) -> float | None:
-    """Return the mean entropy of the rows of S (Eq. 5), as a fraction of log M.
-
-    log M is the entropy of a uniform row. The mean is over images, positions and the SIA at the
-    end of each stage.
-
-    Args:
-        network: in evaluation mode.
-        images: (B, height, width, 3) uint8.
-
-    Returns:
-        1 where every row is uniform, 0 where every row is one-hot; None in a network without SIA.
-    """
-    entropies = []
-    for stage, blocks in network.blocks.items():
-        *_, block = blocks.children()
-        if isinstance(block, IABlock) and block.sia is not None:
-            relation = view_block(network, stage, images).relation().flatten(3)  # (B, H, W, M)
-            entropy = torch.special.entr(relation).sum(-1).mean() / math.log(relation.shape[-1])
-            entropies.append(entropy.item())
-    return sum(entropies) / len(entropies) if entropies else None
+    steps = {step: (entering, residual) for step, entering, residual in block.residuals(features)}
+    channels = torch.add(*steps["cia"]) if "cia" in steps else None
+    return BlockView(block.sia, steps["sia"][0], channels)

@@ -6,8 +6,8 @@ Eq. 1-5 and 7, as pure functions.
 Shapes: B images, C channels, H x W positions, M = H * W. Positions are numbered row by row,
 i = y * W + x. Row i of a relation map holds the weights with which i gathers all positions.
 
-The maps keep the precision of the features, but never less than float32. With C = 1024 and
-K = 3 the unscaled dot products of Eq. 1 exceed the largest float16.
+The maps keep the precision of the features, but never less than float32, also under autocast. With
+C = 1024 and K = 3 the unscaled dot products of Eq. 1 exceed the largest float16.
 """
 
 from __future__ import annotations
@@ -238,19 +238,21 @@ class _Gram(torch.autograd.Function):
     """Scaled dot products between all rows X, s X X^T, (B, R, D) to (B, R, R).
 
     The gradient is s (dG + dG^T) X. Autograd does not know that both factors are X, and would
-    multiply by dG and by dG^T separately.
+    multiply by dG and by dG^T separately. Autocast would multiply in float16 or bfloat16.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, factor: float) -> Tensor:
         ctx.save_for_backward(rows)
         ctx.factor = factor
-        return (rows * factor) @ rows.transpose(1, 2)
+        with torch.autocast(rows.device.type, enabled=False):
+            return (rows * factor) @ rows.transpose(1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (rows,) = ctx.saved_tensors
-        return (gradient + gradient.transpose(1, 2)) @ (rows * ctx.factor), None
+        with torch.autocast(rows.device.type, enabled=False):
+            return (gradient + gradient.transpose(1, 2)) @ (rows * ctx.factor), None
 
 
 class _DiagonalSum(torch.autograd.Function):

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from ianet import images, retrieval, single_shot
+from ianet.diagnostics import BlockDescription, describe_blocks
 from ianet.features import extract
 from ianet.network import Network
 from ianet.network import load as load_network
-from ianet.receptive import relation_entropy
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
 from pipeline.data.splits import split_of_run
@@ -24,7 +24,7 @@ from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE, prepared_files
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
-ENTROPY_IMAGES = 16  # queries over which it is averaged: it hardly differs between images
+DIAGNOSTIC_IMAGES = 16  # queries in which blocks are described: images hardly differ
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
@@ -35,13 +35,23 @@ class Scores(NamedTuple):
         cmc: (Q, ranks), whether a match has that rank or a better one.
         means: (Q, ...), further scores by the names of their means.
         without_match: number of the queries without a match.
-        entropy: of the rows of S, in parts of a uniform row's; None without SIA.
+        blocks: what each inserted block does.
     """
 
     cmc: pd.DataFrame
     means: pd.DataFrame
     without_match: int = 0
-    entropy: float | None = None
+    blocks: tuple[BlockDescription, ...] = ()
+
+    @property
+    def entropy(self) -> float | None:
+        """Mean entropy of the relations of SIA, see `BlockDescription`; None without SIA."""
+        entropies = [
+            block.entropy
+            for block in self.blocks
+            if block.entropy is not None and block.name.endswith(".sia")
+        ]
+        return float(np.mean(entropies)) if entropies else None
 
     def summary(self) -> dict[str, float | None]:
         """Means over the queries, as fractions; null where the protocol does not define one."""
@@ -101,7 +111,7 @@ def score(
 def assess(
     network: Network, url: str, place: str, size: str, seed: int, *, hold_out: bool
 ) -> Scores:
-    """Scores of a trained network, with its entropy, on this machine's GPU if it has one.
+    """Scores of a trained network and what its blocks do, on the first GPU of this process if any.
 
     Args:
         network: in evaluation mode.
@@ -111,38 +121,42 @@ def assess(
         seed: of the run, for its split.
         hold_out: whether the held-out identities are scored.
     """
-    torch.set_flush_denormal(True)  # see docs/performance.md
     prepared = Storage(url).fetch(place)
     split = split_of_run(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
     queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
-    entropy = relation_entropy(network, queries[:ENTROPY_IMAGES])
+    blocks = tuple(describe_blocks(network, queries[:DIAGNOSTIC_IMAGES]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return score(network, prepared, size, split, device)._replace(entropy=entropy)
+    return score(network, prepared, size, split, device)._replace(blocks=blocks)
 
 
 def score_run(
     folder: Path, dataset: str, size: str, storage: Storage, seed: int, *, hold_out: bool
 ) -> Scores:
-    """Scores of a trained run with its entropy, computed on the cluster if one is named.
+    """Scores of a trained run with what its blocks do, computed by Ray or in this process.
+
+    A cluster computes where one is named. A Ray of this machine that commands share, as in
+    `make repro`, computes where the machine has a GPU: trainings use the others. Without a GPU such
+    a Ray would only add the start of a process, and scores are equal. Otherwise this process
+    computes, as no other command shares the GPU.
 
     Args:
         folder: of the run, with weights and description.
         dataset: that is scored, prepared.
         size: of its images, height x width.
-        storage: where the nodes of a cluster find the images.
+        storage: where Ray finds the images.
         seed: of the run, for its split.
         hold_out: whether the held-out identities are scored.
 
     Raises:
         FileNotFoundError: the run was not trained.
-        ConnectionError: the cluster does not answer.
+        ConnectionError: Ray does not answer.
         ValueError: a node does not see the images, or the run is damaged.
     """
     network = load_network(folder)
     names = prepared_files(size)
     place = storage.share(PREPARED / dataset, names)
     scores = partial(assess, network, storage.url, place, size, seed, hold_out=hold_out)
-    if not address.is_cluster():
+    if not (address.is_cluster() or (address.is_shared() and torch.cuda.is_available())):
         return scores()
     from pipeline.cluster.remote import compute  # a second that a scoring here need not spend
 

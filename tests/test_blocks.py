@@ -1,4 +1,7 @@
-"""Every block of ianet/blocks in a sweep; those beside IA by value, against slow loops."""
+"""Every block of ianet/blocks in a sweep, and by value, against slow loops.
+
+`test_relations.py` has what the IA block alone computes.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ianet import blocks
 from ianet.blocks.cbam import ConvolutionalBlockAttention
 from ianet.blocks.graph_convolution import GraphConvolution, grid_adjacency
+from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
 from ianet.blocks.non_local import SIMILARITIES, NonLocal
 from ianet.blocks.sca_cnn import ORDERS, SpatialChannelAttention
 from ianet.blocks.squeeze_excitation import SqueezeExcitation
@@ -232,6 +236,31 @@ def slow_graph_convolution(block: GraphConvolution, image: Image) -> Image:
     return slow_norm_and_residual(block.norm, gathered, image)
 
 
+def slow_released_ia(block: IABlock, image: Image) -> Image:
+    """The authors' code, see ../shared/golden/README.md: K = 1, and CIA's products not scaled."""
+    channels, _, width = image.shape
+    x = vectors(image)
+    sigma_x, sigma_y = block.sia.sigma
+    gathered = []
+    for i in range(len(x)):
+        exponents, products = [], []
+        for j in range(len(x)):
+            down, right = j // width - i // width, j % width - i % width
+            exponents.append(-(right**2 / (2 * sigma_x**2)) - down**2 / (2 * sigma_y**2))
+            products.append(dot(x[i], x[j]) / math.sqrt(channels))
+        both = zip(softmax(exponents), softmax(products), strict=True)
+        s = softmax([location * appearance for location, appearance in both])
+        gathered.append([dot(s, column) for column in zip(*x, strict=True)])
+    after_sia = slow_norm_and_residual(block.sia.norm, gathered, image)
+    maps = [after_sia[c].flatten().tolist() for c in range(channels)]
+    mixed = []
+    for c in range(channels):
+        weights = softmax([dot(maps[c], maps[d]) for d in range(channels)])
+        mixed.append([dot(weights, column) for column in zip(*maps, strict=True)])
+    positions = [list(position) for position in zip(*mixed, strict=True)]
+    return slow_norm_and_residual(block.cia.norm, positions, after_sia)
+
+
 def perceptron(block: Any, pooled: Sequence[float]) -> list[float]:
     hidden = [max(value, 0.0) for value in times(block.reduce.weight, pooled)]
     return times(block.expand.weight, hidden)
@@ -315,6 +344,12 @@ CASES = [
         for name in ORDERS
     ),
     pytest.param(GraphConvolution(4), 4, slow_graph_convolution, id="graph_convolution"),
+    pytest.param(
+        IABlock(4, contexts=[1], scale="rsqrt_channels", sigma=(1, 2)),
+        4,
+        slow_released_ia,
+        id="ia-released",
+    ),
 ]
 
 
@@ -347,6 +382,34 @@ def test_gradcheck(block: nn.Module, channels: int, slow: Slow) -> None:
 def test_fresh_block_is_the_identity(block: nn.Module, training: bool) -> None:
     features = torch.randn(3, 4, 5, 2)
     assert torch.equal(block.train(training)(features), features)
+
+
+RESIDUAL: dict[str, Callable[..., nn.Module]] = {
+    "NonLocal": NonLocal,
+    "GraphConvolution": GraphConvolution,
+    "SpatialIA": SpatialIA,
+    "ChannelIA": ChannelIA,
+}
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_the_initial_scale_multiplies_the_residual(name: str) -> None:
+    features = torch.randn(3, 4, 5, 2, dtype=torch.float64)
+    residuals = {}
+    for scale in (0.125, 1.0):  # exact in float32
+        torch.manual_seed(3)  # of the weights before the BatchNorm
+        block = RESIDUAL[name](4, initial_scale=scale).double()
+        assert torch.equal(block.norm.weight, torch.full((4,), scale, dtype=torch.float64))
+        assert torch.equal(block.norm.bias, torch.zeros(4, dtype=torch.float64))
+        residuals[scale] = block(features) - features
+    assert residuals[1.0].square().mean().item() == pytest.approx(1, rel=0.01)  # normalised
+    torch.testing.assert_close(residuals[0.125], 0.125 * residuals[1.0])
+
+
+def test_the_initial_scale_of_an_ia_block_is_that_of_both_modules() -> None:
+    block = IABlock(4, initial_scale=0.1)
+    for module in (block.sia, block.cia):
+        assert torch.equal(module.norm.weight, torch.full((4,), 0.1))
 
 
 def permuted(features: Tensor, order: Tensor) -> Tensor:
@@ -487,6 +550,9 @@ def test_multiply_adds(block: nn.Module, expected: Callable[[int, int], int]) ->
     [
         (lambda: NonLocal(4, similarity="cosine"), "similarity is 'cosine': choose one of embedd"),
         (lambda: NonLocal(1), "channels is 1: a bottleneck of half needs at least 2"),
+        (lambda: NonLocal(4, initial_scale=-0.1), "initial_scale is -0.1: give a number of at"),
+        (lambda: GraphConvolution(4, initial_scale=math.nan), "initial_scale is nan: give a numb"),
+        (lambda: IABlock(4, initial_scale="0.1"), "initial_scale is '0.1': give a number of at"),
         (lambda: SqueezeExcitation(8, reduction=0), "reduction is 0: it must be from 1 to 8"),
         (lambda: SqueezeExcitation(8), "reduction is 16: it must be from 1 to 8 channels"),
         (lambda: ConvolutionalBlockAttention(8), "reduction is 16: it must be from 1 to 8"),

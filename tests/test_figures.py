@@ -122,19 +122,6 @@ def test_receptive_fields_are_rows_of_the_golden_relations() -> None:
                 np.testing.assert_allclose(relation[0, y, x], row, atol=1e-10)
 
 
-def test_entropy_of_the_rows_of_s() -> None:
-    """1 for the uniform control, None without SIA, else the definition, position by position."""
-    images = noise(2)
-    assert receptive.relation_entropy(trained(after={}), images) is None
-    uniform = trained(options={"relation": "uniform"})
-    assert receptive.relation_entropy(uniform, images) == pytest.approx(1)
-    network = trained(options={"relation": "location"}, after={"stage3": {"sigma": (0.5, 1.0)}})
-    rows = receptive.view_block(network, "stage3", images).relation().numpy().reshape(16, 8)
-    slow = np.mean([-sum(p * np.log(p) for p in row) / np.log(8) for row in rows])
-    assert receptive.relation_entropy(network, images) == pytest.approx(slow)
-    assert slow < 0.95
-
-
 def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
     figure = read_figure("figure8", channels=[5, 128])
     network = trained().double()
@@ -207,7 +194,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / f"experiments/{name}.yaml").write_text(content)
     for run in (RUN, RUN._replace(dataset="market1501", recipe="short")):
         (tmp_path / run.folder).mkdir(parents=True)
-        save(trained(), tmp_path / run.folder)
+        save(trained(), tmp_path / run.folder, dataset=run.dataset, height=128, width=64)
     names = ["0060_c1s1_008501_00.jpg", "0060_c5s1_008151_00.jpg", "0112_c1s1_019001_00.jpg"]
     paths = [f"Market-1501-v15.09.15/query/{name}" for name in names]
     prepared = tmp_path / "data/prepared/market1501"

@@ -291,3 +291,18 @@ def test_no_output_belongs_to_two_stages() -> None:
                 outputs.append(path)
     assert not [path for path in outputs if "$" in path]
     assert len(outputs) == len(set(outputs))
+
+
+def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
+    rows = [{"label": "base.", "network": "base"}, {"label": "IA", "network": "stage3"}]
+    rows[1]["against"] = "base"
+    sheet = {"kind": "table", "title": "T", "caption": "", "metrics": ["mAP"], "rows": rows}
+    table = Table.model_validate({**sheet, "seeds": [3, 1]})
+    plan = Plan(load(), {"table": table, "other": Table.model_validate(sheet)})
+    [(_, base), (row, evaluations)] = plan.rows(table)
+    assert [evaluation.run.seed for evaluation in evaluations] == [3, 1]
+    assert [plan.baseline(row, evaluation) for evaluation in evaluations] == base
+    # Each run once, whichever table asks for it.
+    assert sorted(evaluation.run.seed for evaluation in plan.evaluations()) == [0, 0, 1, 1, 3, 3]
+    with pytest.raises(ValueError, match="1 stands there more than once"):
+        Table.model_validate({**sheet, "seeds": [1, 2, 1]})

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
 from ianet.relations import Scale
 
+ROOT = Path(__file__).parents[1]
 GOLDEN = np.load(Path(__file__).parent / "golden" / "relations.npz")
+RELEASED = ROOT.parent / "shared" / "golden" / "released_block.npz"
 CASES = sorted({key.split("/")[0] for key in GOLDEN.files})
 SCALES = {"1": 1.0, "rsqrtC": "rsqrt_channels"}
 PRECISIONS = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
@@ -63,6 +70,21 @@ def test_golden(key: str, dtype: torch.dtype, tolerance: float) -> None:
     features = torch.tensor(GOLDEN[f"{key.split('/')[0]}/features"], dtype=dtype)[None]
     computed = compute(key, features).double().numpy()
     np.testing.assert_allclose(computed, GOLDEN[key], rtol=0, atol=tolerance)
+
+
+@pytest.mark.skipif(
+    not RELEASED.exists(), reason="there is no ../shared/golden beside ../shared/data"
+)
+def test_the_network_stage23_released_has_the_block_of_the_authors_code() -> None:
+    values = {key: torch.from_numpy(value) for key, value in np.load(RELEASED).items()}
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    options = params["networks"]["stage23-released"]["options"]
+    features, sigma = values["features"], values["sigma"].tolist()
+    block = IABlock(features.shape[1], sigma=sigma, **options).double().eval()
+    norms = {name.replace("/", ".norm."): value for name, value in values.items() if "/" in name}
+    counts = {name: value for name, value in block.state_dict().items() if "num_batches" in name}
+    block.load_state_dict({**norms, **counts})
+    torch.testing.assert_close(block(features), values["output"], rtol=0, atol=1e-8)
 
 
 def patches(features: Tensor, context: int) -> Tensor:
@@ -175,8 +197,10 @@ def test_arrangements_by_their_definitions() -> None:
         "parallel": lambda sia, cia: sia(features) + cia(features) - features,
     }
     for arrangement, definition in definitions.items():
-        block = awake(IABlock(4, arrangement=arrangement, relation="appearance", scale=0.3))
-        assert {part.scale for part in (block.sia, block.cia) if part} == {0.3}
+        options = {"relation": "appearance", "scale": 0.3, "channel_scale": 0.7}
+        block = awake(IABlock(4, arrangement=arrangement, **options))
+        assert block.sia is None or block.sia.scale == 0.3
+        assert block.cia is None or block.cia.scale == 0.7
         torch.testing.assert_close(block(features), definition(block.sia, block.cia))
 
 
@@ -185,7 +209,7 @@ def test_arrangements_by_their_definitions() -> None:
 @pytest.mark.parametrize("scale", [1.0, "rsqrt_channels"])
 def test_gradcheck(arrangement: str, normalization: str, scale: Scale) -> None:
     options = {"contexts": (1, 2, 3, 4), "sigma": (1, 2), "normalization": normalization}
-    block = awake(IABlock(3, arrangement=arrangement, scale=scale, **options))
+    block = awake(IABlock(3, arrangement=arrangement, scale=scale, channel_scale=scale, **options))
     features = torch.randn(2, 3, 3, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(block, features)
 
@@ -218,10 +242,47 @@ def test_mixed_precision_keeps_relations_in_float32() -> None:
     )
 
 
+RELATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "appearance": lambda features: relations.appearance_relation(features, 3),
+    "multi_context": relations.multi_context_relation,
+    "renormalized": lambda features: relations.multi_context_relation(
+        features, fusion="max", normalization="renormalized"
+    ),
+    "semantic": lambda features: relations.semantic_relation(
+        relations.appearance_relation(features, 1),
+        relations.location_relation(6, 4, (1, 2)),
+        normalization="renormalized",
+    ),
+    "channel": relations.channel_relation,
+}
+
+
+@pytest.mark.parametrize("name", RELATIONS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_relations_and_gradients_in_float32(name: str, dtype: torch.dtype) -> None:
+    features = torch.randn(2, 8, 6, 4, requires_grad=True)
+    direction = torch.randn(RELATIONS[name](features).shape)
+    results = []
+    for autocast in (False, True):
+        with torch.autocast("cpu", dtype, enabled=autocast):
+            relation = RELATIONS[name](features)
+            results.append((relation, *torch.autograd.grad((relation * direction).sum(), features)))
+    for plain, mixed in zip(*results, strict=True):
+        assert mixed.dtype == torch.float32
+        assert torch.equal(mixed, plain)
+
+
 def test_large_features_do_not_overflow() -> None:
-    """C = 1024 and K = 3 pass float16's largest number, 65,504; the maps stay finite."""
+    """C = 1024 and K = 3 exceed float16's largest number, 65,504; the maps stay finite.
+
+    The inner positions have the largest dot products, 16 * 1024 * 9, and gather each other alone.
+    """
     features = torch.full((1, 1024, 4, 4), 4.0, dtype=torch.float16)
-    assert relations.appearance_relation(features, 3).isfinite().all()
+    expected = torch.zeros(16)
+    expected[[5, 6, 9, 10]] = 0.25
+    assert torch.equal(relations.appearance_relation(features, 3)[0, 5], expected)
+    with torch.autocast("cpu", torch.float16):
+        assert torch.equal(relations.appearance_relation(features.float(), 3)[0, 5], expected)
 
 
 def test_state_dict_holds_only_batch_norms_and_loads_at_another_size() -> None:
@@ -233,8 +294,89 @@ def test_state_dict_holds_only_batch_norms_and_loads_at_another_size() -> None:
     assert block(torch.randn(2, 4, 8, 5)).shape == (2, 4, 8, 5)
 
 
+def count_locations(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Return a list of the sizes of the location relations that are computed from now on."""
+    sizes: list[tuple[int, int]] = []
+    compute = relations.location_relation
+
+    def count(height: int, width: int, *arguments: object, **options: object) -> Tensor:
+        sizes.append((height, width))
+        return compute(height, width, *arguments, **options)
+
+    monkeypatch.setattr(relations, "location_relation", count)
+    return sizes
+
+
+@pytest.mark.parametrize("relation", ["location", "semantic"])
+def test_the_location_relation_is_computed_once_for_each_size_sigma_and_type(
+    relation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ianet.blocks.ia.CACHE_BYTES", 1)  # each image is a part of its own
+    sizes = count_locations(monkeypatch)
+    sigma = (1.01, 2.02) if relation == "location" else (1.03, 2.06)  # of no other test
+    block, same = (awake(SpatialIA(4, relation=relation, sigma=sigma)) for _ in range(2))
+    other = awake(SpatialIA(4, relation=relation, sigma=(sigma[0], sigma[0])))
+    sizes.clear()  # of the options' checks
+    features = torch.randn(3, 4, 5, 3, dtype=torch.float64)
+    expected = block(features)
+    assert torch.equal(block(features), expected)
+    assert torch.equal(same(features), expected)
+    assert torch.equal(deepcopy(block)(features), expected)
+    assert sizes == [(5, 3)]
+    assert not torch.equal(other(features), expected)
+    assert sizes == [(5, 3)] * 2
+    block.float()(features.float())
+    assert sizes == [(5, 3)] * 3
+    block(features.float().transpose(2, 3))
+    assert sizes == [(5, 3)] * 3 + [(3, 5)]
+
+
+def test_kept_relations_are_no_part_of_a_block() -> None:
+    block = awake(IABlock(4, relation="location"))
+    before = len(pickle.dumps(block))
+    features = torch.randn(2, 4, 16, 8, dtype=torch.float64)
+    expected = block(features)
+    assert len(pickle.dumps(block)) < before + 1000  # the map alone has 128 * 128 * 8 bytes
+    assert torch.equal(pickle.loads(pickle.dumps(block))(features), expected)
+
+
+@pytest.mark.parametrize("relation", ["location", "semantic", "uniform"])
+def test_a_training_after_inference_mode(relation: str) -> None:
+    block = awake(SpatialIA(4, relation=relation, sigma=(1.07, 2.14)))
+    features = torch.randn(2, 4, 6, 7, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        expected = block(features)
+    computed = block(features)
+    assert torch.equal(computed, expected)
+    computed.sum().backward()
+    assert features.grad is not None
+
+
+@pytest.mark.parametrize("sigma", [(1.11, 2.22), (1.13, 2.26)])
+def test_a_relation_without_values_is_not_kept(sigma: tuple[float, float]) -> None:
+    """Neither does a kept relation with values reach tensors without values."""
+    features = torch.randn(2, 4, 5, 3)
+    block = SpatialIA(4, relation="location", sigma=sigma)
+    expected = relations.location_relation(5, 3, sigma, dtype=torch.float32).expand(2, -1, -1)
+    for _ in range(2):
+        with FakeTensorMode():
+            fake = SpatialIA(4, relation="location", sigma=sigma)
+            assert fake(torch.empty(2, 4, 5, 3)).shape == (2, 4, 5, 3)
+        assert torch.equal(block.relation(features), expected)
+
+
+@pytest.mark.slow
+def test_compiles_at_several_sizes_after_relations_were_kept() -> None:
+    torch.compiler.reset()
+    block = awake(SpatialIA(4))
+    compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+    for size in ((5, 3), (6, 2), (7, 4)):
+        features = torch.randn(2, 4, *size, dtype=torch.float64)
+        torch.testing.assert_close(block(features), compiled(features))
+
+
 def test_compiles() -> None:
-    block = awake(IABlock(4, scale=0.5))
+    block = awake(IABlock(4, scale=0.5, channel_scale=0.5))
     features = torch.randn(2, 4, 5, 3, dtype=torch.float64)
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(features), block(features))
@@ -247,6 +389,7 @@ def test_compiles() -> None:
         ({"relation": "cosine"}, "relation is 'cosine': choose one of appearance"),
         ({"normalization": "l1"}, "normalization is 'l1': choose one of softmax, renormalized"),
         ({"scale": "sqrt"}, "scale is 'sqrt': give a number"),
+        ({"channel_scale": "sqrt", "arrangement": "sia"}, "scale is 'sqrt': give a number"),
         ({"contexts": ()}, "contexts is empty"),
         ({"contexts": (0,), "relation": "appearance"}, "context is 0"),
         ({"sigma": (5,)}, "sigma is .5,.: give two numbers"),

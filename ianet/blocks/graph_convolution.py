@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ianet.residual import residual_norm
+
 
 def grid_adjacency(
     height: int,
@@ -35,17 +37,20 @@ class GraphConvolution(nn.Module):
     """Y = BN(Z) + X, Z = D^-1/2 (A + I) D^-1/2 X W (Eq. 8 of the paper, no activation).
 
     Residual and BatchNorm are those of the IA block (Eq. 9 of the IANet paper), so that the two
-    blocks compare. A fresh module is exactly the identity.
+    blocks compare. A fresh module is exactly the identity, unless `initial_scale` is set.
 
     Args:
         channels: C.
+        initial_scale: of the BatchNorm, 0 as in the IA block.
+
+    Raises:
+        ValueError: an initial scale below 0.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, initial_scale: float = 0.0) -> None:
         super().__init__()
         self.transform = nn.Conv2d(channels, channels, 1, bias=False)  # W, Theta in Eq. 8
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
+        self.norm = residual_norm(channels, initial_scale)
 
     def forward(self, features: Tensor) -> Tensor:
         height, width = features.shape[2:]

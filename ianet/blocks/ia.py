@@ -1,12 +1,13 @@
 """The Interaction-and-Aggregation block (Hou et al., CVPR 2019, Eq. 6, 8 and 9).
 
 Features are (B, C, H, W), M = H * W. Every module keeps the shape of its input. A fresh module is
-exactly the identity, as its BatchNorm starts at zero (Section 3.3).
+exactly the identity, as its BatchNorm starts at zero (Section 3.3), unless `initial_scale` is set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.nn import functional as F
 
 from ianet import relations
 from ianet.relations import Scale
+from ianet.residual import residual_norm
 
 RELATIONS = ("appearance", "location", "semantic", "uniform")
 ARRANGEMENTS = ("sia", "cia", "sia-cia", "cia-sia", "parallel")
@@ -23,6 +25,8 @@ CACHE_BYTES = 2**22
 """Size of the relation maps that SIA computes at once on a CPU, instead of the whole batch.
 
 Maps that stay in the processor's cache are not read from memory for each of a dozen operations."""
+KEPT_RELATIONS = 8
+"""Most location and uniform relations that are kept: one for each size, sigma, type and device."""
 ATTENTION_POSITIONS = 256
 """Most positions for which CIA in bfloat16 on a GPU is attention: no fast kernel has more."""
 
@@ -30,10 +34,9 @@ ATTENTION_POSITIONS = 256
 class _Residual(nn.Module):
     """Y = BN(E) + F (Eq. 9), for an aggregation E of F."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, initial_scale: float) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
+        self.norm = residual_norm(channels, initial_scale)
 
     def aggregate(self, features: Tensor) -> Tensor:
         raise NotImplementedError
@@ -44,6 +47,25 @@ class _Residual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return features + self.residual(features)  # the sum has the first term's layout
+
+
+def _fixed_relation(
+    height: int,
+    width: int,
+    sigma: tuple[float, float] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Return the location relation, (M, M), or without sigma the uniform one."""
+    # A tensor that is made in inference mode cannot be used in a training.
+    with torch.inference_mode(False):
+        if sigma is None:
+            return relations.uniform_relation(height, width, dtype=dtype, device=device)
+        return relations.location_relation(height, width, sigma, dtype=dtype, device=device)
+
+
+# Outside of the blocks, whose state and copies then do not have it.
+_kept_relation = lru_cache(maxsize=KEPT_RELATIONS)(_fixed_relation)
 
 
 class SpatialIA(_Residual):
@@ -60,9 +82,11 @@ class SpatialIA(_Residual):
         scale: factor on the dot products of Eq. 1, 1 as printed; the authors' code has
             "rsqrt_channels".
         normalization: "softmax" as printed, or "renormalized", see `relations.normalize`.
+        initial_scale: of the BatchNorm, 0 as in the paper.
 
     Raises:
-        ValueError: an unknown name, an empty `contexts`, a sigma that is not two numbers above 0.
+        ValueError: an unknown name, an empty `contexts`, a sigma that is not two numbers above 0,
+            an initial scale below 0.
     """
 
     def __init__(
@@ -75,8 +99,9 @@ class SpatialIA(_Residual):
         sigma: tuple[float, float] = (5.0, 10.0),
         scale: Scale = 1.0,
         normalization: str = "softmax",
+        initial_scale: float = 0.0,
     ) -> None:
-        super().__init__(channels)
+        super().__init__(channels, initial_scale)
         if relation not in RELATIONS:
             raise ValueError(f"relation is {relation!r}: choose one of {', '.join(RELATIONS)}")
         self.contexts = tuple(contexts)
@@ -96,37 +121,37 @@ class SpatialIA(_Residual):
             )
 
     def relation(self, features: Tensor) -> Tensor:
-        """Return S, (B, M, M), in float32 or float64; every row is a distribution."""
-        batch, _, height, width = features.shape
+        """Return S, (B, M, M), in float32 or float64; every row is a distribution.
+
+        Location and uniform relations are views of a map that is kept: do not write to them.
+        """
         if self.relation_name == "appearance":
             return self._appearance(features)
         if self.relation_name == "semantic":
-            appearance = self._appearance(features)
-            location = relations.location_relation(
-                height, width, self.sigma, dtype=appearance.dtype, device=features.device
-            )
             return relations.semantic_relation(
-                appearance, location, self.fusion, self.normalization
+                self._appearance(features),
+                self._fixed(features),
+                self.fusion,
+                self.normalization,
             )
-        dtype = torch.promote_types(features.dtype, torch.float32)
-        if self.relation_name == "location":
-            relation = relations.location_relation(
-                height, width, self.sigma, dtype=dtype, device=features.device
-            )
-        else:
-            relation = relations.uniform_relation(
-                height, width, dtype=dtype, device=features.device
-            )
-        return relation.expand(batch, -1, -1)
+        return self._fixed(features).expand(len(features), -1, -1)
 
     def _appearance(self, features: Tensor) -> Tensor:
-        # Relations and their aggregation stay in float32 under mixed precision.
-        with torch.autocast(features.device.type, enabled=False):
-            if len(self.contexts) == 1:  # Table 4a gathers with S_K^A itself, Eq. 1
-                return relations.appearance_relation(features, self.contexts[0], self.scale)
-            return relations.multi_context_relation(
-                features, self.contexts, self.fusion, self.scale, self.normalization
-            )
+        if len(self.contexts) == 1:  # Table 4a gathers with S_K^A itself, Eq. 1
+            return relations.appearance_relation(features, self.contexts[0], self.scale)
+        return relations.multi_context_relation(
+            features, self.contexts, self.fusion, self.scale, self.normalization
+        )
+
+    def _fixed(self, features: Tensor) -> Tensor:
+        """Return the relation that does not depend on the values of features, (M, M)."""
+        height, width = features.shape[2:]
+        sigma = None if self.relation_name == "uniform" else self.sigma
+        dtype = torch.promote_types(features.dtype, torch.float32)
+        # The compiler does not see a cache, and a tensor without values must not get into one.
+        keep = type(features) is Tensor and not torch.compiler.is_compiling()
+        compute = _kept_relation if keep else _fixed_relation
+        return compute(height, width, sigma, dtype, features.device)
 
     def aggregate(self, features: Tensor) -> Tensor:
         """Return E^S = F S^T (Eq. 6), (B, C, H, W)."""
@@ -149,21 +174,21 @@ class ChannelIA(_Residual):
     Args:
         channels: C.
         scale: factor on the dot products of Eq. 7, 1 as printed, or "rsqrt_channels".
+        initial_scale: of the BatchNorm, 0 as in the paper.
 
     Raises:
-        ValueError: an unknown scale.
+        ValueError: an unknown scale, or an initial scale below 0.
     """
 
-    def __init__(self, channels: int, *, scale: Scale = 1.0) -> None:
-        super().__init__(channels)
+    def __init__(self, channels: int, *, scale: Scale = 1.0, initial_scale: float = 0.0) -> None:
+        super().__init__(channels, initial_scale)
         self.scale = scale
         with torch.no_grad():
             self.relation(torch.zeros(1, channels, 1, 1))  # a wrong name raises here, not later
 
     def relation(self, features: Tensor) -> Tensor:
         """Return C, (B, C, C), in float32 or float64; every row is a distribution."""
-        with torch.autocast(features.device.type, enabled=False):
-            return relations.channel_relation(features, self.scale)
+        return relations.channel_relation(features, self.scale)
 
     def aggregate(self, features: Tensor) -> Tensor:
         """Return E^C = C F (Eq. 8), (B, C, H, W)."""
@@ -203,8 +228,9 @@ class IABlock(nn.Module):
         channels: C.
         arrangement: "sia", "cia", "sia-cia" (SIA first, the paper's choice), "cia-sia", or
             "parallel", Y = BN(E^S) + BN(E^C) + F.
-        scale: of both modules.
-        spatial: further options of `SpatialIA`.
+        channel_scale: scale of `ChannelIA`.
+        initial_scale: of the BatchNorms of both modules.
+        spatial: further options of `SpatialIA`, of which `scale` is SIA's.
 
     Raises:
         ValueError: an unknown arrangement, or what the modules raise.
@@ -215,7 +241,8 @@ class IABlock(nn.Module):
         channels: int,
         *,
         arrangement: str = "sia-cia",
-        scale: Scale = 1.0,
+        channel_scale: Scale = 1.0,
+        initial_scale: float = 0.0,
         **spatial: Any,
     ) -> None:
         super().__init__()
@@ -224,10 +251,11 @@ class IABlock(nn.Module):
                 f"arrangement is {arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}"
             )
         self.arrangement = arrangement
-        # SIA is always built, so that a misspelt option raises for every arrangement.
-        sia = SpatialIA(channels, scale=scale, **spatial)
+        # Both are always built, so that a wrong option raises for every arrangement.
+        sia = SpatialIA(channels, initial_scale=initial_scale, **spatial)
+        cia = ChannelIA(channels, scale=channel_scale, initial_scale=initial_scale)
         self.sia = None if arrangement == "cia" else sia
-        self.cia = None if arrangement == "sia" else ChannelIA(channels, scale=scale)
+        self.cia = None if arrangement == "sia" else cia
 
     def forward(self, features: Tensor) -> Tensor:
         if self.sia is None:
@@ -240,6 +268,21 @@ class IABlock(nn.Module):
         if self.arrangement == "sia-cia":
             return self.cia(self.sia(features))
         return self.sia(self.cia(features))
+
+    def residuals(self, features: Tensor) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Yield the name, the input and the residual BN(E) of SIA and CIA, in the order they run.
+
+        The input of the one that runs second is what the first gives; in parallel, both inputs are
+        the features.
+        """
+        parallel = self.arrangement == "parallel"
+        for name in ("sia", "cia") if parallel else self.arrangement.split("-"):
+            module = self.get_submodule(name)
+            assert isinstance(module, _Residual)
+            residual = module.residual(features)
+            yield name, features, residual
+            if not parallel:
+                features = features + residual
 
 
 Block = IABlock

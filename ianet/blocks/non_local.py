@@ -9,25 +9,35 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ianet.residual import residual_norm
+
 SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product")
 
 
 class NonLocal(nn.Module):
     """z_i = BN(W_z y_i) + x_i, y_i = 1 / C(x) sum_j f(x_i, x_j) g(x_j) (Eq. 1 and 6).
 
-    A fresh module is exactly the identity, as the BatchNorm starts at zero (Section 4.1).
+    A fresh module is exactly the identity, as the BatchNorm starts at zero (Section 4.1), unless
+    `initial_scale` is set.
 
     Args:
         channels: C, at least 2; the block works in C / 2, rounded down (Section 3.3).
         similarity: f and its normalisation C(x): "gaussian" (Eq. 2; its relation is the
             IA block's S_1^A), "embedded_gaussian" (Eq. 3), both a softmax, or "dot_product"
             (Eq. 4), divided by M.
+        initial_scale: of the BatchNorm, 0 as in the paper.
 
     Raises:
-        ValueError: an unknown similarity, or a single channel.
+        ValueError: an unknown similarity, a single channel, or an initial scale below 0.
     """
 
-    def __init__(self, channels: int, *, similarity: str = "embedded_gaussian") -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        similarity: str = "embedded_gaussian",
+        initial_scale: float = 0.0,
+    ) -> None:
         super().__init__()
         if similarity not in SIMILARITIES:
             raise ValueError(
@@ -45,8 +55,7 @@ class NonLocal(nn.Module):
         self.key = reduce_channels() if embeds else nn.Identity()  # W_phi
         self.value = reduce_channels()  # W_g
         self.output = nn.Conv2d(channels // 2, channels, 1, bias=False)  # W_z
-        self.norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(self.norm.weight)  # the bias is zero from the start
+        self.norm = residual_norm(channels, initial_scale)
 
     def relation(self, features: Tensor) -> Tensor:
         """Return f(x_i, x_j) / C(x), (B, M, M), in float32 or float64."""

@@ -9,6 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from pipeline.config.settings import (
     Name,
+    Seeds,
     Settings,
     SettingsError,
     Value,
@@ -63,10 +64,15 @@ class Row(Value):
 
 
 class ScoreTable(Experiment):
-    """Scores of networks, a row for each."""
+    """Scores of networks, a row for each.
+
+    Attributes:
+        seeds: of the runs, instead of those of the data sets.
+    """
 
     metrics: tuple[Metric, ...] = Field(min_length=1)
     rows: tuple[Row, ...] = Field(min_length=1)
+    seeds: Seeds | None = None
 
     @property
     def printed(self) -> list[str]:
@@ -117,6 +123,12 @@ class Curve(ScoreTable):
         if len(self.at) != len(self.rows):
             raise ValueError(f"at has {len(self.at)} numbers for {len(self.rows)} rows")
         return self
+
+
+class BlockTable(ScoreTable):
+    """What the inserted blocks of networks do, a line for each block, beside the scores."""
+
+    kind: Literal["blocks"]
 
 
 class CostRow(Value):
@@ -296,7 +308,7 @@ class Search(Experiment):
 
 
 AnyExperiment = Annotated[
-    Table | Curve | CostTable | RelationFigure | Search, Field(discriminator="kind")
+    Table | Curve | BlockTable | CostTable | RelationFigure | Search, Field(discriminator="kind")
 ]
 
 
@@ -323,7 +335,7 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
                 f"{EXPERIMENTS / name}.yaml: files of searches, and no others, are called "
                 f"{SEARCH_PREFIX}<name>.yaml: rename the file"
             )
-    order = (Table, CostTable, Curve, RelationFigure, Search)
+    order = (Table, BlockTable, CostTable, Curve, RelationFigure, Search)
 
     def place(item: tuple[str, Experiment]) -> tuple[int, bool]:
         _, experiment = item

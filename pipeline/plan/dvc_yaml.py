@@ -10,6 +10,7 @@ import yaml
 
 from pipeline.config.experiments import (
     EXPERIMENTS,
+    BlockTable,
     CostTable,
     Curve,
     RelationFigure,
@@ -87,6 +88,8 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             stages[name] = _table_stage(name, experiment, plan)
         elif isinstance(experiment, Curve):
             stages[name] = _curve_stage(name, experiment, plan)
+        elif isinstance(experiment, BlockTable):
+            stages[name] = _block_stage(name, experiment, plan)
         elif isinstance(experiment, CostTable):
             stages[name] = _cost_stage(name, experiment, plan)
         elif isinstance(experiment, RelationFigure):
@@ -283,6 +286,20 @@ def _curve_stage(name: str, curve: Curve, plan: Plan) -> Stage:
         "cmd": f"python -m pipeline.stages.curve {name}",
         "deps": [*_score_files(name, curve, plan), _code("curve")],
         "outs": _small([FIGURES / f"{name}.svg", TABLES / f"{name}.csv"]),
+    }
+
+
+def _block_stage(name: str, table: BlockTable, plan: Plan) -> Stage:
+    evaluations = [needed for _, row in plan.rows(table) for needed in row]
+    return {
+        "desc": table.title,
+        "cmd": f"python -m pipeline.stages.blocks {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            *(str(evaluation.scores) for evaluation in evaluations),
+            _code("blocks"),
+        ],
+        "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),
     }
 
 

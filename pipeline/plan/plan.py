@@ -70,11 +70,11 @@ class Plan:
         """Each row with its evaluations: for each data set of the table, one for each seed."""
         datasets = self.datasets(table)
         return [
-            (row, [needed for on in datasets for needed in self._row_evaluations(row, on)])
+            (row, [needed for on in datasets for needed in self._row_evaluations(row, on, table)])
             for row in table.rows
         ]
 
-    def _row_evaluations(self, row: Row, on: str) -> list[Evaluation]:
+    def _row_evaluations(self, row: Row, on: str, table: ScoreTable) -> list[Evaluation]:
         name = row.trained_on or on
         dataset = self.settings.datasets[name]
         recipe = dataset.recipes.get(row.recipe)
@@ -82,7 +82,8 @@ class Plan:
             return []
         if not dataset.includes(row.network):
             return []
-        return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in dataset.seeds]
+        seeds = table.seeds or dataset.seeds
+        return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
 
     def baseline(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
         """The evaluation that one of a row is compared with: its network is `against`.

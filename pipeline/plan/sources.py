@@ -34,7 +34,7 @@ NETWORK_ROOTS = {
         "ianet.features",
         "ianet.retrieval",
         "ianet.single_shot",
-        "ianet.receptive",
+        "ianet.diagnostics",
     ),
     "figure": (
         "ianet.network",
@@ -71,6 +71,10 @@ STAGE_CODE = {
         ("pipeline.stages.curve", "pipeline.report.cells"),
     ),
     "figure": ((), ("pipeline.stages.figure", "pipeline.report.relation_maps")),
+    "blocks": (
+        (),
+        ("pipeline.stages.blocks", "pipeline.report.blocks", "pipeline.report.page"),
+    ),
     "cost": (
         ("ianet.cost", "ianet.features"),
         ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),

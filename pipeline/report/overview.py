@@ -14,6 +14,7 @@ import pandas as pd
 from ianet import drawing
 from pipeline.config.experiments import (
     EXPERIMENTS,
+    BlockTable,
     CostTable,
     Curve,
     RelationFigure,
@@ -24,7 +25,7 @@ from pipeline.config.settings import PARAMS, Settings
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import DESCRIPTION, PREPARED, Run
-from pipeline.report import cells, costs
+from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 
 CODE = ("ianet", "pipeline", str(EXPERIMENTS), str(PARAMS))  # what decides results
@@ -52,6 +53,9 @@ def table_sections(plan: Plan) -> list[Section]:
         if isinstance(table, Table):
             results = cells.read_results(name, table, plan)
             sections.append(cells.build_section(name, table, plan, results)[1])
+        elif isinstance(table, BlockTable):
+            frame = blocks.measure_blocks(table, plan)
+            sections.append(blocks.build_section(name, table, frame))
         elif isinstance(table, CostTable):
             frame = pd.read_csv(TABLES / f"{name}.csv")
             sections.append(costs.build_section(name, table, frame))

@@ -9,17 +9,20 @@ A fifth name in the key is the data set that is scored, across domains.
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import pandas as pd
 
-from pipeline import tracking
 from pipeline.cluster.environment import prepare
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import load
 from pipeline.plan.runs import RECORD, Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
 from pipeline.shell import command, emit, parser, write_whole
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.server import connect
+from pipeline.tracking.training import sync_run
 
 
 def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[str, Any]:
@@ -37,6 +40,7 @@ def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[
         },
         # Of the rows of S, in parts of a uniform row's; null in a network without SIA.
         "entropy": None if scores.entropy is None else round(scores.entropy, 6),
+        "blocks": [asdict(block) for block in scores.blocks],
         "queries": len(scores.cmc),
         "without_match": scores.without_match,
         "cmc": cmc,
@@ -75,12 +79,12 @@ def main() -> None:
     summary = f"{evaluation.key}: top-1 {content['top-1']:.1%}{mean} on {content['split']}{lost}"
     emit("scored", summary=summary)
     print(summary)
-    tracking.Recorder(lambda _: _send(evaluation)).send_now(None)
+    Recorder(lambda _: _send(evaluation)).send_now(None)
 
 
 def _send(evaluation: Evaluation) -> None:
-    tracking.connect()
-    tracking.sync_run(evaluation.run)
+    connect()
+    sync_run(evaluation.run)
 
 
 if __name__ == "__main__":
