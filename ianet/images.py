@@ -1,4 +1,4 @@
-"""Packed images, see `ianet.packing`: in memory, and augmented by the batch on the device.
+"""Packed images, see `ianet.packing`, augmented by the batch on the device.
 
 The layout is (N, H, W, 3) uint8, RGB. A view of this layout as (N, 3, H, W) has torch's
 channels-last memory format, in which convolutions on a CPU run up to twice as fast.
@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from ianet.reading import PackedImages
 
 # ImageNet's, in RGB, as every weights file of torchvision expects.
 MEAN = (0.485, 0.456, 0.406)
@@ -30,10 +32,12 @@ def load(path: Path, rows: NDArray[np.bool_] | None = None) -> Tensor:
 
     Args:
         path: the .npy file of `ianet.packing`.
-        rows: a mask, (N,), of the rows to read; all by default.
+        rows: a mask of the rows to read; all by default.
+
+    Raises:
+        OSError, ValueError: as `PackedImages`.
     """
-    array = np.load(path, mmap_mode="r")
-    return torch.from_numpy(np.array(array) if rows is None else array[rows])
+    return PackedImages(path, rows)[:]
 
 
 def normalize(images: Tensor, flips: Tensor | None = None) -> Tensor:

@@ -80,7 +80,7 @@ class Job:
     """
 
     def __init__(self, run: Run, evaluations: Sequence[Evaluation], threads: int) -> None:
-        """`threads` are for what a job does beside Ray: the evaluations."""
+        """`threads` are for what a job does beside Ray: the evaluations, where there is no GPU."""
         self.run, self.threads = run, threads
         evaluation_stages = (f"evaluate@{evaluation.key}" for evaluation in evaluations)
         self.stages = [f"train@{run.key}", *evaluation_stages]

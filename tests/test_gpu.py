@@ -16,13 +16,15 @@ from test_relations import GOLDEN, PRECISIONS, compute
 from test_training import STRONG
 from torch import Tensor, distributed, multiprocessing, nn
 
-from ianet import blocks
+from ianet import blocks, reading
 from ianet.blocks.ia import ChannelIA
 from ianet.features import extract
 from ianet.network import Network
 from ianet.options import NetworkOptions
+from ianet.reading import PackedImages
 from ianet.reranking import KReciprocal
 from ianet.retrieval import per_query
+from ianet.training.divergence import DivergenceError
 from ianet.training.fit import Epoch, fit
 from ianet.training.recipe import Recipe
 
@@ -158,6 +160,29 @@ def test_images_that_the_gpu_has_no_room_for(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
     assert trained(here)[-1].loss == pytest.approx(expected[-1].loss, rel=1e-4)
     torch.testing.assert_close(weights(here), weights(there), rtol=1e-4, atol=1e-5)
+
+
+def test_images_of_a_file_move_to_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In several pieces, or to be read by the batch where the GPU has no room."""
+    pixels, labels = data()
+    np.save(tmp_path / "images.npy", pixels.numpy())
+    packed = PackedImages(tmp_path / "images.npy")
+    monkeypatch.setattr(reading, "MOVED", 30)
+    placed = reading.place_images(packed, GPU, 1)
+    assert isinstance(placed, Tensor)
+    assert placed.device.type == "cuda"
+    assert torch.equal(placed.cpu(), pixels)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 0))
+    monkeypatch.setattr(reading, "free_memory", lambda: 0)
+    there, here = network(), network()
+    expected = trained(there)
+    epochs = list(fit(here, packed, labels, RECIPE, seed=1, device=GPU))
+    assert epochs[-1].loss == pytest.approx(expected[-1].loss, rel=1e-4)
+
+
+def test_a_loss_that_is_not_finite() -> None:
+    with pytest.raises(DivergenceError, match=r"epoch 1, step 2, at a learning rate of 1e\+20: "):
+        trained(network(), lr=1e20)
 
 
 def share(rank: int, workers: int, folder: Path) -> None:

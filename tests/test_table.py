@@ -252,7 +252,7 @@ def test_the_commit_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_the_served_model_refuses_what_is_no_image(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Network(3, NetworkOptions("resnet18")).eval()
-    save(network, tmp_path)
+    save(network, tmp_path, dataset="synthetic", height=64, width=32)
     model = Features(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), dtype=np.uint8)
     expected = extract(network, torch.from_numpy(images), device=torch.device("cpu"))

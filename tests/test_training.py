@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from ianet.images import normalize, random_boxes
 from ianet.losses import batch_hard_triplet
 from ianet.network import Network
 from ianet.options import NetworkOptions
+from ianet.training import divergence
 from ianet.training.batches import batches, identity_batches, labels_of
+from ianet.training.divergence import DivergenceError
 from ianet.training.fit import fit
-from ianet.training.recipe import Recipe
+from ianet.training.recipe import Distance, Recipe
+from ianet.training.step import is_mixed
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(height=16, width=8, epochs=3, batch=6, lr=1e-2, weight_decay=5e-4)
@@ -51,9 +55,9 @@ def small(seed: int = 0) -> Small:
     return Small()
 
 
-def data(images: int = 20) -> tuple[torch.Tensor, torch.Tensor]:
+def data(images: int = 20, width: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (images, 16, 8, 3), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(256, (images, 16, width, 3), dtype=torch.uint8, generator=generator)
     return pixels, torch.arange(images) % 5
 
 
@@ -129,6 +133,90 @@ def test_identity_batches_show_about_every_image() -> None:
     assert not np.array_equal(np.concatenate(other), rows)
 
 
+def draw_chances(remaining: tuple[int, ...], places: int) -> dict[frozenset[int], float]:
+    """The chance of each set of identities that a batch may draw, one identity after the other."""
+    if places == 0:
+        return {frozenset(): 1.0}
+    chances: Counter[frozenset[int]] = Counter()
+    total = sum(remaining)
+    for identity, images in enumerate(remaining):
+        if images:
+            rest = (*remaining[:identity], 0, *remaining[identity + 1 :])
+            for others, chance in draw_chances(rest, places - 1).items():
+                chances[others | {identity}] += images / total * chance
+    return chances
+
+
+def epoch_chances(
+    remaining: tuple[int, ...], steps: int
+) -> dict[tuple[frozenset[int], ...], float]:
+    """The chance of each sequence of batches with two identities, an image each."""
+    if steps == 0:
+        return {(): 1.0}
+    chances = {}
+    for batch, chance in draw_chances(remaining, 2).items():
+        rest = tuple(images - (identity in batch) for identity, images in enumerate(remaining))
+        for others, other in epoch_chances(rest, steps - 1).items():
+            chances[(batch, *others)] = chance * other
+    return chances
+
+
+def test_identity_batches_have_their_law() -> None:
+    """All sequences of three batches have the chances that the docstring gives."""
+    sizes = (4, 3, 2, 2)
+    labels = np.repeat(np.arange(4), sizes)
+    expected = epoch_chances(sizes, 3)
+    assert sum(expected.values()) == pytest.approx(1)
+    assert len(expected) > 50
+    epochs = 20_000
+    generator = np.random.default_rng(0)
+    counts = Counter(
+        tuple(
+            frozenset(labels[rows].tolist())
+            for rows in identity_batches(labels, 2, 1, generator)[:3]
+        )
+        for _ in range(epochs)
+    )
+    assert set(counts) <= set(expected)
+    # Chi-squared over the sequences that are expected often enough, and over all others together.
+    frequent = {batches: epochs * chance for batches, chance in expected.items() if chance > 5e-4}
+    squares = [(counts[batches] - mean) ** 2 / mean for batches, mean in frequent.items()]
+    rest = epochs - sum(frequent.values())
+    squares.append((epochs - sum(counts[batches] for batches in frequent) - rest) ** 2 / rest)
+    freedom = len(squares) - 1
+    assert abs(sum(squares) - freedom) < 4 * math.sqrt(2 * freedom)
+
+
+def test_images_of_an_identity_come_in_every_order() -> None:
+    generator = np.random.default_rng(0)
+    orders = Counter(
+        tuple(identity_batches(np.array([7, 7, 7]), 3, 3, generator)[0].tolist())
+        for _ in range(6000)
+    )
+    assert len(orders) == 6
+    assert all(abs(count - 1000) < 150 for count in orders.values())
+
+
+def test_images_of_an_identity_begin_again_after_their_end() -> None:
+    generator = np.random.default_rng(0)
+    first, second = identity_batches(np.array([7, 7, 7]), 2, 2, generator)
+    assert set(first) | set(second) == {0, 1, 2}
+    assert second[1] == first[0]
+    (rows,) = identity_batches(np.array([7, 7]), 4, 4, generator)
+    assert rows[0] != rows[1]
+    assert list(rows[2:]) == list(rows[:2])
+
+
+def test_identities_without_images_left_come_last() -> None:
+    """Identity 0 is in each batch as long as one of its 50 images is left."""
+    labels = np.array([0] * 50 + [1, 2, 3])
+    for seed in range(20):
+        epoch = identity_batches(labels, 6, 2, np.random.default_rng(seed))
+        assert [0 in labels[rows] for rows in epoch] == [True] * 9
+        # Each other identity takes its turn first, then all are drawn alike.
+        assert set(labels[np.concatenate(epoch[:2])]) == {0, 1, 2, 3}
+
+
 def test_too_few_identities_for_a_batch() -> None:
     with pytest.raises(ValueError, match="batch of 12 with 2 images an identity needs 6 identitie"):
         list(fit(small(), *data(), recipe(batch=12, images_per_identity=2), seed=0, device=CPU))
@@ -170,11 +258,12 @@ def test_fit_is_the_plain_loop() -> None:
     assert [report.lr for report in reports] == [5e-3, 5e-3]
 
 
-def test_fit_with_every_option_is_the_plain_loop() -> None:
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_fit_with_every_option_is_the_plain_loop(distance: Distance) -> None:
     """Batches of 3 identities with 2 images each, each image augmented by itself."""
     images, labels = data()
     fitted, plain = small(), small()
-    options = recipe(flip=0.5, **STRONG)
+    options = recipe(flip=0.5, triplet_distance=distance, **STRONG)
     report = next(fit(fitted, images, labels, options, seed=3, device=CPU))
 
     optimizer = torch.optim.Adam(plain.parameters(), lr=1e-2, weight_decay=5e-4)
@@ -194,7 +283,7 @@ def test_fit_with_every_option_is_the_plain_loop() -> None:
             one[:, box[0] : box[0] + box[2], box[1] : box[1] + box[3]] = 0
             inputs.append(one)
         logits, embeddings = plain(torch.stack(inputs))
-        triplet = batch_hard_triplet(embeddings, labels[rows], 0.3).mean()
+        triplet = batch_hard_triplet(embeddings, labels[rows], 0.3, distance).mean()
         loss = F.cross_entropy(logits, labels[rows], label_smoothing=0.1) + triplet
         # From a tenth to the whole in two epochs of four steps.
         optimizer.param_groups[0]["lr"] = 1e-2 * (0.1 + 0.9 * step / 8)
@@ -242,7 +331,9 @@ def test_going_on_from_a_checkpoint_ends_with_the_same_weights(
 ) -> None:
     """A network with blocks and BatchNorm; the state passes through a file, safely loaded."""
     images, labels = data(12)
-    options = recipe(schedule=schedule, milestones=(2,) if schedule == "step" else (), **added)
+    milestones = (2,) if schedule == "step" else ()
+    block_lr = 2.0 if added else None
+    options = recipe(schedule=schedule, milestones=milestones, block_lr=block_lr, **added)
 
     def network() -> Network:
         torch.manual_seed(5)
@@ -263,6 +354,126 @@ def test_going_on_from_a_checkpoint_ends_with_the_same_weights(
     # A training that was finished has nothing left to do.
     again = list(fit(resumed, images, labels, options, seed=1, device=CPU, state=last.state))
     assert again == []
+
+
+class WithBlock(Small):
+    """A convolution in a block after that of `Small`, whose third channel has no gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict({"stage1": nn.Conv2d(4, 4, 1)})
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        features = self.blocks["stage1"](self.convolution(images)).abs().mean((2, 3))
+        embeddings = features * torch.tensor([1.0, 1.0, 0.0, 1.0])
+        return self.classifier(embeddings), embeddings
+
+
+def with_block() -> WithBlock:
+    torch.manual_seed(0)
+    return WithBlock()
+
+
+def moves(**changes: Any) -> dict[str, torch.Tensor]:
+    """How far the first step of Adam moves each parameter."""
+    before, network = with_block(), with_block()
+    options = recipe(epochs=1, batch=20, weight_decay=1.0, **changes)
+    list(fit(network, *data(), options, seed=0, device=CPU))
+    pairs = zip(before.named_parameters(), network.parameters(), strict=True)
+    return {name: (after - old).abs().detach() for (name, old), after in pairs}
+
+
+@pytest.mark.parametrize(("block_lr", "factor"), [(None, 1.0), (0.1, 0.1), (5.0, 5.0), (2, 2.0)])
+def test_learning_rate_of_blocks(block_lr: float | None, factor: float) -> None:
+    """The first step of Adam moves a parameter by its learning rate, whatever the gradient."""
+    expected = {
+        name: 1e-2 * (factor if name.startswith("blocks.") else 1.0)
+        for name, _ in with_block().named_parameters()
+    }
+    distances = moves(block_lr=block_lr)
+    for name, distance in distances.items():
+        # Without weight decay the third channel has no gradient at all.
+        still = block_lr is not None and name.startswith("blocks.")
+        rows = [0, 1, 3] if still else list(range(len(distance)))
+        torch.testing.assert_close(
+            distance[rows], torch.full_like(distance[rows], expected[name]), rtol=2e-3, atol=0
+        )
+        assert not still or not distance[2].any()
+
+
+def test_learning_rate_of_blocks_follows_every_schedule() -> None:
+    for schedule in ({"schedule": "step", "milestones": (2, 3)}, {"schedule": "cosine"}):
+        for warm_up in (0, 2):
+            options = recipe(epochs=4, block_lr=0.25, warm_up=warm_up, **schedule)
+            for epoch in fit(with_block(), *data(), options, seed=0, device=CPU):
+                rest, blocks = epoch.state["optimizer"]["param_groups"]
+                assert rest["lr"] == epoch.lr
+                assert blocks["lr"] == pytest.approx(0.25 * epoch.lr, abs=1e-12)
+                assert (rest["weight_decay"], blocks["weight_decay"]) == (5e-4, 0.0)
+
+
+def test_without_a_learning_rate_of_blocks_the_optimizer_is_plain_adam() -> None:
+    network = with_block()
+    plain = torch.optim.Adam(network.parameters(), lr=1e-2, weight_decay=5e-4, fused=True)
+    report = next(fit(network, *data(), RECIPE, seed=0, device=CPU))
+    (group,) = report.state["optimizer"]["param_groups"]
+    (expected,) = plain.state_dict()["param_groups"]
+    assert {name: group[name] for name in expected} == expected
+
+
+def test_a_module_without_blocks_has_nothing_to_scale() -> None:
+    scaled, plain = small(), small()
+    list(fit(scaled, *data(), recipe(block_lr=7.0), seed=0, device=CPU))
+    list(fit(plain, *data(), RECIPE, seed=0, device=CPU))
+    assert torch.equal(weights(scaled), weights(plain))
+
+
+class Breaks(Small):
+    """A network whose logits are NaN in one forward pass."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.passes = number, 0
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        self.passes += 1
+        logits, embeddings = super().forward(images)
+        return (logits * math.nan if self.passes == self.number else logits), embeddings
+
+
+@pytest.mark.parametrize(
+    ("late", "passes"),
+    [
+        (1, 6),  # at once, as on a CPU
+        (3, 7),  # as on a GPU: step 2 of epoch 2 is seen after its third step
+        (100, 8),  # and at the end of the epoch
+    ],
+)
+def test_a_loss_that_is_not_finite_stops_the_training(
+    late: int, passes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps an epoch; the sixth breaks, after the learning rate was halved."""
+    monkeypatch.setitem(divergence.INTERVALS, "cpu", late)
+    network = Breaks(6)
+    options = recipe(milestones=(1,), gamma=0.5)
+    epochs = fit(network, *data(), options, seed=0, device=CPU)
+    assert math.isfinite(next(epochs).loss)
+    with pytest.raises(DivergenceError) as info:
+        next(epochs)
+    assert str(info.value) == (
+        "the loss is not finite in epoch 2, step 2, at a learning rate of 0.005: lower lr in the "
+        "recipe, or raise its warm_up"
+    )
+    assert network.passes == passes
+    # On a CPU the weights are those before the step.
+    assert bool(weights(network).isfinite().all()) == (late == 1)
+
+
+@pytest.mark.parametrize("late", [1, 100])
+def test_a_learning_rate_that_is_far_too_high(late: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(divergence.INTERVALS, "cpu", late)
+    with pytest.raises(DivergenceError, match=r"epoch 1, step 2, at a learning rate of 1e\+20: "):
+        list(fit(small(), *data(), recipe(lr=1e20), seed=0, device=CPU))
 
 
 def test_seeds() -> None:
@@ -314,6 +525,13 @@ def train_shared(rank: int, workers: int, folder: Path) -> None:
     if rank == 0:
         torch.save(results, folder / f"{workers}.pt")
     if workers > 1:
+        # The loss of the last worker alone is not finite; all stop at its step.
+        network = Breaks(2 if rank == workers - 1 else 0)
+        with pytest.raises(
+            DivergenceError, match=r"epoch 1, step 2, at a learning rate of 0\.01: "
+        ):
+            list(fit(network, *data(22), recipe(batch=12), seed=2, device=CPU))
+        assert network.passes == 2
         with pytest.raises(ValueError, match="batch_norm is synchronised, which needs GPUs"):
             next(
                 fit(
@@ -342,11 +560,11 @@ def test_weights_do_not_depend_on_the_number_of_workers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("added", [{}, STRONG], ids=["paper", "strong"])
 def test_mixed_precision_learns_as_float32_does(added: dict[str, Any]) -> None:
-    images, labels = data()
+    images, labels = data(width=24)
     losses = {}
     for precision, bits in (("float32", 32), ("bfloat16", 16)):
         network = copy.deepcopy(small())
-        options = recipe(precision=precision, **added)
+        options = recipe(width=24, precision=precision, **added)
         losses[precision] = list(fit(network, images, labels, options, seed=0, device=CPU))[-1]
         assert losses[precision].bits == bits
         assert next(network.parameters()).dtype == torch.float32
@@ -354,19 +572,39 @@ def test_mixed_precision_learns_as_float32_does(added: dict[str, Any]) -> None:
     assert losses["bfloat16"].loss != losses["float32"].loss
 
 
-@pytest.mark.parametrize(("able", "bits"), [({"avx512_bf16": True}, 16), ({"avx2": True}, 32)])
+@pytest.mark.parametrize(
+    ("able", "width", "bits"),
+    [
+        ({"avx512_bf16": True}, 17, 16),
+        ({"amx_bf16": True}, 17, 16),
+        ({"avx2": True}, 17, 32),
+        ({"avx512_bf16": True}, 16, 32),  # oneDNN would read memory that nothing has written
+    ],
+)
 def test_precision_by_what_the_device_can(
-    able: dict[str, bool], bits: int, monkeypatch: pytest.MonkeyPatch
+    able: dict[str, bool], width: int, bits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    epochs = fit(small(), *data(), recipe(precision="auto"), seed=0, device=CPU)
+    options = recipe(width=width, precision="auto")
+    epochs = fit(small(), *data(width=width), options, seed=0, device=CPU)
     assert next(epochs).bits == bits
+
+
+def test_bfloat16_of_narrow_images_on_a_cpu_is_refused() -> None:
+    options = recipe(width=16, precision="bfloat16")
+    message = "precision is 'bfloat16', in which a CPU cannot train on images 16 pixels wide: set"
+    with pytest.raises(ValueError, match=message):
+        list(fit(small(), *data(width=16), options, seed=0, device=CPU))
+    assert is_mixed(options, torch.device("cuda"))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"epochs": 0}, "epochs is 0: it must be above 0"),
+        ({"block_lr": 0}, "block_lr is 0: it must be above 0"),
+        ({"weight_decay": -1.0}, r"weight_decay is -1\.0: it must not be below 0"),
+        ({"milestones": (0, 20)}, r"milestones are \[0, 20\]: they must ascend, from 1 on"),
         ({"flip": 1.5}, "flip is 1.5: it must lie in 0 to 1"),
         ({"milestones": (40, 20)}, r"milestones are \[40, 20\]: they must ascend"),
         ({"warm_up": 4}, "warm_up is 4: it must lie in 0 to 3 epochs"),

@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ianet.images import crop, erase, normalize, random_boxes
+from ianet.reading import send
 from ianet.training.recipe import Recipe
-from ianet.training.transfer import send
 
 
 def augment(
-    images: Tensor,
-    rows: NDArray[np.int64],
+    pixels: Tensor,
     share: NDArray[np.int64],
+    batch: int,
     recipe: Recipe,
     generator: np.random.Generator,
     device: torch.device,
@@ -25,9 +25,9 @@ def augment(
     Random numbers are drawn for the whole batch, so that they do not depend on the share.
 
     Args:
-        images: (N, H, W, 3) uint8, on any device.
-        rows: (B,), the batch's rows of the images.
+        pixels: (len(share), H, W, 3) uint8, the images of the share, on any device.
         share: places of the worker's share in the batch.
+        batch: images of the batch.
         recipe: how to augment.
         generator: of all random numbers.
         device: of the inputs.
@@ -35,16 +35,15 @@ def augment(
     Returns:
         (len(share), 3, H, W) float32.
     """
-    flips = generator.random(len(rows)) < recipe.flip
-    pixels = images[send(rows[share], images.device)]
+    flips = generator.random(batch) < recipe.flip
+    size = (pixels.shape[1], pixels.shape[2])
     if pixels.device.type != device.type:
         pixels = pixels.pin_memory().to(device, non_blocking=True)  # without waiting for the device
     if recipe.padding:
-        corners = generator.integers(2 * recipe.padding + 1, size=(len(rows), 2))
+        corners = generator.integers(2 * recipe.padding + 1, size=(batch, 2))
         pixels = crop(pixels, send(corners[share], device), recipe.padding)
     inputs = normalize(pixels, send(flips[share], device))
     if recipe.erasing:
-        size = (images.shape[1], images.shape[2])
-        boxes = random_boxes(len(rows), size, recipe.erasing, generator)
+        boxes = random_boxes(batch, size, recipe.erasing, generator)
         inputs = erase(inputs, send(boxes[share], device))
     return inputs

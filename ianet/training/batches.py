@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -40,6 +42,8 @@ def identity_batches(
     are seen twice and a few are not seen. The release of Bag of Tricks omits an identity's last
     images, and batches with fewer than P identities.
 
+    The time is that of sorting the rows, N log N.
+
     Args:
         labels: (N,), the identity of each row.
         batch: P K.
@@ -49,7 +53,7 @@ def identity_batches(
     Raises:
         ValueError: fewer than P identities.
     """
-    identities, sizes = np.unique(labels, return_counts=True)
+    identities, indices, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     identities_per_batch = batch // images_per_identity
     if len(identities) < identities_per_batch:
         raise ValueError(
@@ -57,19 +61,53 @@ def identity_batches(
             f"{identities_per_batch} identities and there are {len(identities)}: lower the batch "
             "of the recipe"
         )
-    orders = [generator.permutation(np.flatnonzero(labels == identity)) for identity in identities]
-    counts = np.zeros_like(sizes)  # of the images that batches took, by identity
-    epoch = []
-    for _ in range(-(-len(labels) // batch)):
-        # The first of a race of exponential clocks win in proportion to their rates. Identities
-        # without images left hardly run, and come last.
-        remaining = np.maximum(sizes - counts, 1e-9)
-        winners = np.argsort(generator.exponential(1 / remaining))[:identities_per_batch]
-        places = counts[winners, None] + np.arange(images_per_identity)
-        rows = [
-            orders[winner].take(place, mode="wrap")
-            for winner, place in zip(winners, places, strict=True)
-        ]
-        epoch.append(np.concatenate(rows))
-        counts[winners] += images_per_identity
-    return epoch
+    shape = (-(-len(labels) // batch), identities_per_batch)
+    winners, counts = _draw_identities(sizes, shape, images_per_identity, generator)
+    # The rows of each identity in random order, identity after identity.
+    order = generator.permutation(len(labels))
+    order = order[np.argsort(indices[order], kind="stable")]
+    starts = np.cumsum(sizes) - sizes
+    places = (counts[..., None] + np.arange(images_per_identity)) % sizes[winners, None]
+    rows = order[starts[winners, None] + places]
+    return list(rows.reshape(len(rows), -1))
+
+
+def _draw_identities(
+    sizes: NDArray[np.integer],
+    shape: tuple[int, int],
+    images_per_identity: int,
+    generator: np.random.Generator,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Draw the identities of an epoch's batches, as a race of exponential clocks.
+
+    A clock runs at the rate of the identity's images that no batch took. The first P clocks of a
+    race win in proportion to their rates, without replacement. An exponential clock has no memory:
+    after a race, the remaining time of a loser has the law of a new clock. So losers keep their
+    clocks for the next race, and winners alone get new ones.
+
+    Args:
+        sizes: number of images by identity.
+        shape: of the result, batches and P.
+        images_per_identity: that a batch takes of an identity.
+        generator: of all random numbers.
+
+    Returns:
+        The identities, and how many images earlier batches took of each, both of `shape`.
+    """
+    remaining = sizes.tolist()
+    clocks = (generator.standard_exponential(len(sizes)) / sizes).tolist()
+    race = list(zip(clocks, range(len(sizes)), strict=True))
+    heapq.heapify(race)
+    winners, left = [], []
+    for waits in generator.standard_exponential(shape).tolist():
+        first = [heapq.heappop(race) for _ in waits]
+        end, _ = first[-1]
+        for wait, (_, identity) in zip(waits, first, strict=True):
+            winners.append(identity)
+            left.append(remaining[identity])
+            remaining[identity] -= images_per_identity
+            # Identities without images left hardly run, and come last.
+            rate = max(remaining[identity], 1e-9)
+            heapq.heappush(race, (end + wait / rate, identity))
+    identities = np.array(winners).reshape(shape)
+    return identities, sizes[identities] - np.array(left).reshape(shape)

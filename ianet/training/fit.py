@@ -6,6 +6,7 @@ batches, their order and their augmentation do not depend on the number of worke
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ianet.numerics import flush_denormals
+from ianet.reading import PackedImages, place_images, read, send
 from ianet.training.augmentation import augment
 from ianet.training.batches import batches, identity_batches
+from ianet.training.divergence import LossMonitor
 from ianet.training.recipe import Recipe
 from ianet.training.step import GraphStep, Step, compute_gradients, is_mixed
-from ianet.training.transfer import place_images, send
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class Epoch:
 
 def fit(
     network: nn.Module,
-    images: Tensor,
+    images: Tensor | PackedImages,
     labels: Tensor,
     recipe: Recipe,
     *,
@@ -71,7 +74,7 @@ def fit(
     Args:
         network: gives logits (B, identities) and embeddings (B, D) in training mode. The network
             is moved to `device` and trained in place. The caller seeds its initial weights.
-        images: (N, H, W, 3) uint8, the same in every worker; held on the device if they fit.
+        images: (N, H, W, 3) uint8, the same in every worker, see `ianet.reading.place_images`.
         labels: (N,) int64.
         recipe: how to train.
         seed: of the order and the augmentation.
@@ -85,6 +88,7 @@ def fit(
         but not moved: a CUDA graph refers to the memory of its weights.
 
     Raises:
+        DivergenceError: a loss is not finite, see `divergence.LossMonitor`.
         ValueError: batches too small to share among the workers, fewer identities than a batch of
             `identity_batches` needs, BatchNorm to be synchronised without GPUs, or a block of
             which no CUDA graph can be made.
@@ -108,7 +112,10 @@ def fit(
     network.to(device).to(memory_format=torch.channels_last)
     # Fused: a quarter of the time of Adam's step on a CPU, a tenth of a whole step.
     optimizer = torch.optim.Adam(
-        network.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+        _group_parameters(network, recipe),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fused=True,
     )
     scheduler = _build_scheduler(optimizer, recipe, steps)
     first = 1
@@ -123,7 +130,8 @@ def fit(
     step: Step = partial(compute_gradients, model, recipe=recipe, mixed=mixed, workers=workers)
     if recipe.cuda_graph and device.type == "cuda" and workers == 1:
         step = GraphStep(step, list(network.parameters()), device)
-    images = place_images(images, device)
+    # torchrun and Ray Train set the variable.
+    images = place_images(images, device, int(os.environ.get("LOCAL_WORLD_SIZE", workers)))
     identities = labels.cpu().numpy()
     labels = labels.to(device)
     for epoch in range(first, recipe.epochs + 1):
@@ -136,24 +144,28 @@ def fit(
             if recipe.images_per_identity
             else batches(len(images), recipe.batch, generator)
         )
+        places = [np.array_split(np.arange(len(rows)), workers)[rank] for rows in order]
+        shares = (rows[share] for rows, share in zip(order, places, strict=True))
         size = sum(map(len, order))
         position = 0
         # Sums over the images: cross entropy, triplet loss, correct answers.
         sums = torch.zeros(3, device=device)
-        for rows in order:
-            share = np.array_split(np.arange(len(rows)), workers)[rank]
-            inputs = augment(images, rows, share, recipe, generator, device)
-            optimizer.zero_grad()
-            sums += step(inputs, labels[send(rows, device)], send(share, device))
-            optimizer.step()
-            scheduler.step()
-            position += len(rows)
-            if on_batch is not None:
-                on_batch(epoch, position / size)
-        if workers > 1:
-            distributed.all_reduce(sums)
-        # The only place where an epoch waits for the device.
-        cross_entropy, triplet, correct = sums.tolist()
+        monitor = LossMonitor(epoch, steps, device, workers)
+        with flush_denormals():
+            for rows, share, pixels in zip(order, places, read(images, shares), strict=True):
+                inputs = augment(pixels, share, len(rows), recipe, generator, device)
+                optimizer.zero_grad()
+                step_sums = step(inputs, labels[send(rows, device)], send(share, device))
+                monitor.check(step_sums[:2], float(scheduler.get_last_lr()[0]))
+                sums += step_sums
+                optimizer.step()
+                scheduler.step()
+                position += len(rows)
+                if on_batch is not None:
+                    on_batch(epoch, position / size)
+            if workers > 1:
+                distributed.all_reduce(sums)
+            cross_entropy, triplet, correct = sums.tolist()
         seconds = time.perf_counter() - start
         yield Epoch(
             epoch=epoch,
@@ -171,6 +183,19 @@ def fit(
                 "scheduler": scheduler.state_dict(),
             },
         )
+
+
+def _group_parameters(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the optimizer's groups of parameters: with a `block_lr`, all others and blocks."""
+    if recipe.block_lr is None:
+        return [{"params": list(network.parameters())}]
+    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in network.named_parameters():
+        groups[name.startswith("blocks.")].append(parameter)
+    return [
+        {"params": groups[False]},
+        {"params": groups[True], "lr": recipe.lr * recipe.block_lr, "weight_decay": 0.0},
+    ]
 
 
 def _build_scheduler(

@@ -7,12 +7,13 @@ Person Re-identification (CVPRW 2019), below "Bag of Tricks".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from ianet.options import refuse_unknown
+from ianet.options import check_types
 
 Schedule = Literal["step", "cosine"]
 BatchNorm = Literal["worker", "synchronised"]
+Distance = Literal["euclidean", "cosine"]
 Precision = Literal["float32", "bfloat16", "auto"]
 
 
@@ -29,6 +30,8 @@ class Recipe:
             decreases lr to 0 with every step.
         warm_up: epochs in which lr rises, linearly with every step, from a tenth of the
             schedule's value to all of this value (Bag of Tricks, Section 3.1).
+        block_lr: factor on lr for the parameters of the inserted blocks (`Network.blocks`), which
+            then have no weight decay; None trains blocks as all else.
         flip: probability that an image is mirrored left to right.
         padding: pixels of black around an image, out of which its size is cropped at random.
         erasing: probability that a random rectangle of an image becomes ImageNet's mean, see
@@ -37,6 +40,7 @@ class Recipe:
             each, see `batches.identity_batches`; 0 draws images whatever their identity.
         triplet_margin: of the batch-hard triplet loss, added to the cross entropy with weight
             1. Anchors, positives and negatives are from the whole batch; 0 omits the loss.
+        triplet_distance: by which the triplet loss compares, see `losses.batch_hard_triplet`.
         label_smoothing: of the cross entropy.
         batch_norm: whose statistics BatchNorm takes: "worker" for a worker's share of the batch,
             or "synchronised" for the whole batch, which torch supports on GPUs only.
@@ -48,7 +52,8 @@ class Recipe:
             step twice.
 
     Raises:
-        ValueError: a number out of its range, an unknown name, or values that contradict.
+        ValueError: a value of a wrong type, a number out of its range, an unknown name, or values
+            that contradict.
     """
 
     height: int
@@ -61,31 +66,32 @@ class Recipe:
     milestones: tuple[int, ...] = ()
     gamma: float = 0.1
     warm_up: int = 0
+    block_lr: float | None = None
     flip: float = 0.5
     padding: int = 0
     erasing: float = 0.0
     images_per_identity: int = 0
     triplet_margin: float = 0.0
+    triplet_distance: Distance = "euclidean"
     label_smoothing: float = 0.0
     batch_norm: BatchNorm = "worker"
     precision: Precision = "float32"
     cuda_graph: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("height", "width", "epochs", "batch", "lr"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("padding", "images_per_identity", "triplet_margin"):
+        check_types(self)
+        for name in ("height", "width", "epochs", "batch", "lr", "block_lr"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} is {value}: it must be above 0")
+        for name in ("weight_decay", "gamma", "padding", "images_per_identity", "triplet_margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
         for name in ("flip", "erasing", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie in 0 to 1")
-        refuse_unknown("schedule", self.schedule, get_args(Schedule))
-        refuse_unknown("batch_norm", self.batch_norm, get_args(BatchNorm))
-        refuse_unknown("precision", self.precision, get_args(Precision))
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise ValueError(f"milestones are {list(self.milestones)}: they must ascend")
+        if [0, *self.milestones] != sorted({0, *self.milestones}):
+            raise ValueError(f"milestones are {list(self.milestones)}: they must ascend, from 1 on")
         if not 0 <= self.warm_up <= self.epochs:
             raise ValueError(f"warm_up is {self.warm_up}: it must lie in 0 to {self.epochs} epochs")
         if self.images_per_identity and self.batch % self.images_per_identity:

@@ -12,6 +12,13 @@ from torch.nn import functional as F
 from ianet.losses import batch_hard_triplet
 from ianet.training.recipe import Recipe
 
+NARROW = 16
+"""Most pixels of the width of images for which a CPU computes in float32.
+
+The last strided convolution of a network then gives a single column. oneDNN computes such a
+convolution, or its gradient, in bfloat16 from memory that nothing has written (pytorch#169688).
+"""
+
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, labels and places, as of `compute_gradients`, to the sums that it returns."""
 
@@ -21,9 +28,20 @@ def is_mixed(recipe: Recipe, device: torch.device) -> bool:
 
     A device that only emulates bfloat16 is slower with mixed precision: ten times, on a CPU with
     AVX2 alone.
+
+    Raises:
+        ValueError: bfloat16 on a CPU for images of at most `NARROW` pixels in width.
     """
+    narrow = device.type == "cpu" and recipe.width <= NARROW
+    if recipe.precision == "bfloat16" and narrow:
+        raise ValueError(
+            f"precision is 'bfloat16', in which a CPU cannot train on images {recipe.width} pixels "
+            f"wide: set precision to float32 or auto, or width above {NARROW}"
+        )
     if recipe.precision != "auto":
         return recipe.precision == "bfloat16"
+    if narrow:
+        return False
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities = torch.cpu.get_capabilities()
@@ -68,7 +86,9 @@ def compute_gradients(
                 embeddings = embeddings.float()
                 if workers > 1:
                     embeddings = _gather_embeddings(embeddings, places, len(labels))
-                triplet = batch_hard_triplet(embeddings, labels, recipe.triplet_margin).sum()
+                triplet = batch_hard_triplet(
+                    embeddings, labels, recipe.triplet_margin, recipe.triplet_distance
+                ).sum()
         # DDP averages over the workers, whose shares may differ by one image.
         ((cross_entropy + triplet) * (workers / len(labels))).backward()
     correct = (logits.argmax(1) == targets).sum()
