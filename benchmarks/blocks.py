@@ -36,9 +36,9 @@ from ianet import relations
 from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
 
 if not GPU:
-    from pipeline.cluster.environment import COMPUTING
+    from pipeline.cluster.environment import SETTINGS
 
-    os.environ.update(COMPUTING)  # as a worker has them, for the processes
+    os.environ.update(SETTINGS)  # as a worker has them, for the processes
 
 PLACES = {"stage 2": (512, 32, 16), "stage 3": (1024, 16, 8)}
 REPEATS = 5

@@ -91,7 +91,6 @@ def main() -> None:
         torch.manual_seed(given.seed)
         labels = labels_of(table.person[mask].to_numpy())
         network = Network(int(labels.max()) + 1, NetworkOptions(**NETWORKS[given.network]))
-        network.compile_blocks()
         began = time.perf_counter()
         epochs = fit(
             network, images.load(path, mask), labels, recipe, seed=given.seed, device=device

@@ -44,13 +44,14 @@ from torch.nn import functional as F
 
 from ianet.network import Network
 from ianet.options import NetworkOptions
+from ianet.training.compilation import compile_network
 from ianet.training.fit import fit
 from ianet.training.recipe import Recipe
 
 if not GPU:
-    from pipeline.cluster.environment import COMPUTING
+    from pipeline.cluster.environment import SETTINGS
 
-    os.environ.update(COMPUTING)  # as a worker has them, for the processes
+    os.environ.update(SETTINGS)  # as a worker has them, for the processes
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "base.": {},
@@ -71,6 +72,19 @@ class Case(NamedTuple):
     precision: str
     way: str
     steps: int
+
+
+def recipe(case: Case) -> Recipe:
+    return Recipe(
+        height=HEIGHT,
+        width=WIDTH,
+        epochs=EPOCHS,
+        batch=case.batch,
+        lr=3e-4,
+        weight_decay=5e-4,
+        milestones=(20, 40),
+        precision=case.precision,  # type: ignore[arg-type]
+    )
 
 
 def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
@@ -109,18 +123,8 @@ def ours(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     number = case.steps * case.batch
     shape = (number, HEIGHT, WIDTH, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, device=device)
-    recipe = Recipe(
-        height=HEIGHT,
-        width=WIDTH,
-        epochs=EPOCHS,
-        batch=case.batch,
-        lr=3e-4,
-        weight_decay=5e-4,
-        milestones=(20, 40),
-        precision=case.precision,  # type: ignore[arg-type]
-    )
     labels = torch.arange(number) % IDENTITIES
-    for epoch in fit(network, images, labels, recipe, seed=0, device=device):
+    for epoch in fit(network, images, labels, recipe(case), seed=0, device=device):
         yield epoch.seconds
 
 
@@ -192,8 +196,8 @@ def measured(case: Case) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         torch.set_float32_matmul_precision("highest")
     network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))
-    if case.way in (BARE, "fit"):
-        network.compile_blocks()
+    if case.way == BARE:
+        compile_network(network, recipe(case), case.steps * case.batch, device)
     _, *seconds = WAYS[case.way](network, case, device)
     peak = (
         torch.cuda.max_memory_allocated()

@@ -7,14 +7,11 @@ options are a frozen value that a YAML file can hold.
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -81,21 +78,6 @@ class Network(nn.Module):
         if options.neck and not options.bias:
             self.neck.register_parameter("bias", None)
         self.classifier = nn.Linear(self.feature_size, identities, bias=options.bias)
-
-    def compile_blocks(self) -> None:
-        """Let torch compile the inserted blocks at their first call, where there is a GPU and a C
-        compiler.
-
-        A block is dozens of short operations on large maps, which the compiler fuses. Residual
-        blocks gain less time than their compilation takes. Each size of batch is compiled once,
-        and an epoch has two sizes at most.
-        """
-        # Triton searches for a compiler in the same way, and fails without one.
-        compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-        if torch.cuda.is_available() and compiler:
-            for blocks in self.blocks.children():
-                for block in blocks.children():
-                    block.compile(dynamic=False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         for _, features in self.intermediates(images):  # noqa: B007 - the last are used

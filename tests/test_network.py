@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partialmethod
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import ianet
@@ -395,46 +392,6 @@ def test_wrong_names_are_refused_before_a_network_is_built(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         NetworkOptions(after=after, **options)
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # Dynamo
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", [None, "aot_eager"], ids=["counted", "differentiated"])
-def test_blocks_are_compiled_for_each_size_of_batch(
-    monkeypatch: pytest.MonkeyPatch, backend: str | None
-) -> None:
-    torch.compiler.reset()  # what another backend compiled
-    plain, compiled = network("stage2"), network("stage2")
-    for module in plain.blocks.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.ones_(module.weight)  # or a block is the identity
-    compiled.load_state_dict(plain.state_dict())
-    compilations: list[torch.fx.GraphModule] = []
-
-    def count(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
-        compilations.append(graph)
-        return graph.forward
-
-    compile_with = partialmethod(nn.Module.compile, backend=backend or count)
-    monkeypatch.setattr(nn.Module, "compile", compile_with)
-    monkeypatch.delenv("CC", raising=False)
-    for gpu, found in ((False, "gcc"), (True, None), (True, "gcc")):
-        compiled(torch.randn(3, 3, 64, 32))
-        assert compilations == []  # without a GPU or a compiler
-        with monkeypatch.context() as machine:
-            machine.setattr(torch.cuda, "is_available", lambda gpu=gpu: gpu)
-            machine.setattr(shutil, "which", lambda name, found=found: found)
-            compiled.compile_blocks()
-    for images in (3, 4, 3, 4):
-        inputs = torch.randn(images, 3, 64, 32)
-        found, expected = (each(inputs)[0] for each in (compiled, plain))
-        torch.testing.assert_close(found, expected)
-        gradients = [
-            torch.autograd.grad(logits.square().sum(), each.stem.parameters())
-            for logits, each in ((found, compiled), (expected, plain))
-        ]
-        torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
-    assert len(compilations) == (0 if backend else 2)
 
 
 def test_weights_that_do_not_fit(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from ianet.numerics import flush_denormals
 from ianet.reading import PackedImages, place_images, read, send
 from ianet.training.augmentation import augment
 from ianet.training.batches import batches, identity_batches
+from ianet.training.compilation import compile_network
 from ianet.training.divergence import LossMonitor
 from ianet.training.recipe import Recipe
 from ianet.training.step import GraphStep, Step, compute_gradients, is_mixed
@@ -124,7 +125,12 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         first = state["epoch"] + 1
-    model = DistributedDataParallel(network) if workers > 1 else network
+    # As measured: compiled code was not tried with several workers.
+    model = (
+        DistributedDataParallel(network)
+        if workers > 1
+        else compile_network(network, recipe, len(images), device)
+    )
 
     mixed = is_mixed(recipe, device)
     step: Step = partial(compute_gradients, model, recipe=recipe, mixed=mixed, workers=workers)

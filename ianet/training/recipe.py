@@ -15,6 +15,7 @@ Schedule = Literal["step", "cosine"]
 BatchNorm = Literal["worker", "synchronised"]
 Distance = Literal["euclidean", "cosine"]
 Precision = Literal["float32", "bfloat16", "auto"]
+Compile = Literal["auto", "always", "never"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Recipe:
             that waits for the device, as by `.item()` or a boolean mask, needs False. So does a
             block whose Python code differs from step to step. A graph takes the memory of a
             step twice.
+        compile: whether torch compiles what gains by it, see `compilation.compile_network`. "auto"
+            compiles where the training is long enough.
 
     Raises:
         ValueError: a value of a wrong type, a number out of its range, an unknown name, or values
@@ -77,6 +80,7 @@ class Recipe:
     batch_norm: BatchNorm = "worker"
     precision: Precision = "float32"
     cuda_graph: bool = True
+    compile: Compile = "auto"
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -104,9 +104,11 @@ def _use_tensor_cores(device: torch.device, mixed: bool) -> Iterator[None]:
     in bfloat16 are exact in TF32. Results are rounded to bfloat16, which keeps fewer digits than
     TF32.
     """
+    if not (mixed and device.type == "cuda"):
+        yield  # setting the precision that is set would have torch compile anew
+        return
     before = torch.get_float32_matmul_precision()
-    if mixed and device.type == "cuda":
-        torch.set_float32_matmul_precision("high")
+    torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:

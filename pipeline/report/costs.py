@@ -51,7 +51,6 @@ def measure_speed(network: Network, recipe: Recipe, device: torch.device) -> tup
     images = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
     labels = torch.arange(number) % IDENTITIES
     torch.compiler.reset()  # the compiler holds the code of a few networks of a process, not of all
-    network.compile_blocks()  # as trainings do
     *_, last = fit(network, images, labels, recipe, seed=0, device=device)
     with torch.compiler.set_stance("force_eager"):  # as evaluations do
         extract(network, images, device=device).cpu()

@@ -84,7 +84,7 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
         configuration = configure(
             run, *space.apply(search, values, setting.network, setting.recipe)
         )
-        training = Training(configuration, setting.place, _read_state(), compile_blocks=True)
+        training = Training(configuration, setting.place, _read_state())
     except ValueError as error:
         tune.report({"epoch": 0, search.maximise: math.nan, "error": str(error)})
         return

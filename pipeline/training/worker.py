@@ -6,6 +6,7 @@ imported where a training begins.
 
 from __future__ import annotations
 
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from platformdirs import user_cache_path
 
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.training.checkpoints import Checkpoints, State
@@ -59,15 +62,12 @@ class Training:
         configuration: Configuration,
         place: Place,
         state: State | None,
-        *,
-        compile_blocks: bool,
     ) -> None:
         """
         Args:
             configuration: what is trained.
             place: where its data lies.
             state: from which the training resumes.
-            compile_blocks: whether blocks are compiled, where there is a GPU.
 
         Raises:
             ValueError: options that do not fit each other, or the data.
@@ -82,6 +82,8 @@ class Training:
         from pipeline.data.splits import split_of_run
         from pipeline.plan.runs import TABLE
 
+        # The compiler's code is kept between runs.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("ianet") / "code"))
         torch.set_num_threads(place.threads)
         self.configuration = configuration
         storage = Storage(place.storage)
@@ -96,8 +98,6 @@ class Training:
         self.labels = labels_of(table.person[mask].to_numpy())
         torch.manual_seed(configuration.seed)
         self.network = Network(int(self.labels.max()) + 1, options)
-        if compile_blocks:
-            self.network.compile_blocks()
         self.images = PackedImages(self.prepared / f"{configuration.size}.npy", mask)
         self.fit_state: dict[str, Any] | None = state["fit"] if state else None
         self.history: list[Report] = state["history"] if state else []
@@ -188,8 +188,7 @@ def train(
     storage = Storage(place.storage)
     checkpoints = Checkpoints(storage, name, place.checkpoint_minutes)
     state, warnings = checkpoints.read()
-    # As measured: compiled blocks were not tried with several workers.
-    training = Training(configuration, place, state, compile_blocks=workers == 1)
+    training = Training(configuration, place, state)
     progress = ProgressWriter(storage, TRAININGS, name)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
