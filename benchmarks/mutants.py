@@ -17,9 +17,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,9 +50,9 @@ class Mutant(NamedTuple):
     new: str
     tests: str
 
-    def fits(self) -> bool:
+    def fits(self, project: Path) -> bool:
         """Whether the text occurs once in its file."""
-        return (ROOT / self.file).read_text().count(self.old) == 1
+        return (project / self.file).read_text().count(self.old) == 1
 
 
 MUTANTS = (
@@ -273,21 +273,15 @@ MUTANTS = (
 )
 
 
-@contextmanager
-def copy_project(mutant: Mutant | None = None) -> Iterator[Path]:
-    """Yield a copy of the project, which is deleted afterwards, with the mutant's text replaced."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        for name in COPIED:
-            source, target = ROOT / name, Path(folder) / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if source.is_dir():
-                shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-            else:
-                shutil.copy(source, target)
-        if mutant is not None:
-            path = Path(folder) / mutant.file
-            path.write_text(path.read_text().replace(mutant.old, mutant.new))
-        yield Path(folder)
+def copy_project(source: Path, target: Path) -> None:
+    """Copy what the tests need."""
+    for name in COPIED:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        if (source / name).is_dir():
+            ignore = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source / name, target / name, ignore=ignore)
+        else:
+            shutil.copy(source / name, target / name)
 
 
 def run_tests(folder: Path, *tests: str) -> tuple[int, str]:
@@ -304,11 +298,44 @@ def run_tests(folder: Path, *tests: str) -> tuple[int, str]:
     return process.returncode, process.stdout
 
 
-def is_caught(mutant: Mutant) -> bool:
-    """Whether a test fails for a mutant. An error in a fixture is no failure."""
-    with copy_project(mutant) as folder:
-        _, output = run_tests(folder, mutant.tests)
+def is_caught(mutant: Mutant, project: Path) -> bool:
+    """Whether a test fails in a copy of the project with the mutant's text.
+
+    An error in a fixture is no failure.
+    """
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        copy_project(project, Path(folder))
+        path = Path(folder) / mutant.file
+        path.write_text(path.read_text().replace(mutant.old, mutant.new))
+        _, output = run_tests(Path(folder), mutant.tests)
     return "\nFAILED " in output
+
+
+def catch(mutants: Sequence[Mutant], project: Path) -> None:
+    """Print the table, and end the program where something is wrong.
+
+    Args:
+        mutants: to be tried.
+        project: a copy, which does not change meanwhile.
+    """
+    for mutant in mutants:
+        if not mutant.fits(project):
+            sys.exit(
+                f"{mutant.file} does not hold {mutant.old!r} once: edit mutant {mutant.name!r}"
+            )
+    status, output = run_tests(project, *dict.fromkeys(mutant.tests for mutant in mutants))
+    if status:
+        sys.exit(f"{output}\nthe tests fail without a mutant: mend them first")
+    survivors = 0
+    print("| mutant | tests | caught |\n|---|---|---|")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(partial(is_caught, project=project), mutants)
+        for mutant, caught in zip(mutants, results, strict=True):
+            tests = mutant.tests.removeprefix("tests/")
+            print(f"| {mutant.name} | {tests} | {'yes' if caught else 'NO'} |", flush=True)
+            survivors += not caught
+    if survivors:
+        sys.exit(f"{survivors} of {len(mutants)} mutants survive: add the tests that are missing")
 
 
 def main() -> None:
@@ -320,24 +347,11 @@ def main() -> None:
     mutants = [
         mutant for mutant in MUTANTS if not words or any(word in mutant.name for word in words)
     ]
-    for mutant in mutants:
-        if not mutant.fits():
-            sys.exit(
-                f"{mutant.file} does not hold {mutant.old!r} once: edit mutant {mutant.name!r}"
-            )
-    with copy_project() as folder:
-        status, output = run_tests(folder, *dict.fromkeys(mutant.tests for mutant in mutants))
-    if status:
-        sys.exit(f"{output}\nthe tests fail without a mutant: mend them first")
-    survivors = 0
-    print("| mutant | tests | caught |\n|---|---|---|")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for mutant, caught in zip(mutants, pool.map(is_caught, mutants), strict=True):
-            tests = mutant.tests.removeprefix("tests/")
-            print(f"| {mutant.name} | {tests} | {'yes' if caught else 'NO'} |", flush=True)
-            survivors += not caught
-    if survivors:
-        sys.exit(f"{survivors} of {len(mutants)} mutants survive: add the tests that are missing")
+    if not mutants:
+        options.error(f"no name of a mutant holds one of {', '.join(words)}")
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy_project(ROOT, Path(folder))
+        catch(mutants, Path(folder))
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Shot(NamedTuple):
 
 
 # Split, person, and the cameras of the person's images.
-SEEN = [
+VIEWS = [
     ("train", 2, [1, 2, 2]),
     ("train", 5, [1, 1, 2, 2, 2]),
     ("train", 7, [1, 2]),
@@ -76,13 +76,12 @@ SEEN = [
     ("gallery", 6, [1, 2, 2]),
     ("gallery", 9, [1, 2]),
 ]
-PERSONS = sorted({person for _, person, _ in SEEN})
 
 
 def shots() -> list[Shot]:
-    seen = [(split, person, camera) for split, person, cameras in SEEN for camera in cameras]
-    numbers = np.random.default_rng(0).permutation(len(seen)).tolist()
-    return [Shot(*shot, number) for shot, number in zip(seen, numbers, strict=True)]
+    labels = [(split, person, camera) for split, person, cameras in VIEWS for camera in cameras]
+    numbers = np.random.default_rng(0).permutation(len(labels)).tolist()
+    return [Shot(*label, number) for label, number in zip(labels, numbers, strict=True)]
 
 
 def colour(person: int) -> NDArray[np.float64]:
@@ -110,7 +109,7 @@ def resize(pixels: Pixels) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
 
 
-class Expected(NamedTuple):
+class Entry(NamedTuple):
     """What a picture is in the prepared table and in the packed array."""
 
     person: int
@@ -132,20 +131,20 @@ class Source(NamedTuple):
     path: Path
     reader: str
     options: dict[str, Any]
-    pictures: dict[str, Expected]
+    pictures: dict[str, Entry]
     seed: int = 0
 
 
 def write_images(
-    root: Path, named: dict[str, tuple[Shot, int, int]], noise: float = 6
-) -> dict[str, Expected]:
+    root: Path, files: dict[str, tuple[Shot, int, int]], noise: float = 6
+) -> dict[str, Entry]:
     """Write a picture for each path; the numbers are those of person and camera in the table."""
     pictures = {}
-    for path, (shot, person, camera) in named.items():
+    for path, (shot, person, camera) in files.items():
         jpeg = to_jpeg(paint(shot.person, shot.number, noise))
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(jpeg)
-        pictures[path] = Expected(person, camera, shot.split, decode(jpeg))
+        pictures[path] = Entry(person, camera, shot.split, decode(jpeg))
     return pictures
 
 
@@ -171,7 +170,7 @@ def market1501(root: Path, noise: float = 6) -> Source:
 
 
 def dukemtmc(root: Path) -> Source:
-    named = {
+    files = {
         f"{BOXES[shot.split]}/{shot.person:04d}_c{shot.camera}_f{shot.number:07d}.jpg": (
             shot,
             shot.person,
@@ -179,20 +178,20 @@ def dukemtmc(root: Path) -> Source:
         )
         for shot in shots()
     }
-    return Source(root, "dukemtmc", {}, write_images(root, named))
+    return Source(root, "dukemtmc", {}, write_images(root, files))
 
 
 def msmt17(root: Path, *, train: str, test: str) -> Source:
     """Numbers of test identities begin anew, and the lists are in no order."""
-    named, lists = {}, dict.fromkeys(("train", "val", "query", "gallery"), "")
+    files, lists = {}, dict.fromkeys(("train", "val", "query", "gallery"), "")
     for shot in sorted(shots(), key=lambda shot: shot.number):
         folder = train if shot.split == "train" else test
         name = f"{shot.person:04d}/{shot.person:04d}_{shot.number:03d}_{shot.camera:02d}_0303noon_0_1.jpg"  # fmt: skip  # noqa: E501
         person = shot.person if shot.split == "train" else 1041 + shot.person
-        named[f"{folder}/{name}"] = (shot, person, shot.camera)
+        files[f"{folder}/{name}"] = (shot, person, shot.camera)
         is_val = shot.split == "train" and shot.camera == 1
         lists["val" if is_val else shot.split] += f"{name} {shot.person}\n"
-    pictures = write_images(root, named)
+    pictures = write_images(root, files)
     for name, lines in lists.items():
         (root / f"list_{name}.txt").write_text(lines)
     return Source(root, "msmt17", {"training": "train+val"}, pictures)
@@ -205,7 +204,7 @@ PLACES = {1: ("hall", 2), 2: ("door", 1)}
 
 
 def folders(root: Path) -> Source:
-    named = {
+    files = {
         f"{shot.split}/{NAMES[shot.person][0]}/{PLACES[shot.camera][0]}_{shot.number}.jpg": (
             shot,
             NAMES[shot.person][1],
@@ -213,19 +212,19 @@ def folders(root: Path) -> Source:
         )
         for shot in shots()
     }
-    return Source(root, "folders", {}, write_images(root, named))
+    return Source(root, "folders", {}, write_images(root, files))
 
 
 def listed(root: Path, *, kind: str) -> Source:
-    named = {
+    files = {
         f"images/{shot.number}.jpg": (shot, NAMES[shot.person][1], PLACES[shot.camera][1])
         for shot in shots()
     }
-    pictures = write_images(root, named)
+    pictures = write_images(root, files)
     table = pd.DataFrame(
         [
             (path, NAMES[shot.person][0], PLACES[shot.camera][0], shot.split)
-            for path, (shot, *_) in named.items()
+            for path, (shot, *_) in files.items()
         ],
         columns=["path", "person", "camera", "split"],
     )
@@ -254,42 +253,39 @@ def columns() -> dict[Shot, int]:
 
 
 def write_mat(path: Path) -> dict[str, tuple[Shot, Pixels]]:
-    """Write cuhk-03.mat; return the pictures by the names of the new protocol."""
+    """Write cuhk-03.mat; return the labeled pictures by the names of the new protocol."""
     cells = {(*CELLS[shot.person][:2], column): shot for shot, column in columns().items()}
-    named = {}
+    pictures: dict[str, dict[tuple[int, ...], Pixels]] = {
+        images: {cell: paint(shot.person, shot.number + more, 6) for cell, shot in cells.items()}
+        for images, more in (("labeled", 0), ("detected", 50))
+    }
+    empty = np.zeros((0, 0), np.uint8)
     path.parent.mkdir(parents=True)
     with h5py.File(path, "w", userblock_size=512) as file:
         mat = Mat(file)
-        for images in ("labeled", "detected"):
+        for images, pixels in pictures.items():
             pairs = []
             for pair in range(1, 6):
-                rows = [row for other, row, _ in CELLS.values() if other == pair]
-                people = []
-                for row in sorted(rows):
-                    cell = []
-                    for column in range(1, 11):
-                        pixels = np.zeros((0, 0), np.uint8)
-                        if shot := cells.get((pair, row, column)):
-                            # What a detector finds differs from what people label.
-                            pixels = paint(shot.person, shot.number + 50 * (images == "labeled"), 6)
-                            if images == "labeled":
-                                name = f"{pair}_{row:03d}_{shot.camera}_{column:02d}"
-                                named[name] = (shot, pixels)
-                        cell.append(mat.array(pixels, "uint8"))
-                    people.append(cell)
-                content = mat.cells(people) if people else np.empty((0, 10), object)
-                pairs.append([mat.nested(content)])
+                rows = sorted(row for other, row, _ in CELLS.values() if other == pair)
+                people = [
+                    [mat.array(pixels.get((pair, row, n), empty), "uint8") for n in range(1, 11)]
+                    for row in rows
+                ]
+                pairs.append([mat.nested(mat.cells(people) if rows else np.empty((0, 10), object))])
             mat.variable(images, mat.cells(pairs))
-        tests = [[mat.array(np.array([CELLS[person][:2] for person in test], float), "double")]
-                 for test in TESTSETS]  # fmt: skip
-        mat.variable("testsets", mat.cells(tests))
-    return named
+        places = [np.array([CELLS[person][:2] for person in test], float) for test in TESTSETS]
+        mat.variable("testsets", mat.cells([[mat.array(place, "double")] for place in places]))
+    return {
+        f"{pair}_{row:03d}_{shot.camera}_{column:02d}": (shot, pictures["labeled"][cell])
+        for cell, shot in cells.items()
+        for pair, row, column in [cell]
+    }
 
 
 def cuhk03_classic(root: Path) -> Source:
     """The second of three splits is that of seed 4."""
     pictures = {
-        name: Expected(
+        name: Entry(
             CELLS[shot.person][2],
             shot.camera,
             ("query" if shot.camera == 1 else "gallery") if shot.person in TESTSETS[1] else "train",
@@ -312,23 +308,23 @@ def new_protocol(root: Path, names: dict[str, Shot]) -> dict[str, Any]:
 
 
 def cuhk03_new(root: Path) -> Source:
-    named = write_mat(root / "cuhk-03.mat")
+    files = write_mat(root / "cuhk-03.mat")
     pictures = {
-        name: Expected(CELLS[shot.person][2], shot.camera, shot.split, pixels)
-        for name, (shot, pixels) in named.items()
+        name: Entry(CELLS[shot.person][2], shot.camera, shot.split, pixels)
+        for name, (shot, pixels) in files.items()
     }
-    options = new_protocol(root, {name: shot for name, (shot, _) in named.items()})
+    options = new_protocol(root, {name: shot for name, (shot, _) in files.items()})
     return Source(root, "cuhk03", options, pictures)
 
 
 def cuhk03_images(root: Path) -> Source:
     """Files are named by identity and column, both from 0."""
-    named, names = {}, {}
+    files, names = {}, {}
     for shot, column in columns().items():
         pair, row, identity = CELLS[shot.person]
-        named[f"{identity - 1:04d}_{column - 1:02d}.jpg"] = (shot, identity, shot.camera)
+        files[f"{identity - 1:04d}_{column - 1:02d}.jpg"] = (shot, identity, shot.camera)
         names[f"{pair}_{row:03d}_{shot.camera}_{column:02d}"] = shot
-    pictures = write_images(root, named)
+    pictures = write_images(root, files)
     return Source(root, "cuhk03", new_protocol(root, names), pictures)
 
 
@@ -550,4 +546,6 @@ def test_scores_are_a_slow_count(
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
 def test_a_mutant_of_the_benchmark_fits_the_code(mutant: Mutant) -> None:
-    assert mutant.fits(), f"edit {mutant.name!r} of benchmarks/mutants.py: {mutant.file} differs"
+    assert mutant.fits(ROOT), (
+        f"edit {mutant.name!r} of benchmarks/mutants.py: {mutant.file} differs"
+    )

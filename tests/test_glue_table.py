@@ -172,8 +172,8 @@ def test_a_cell_is_of_its_files(table: Table, monkeypatch: pytest.MonkeyPatch) -
         for metric, values in expected.items():
             cell, columns = cells.loc[*where, metric], list(values)
             assert cell[columns].to_dict() == pytest.approx(values, abs=1e-5, nan_ok=True)
-            printed = csv.loc[*where, metric][columns].to_dict()
-            assert printed == pytest.approx(values, rel=6e-4, abs=1e-5, nan_ok=True)
+            line_of_csv = csv.loc[*where, metric][columns].to_dict()
+            assert line_of_csv == pytest.approx(values, rel=6e-4, abs=1e-5, nan_ok=True)
             assert cell.runs.split() == [run_of(line, dataset, seed) for seed in SEEDS]
         assert page[where] == [*itertools.chain(*map(texts, expected.values())), "3"]
     markdown = Path("results/tables/t.md").read_text()

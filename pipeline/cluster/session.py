@@ -47,7 +47,9 @@ def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[
         start = background.submit(_start, preparation)
 
         def ready() -> None:
-            start.result()
+            prepared = start.result()
+            if prepared is not None:
+                ray.get(prepared)  # else the next task would start a process of its own
             # Ray's own handler, beneath Python's, would abort and leave its processes behind.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -78,7 +80,7 @@ def shared_session() -> Iterator[None]:
                 os.environ.pop(OWN, None)
 
 
-def _start(preparation: Callable[[], None] | None) -> None:
+def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None:
     if is_shared():
         _check_answer(os.environ[ADDRESS])
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -96,8 +98,11 @@ def _start(preparation: Callable[[], None] | None) -> None:
             "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
         ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    if preparation is not None and not is_cluster():
-        ray.remote(num_cpus=0)(preparation).remote()
+    if preparation is None or is_cluster():
+        return None
+    task: Any = ray.remote(num_cpus=0)(preparation)
+    prepared: ray.ObjectRef[None] = task.remote()
+    return prepared
 
 
 def _init(options: dict[str, Any]) -> None:

@@ -99,6 +99,11 @@ def run_several(
         outcome = call_on_cluster(lambda: trainer.fit().return_value)
     except TrainingFailedError as error:
         raise _explain(name, error) from error
+    except RayActorError as error:
+        reason = str(error).splitlines()[-1]
+        raise ConnectionError(
+            f"Ray lost training {name} ({reason}): when Ray is back, the same command resumes"
+        ) from error
     if isinstance(outcome, str):
         raise SettingsError(outcome)
     result: Result = outcome
