@@ -14,6 +14,8 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from ianet import __version__
+
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 IMAGE_LOCK = DEPLOY / "requirements.lock"
@@ -97,12 +99,11 @@ def test_pods_keep_kubernetes_schema() -> None:
 
 
 def test_one_image_and_one_ray() -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     images = {container["image"] for pod in pod_specs().values() for container in pod["containers"]}
     images.add(read("cluster.yaml")["docker"]["image"])
     image = images.pop()
     assert not images
-    assert image.endswith(f"/ianet:{version}")
+    assert image.endswith(f"/ianet:{__version__}")
     assert f"-t {image} .\n" in (DEPLOY / "Dockerfile").read_text()
     assert read("raycluster.yaml")["spec"]["rayVersion"] == locked_packages(IMAGE_LOCK)["ray"]
 

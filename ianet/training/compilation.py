@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 
 import torch
 from torch import nn
 
-from ianet.network import Network
 from ianet.training.recipe import Recipe
 
 LONG = 4 * 10**8
 """Pixels of all epochs from which on a CPU earns back the minute that it compiles for."""
+
+BLOCK = re.compile(r"blocks\.\w+\.\w+")
+"""Name of an inserted block of `ianet.network.Network`, such as "blocks.stage2.3"."""
 
 
 def compile_network(
@@ -39,9 +42,9 @@ def compile_network(
     if recipe.compile == "never" or (recipe.compile == "auto" and not pays) or not _has_compiler():
         return network
     if device.type == "cuda":
-        for blocks in network.blocks.children() if isinstance(network, Network) else ():
-            for block in blocks.children():
-                block.compile(dynamic=False)
+        for name, module in network.named_modules():
+            if BLOCK.fullmatch(name):
+                module.compile(dynamic=False)
         return network
     # torch's types say that a function is returned. Of a module it is a module.
     return torch.compile(network, dynamic=False)  # type: ignore[return-value]
