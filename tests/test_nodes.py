@@ -81,7 +81,7 @@ class Node:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(lambda: len(cluster.global_state._live_node_ids()) > before, "a node", 60)
+        wait_for(lambda: len(cluster.global_state._live_node_ids()) > before, "a node", 180)
 
     def lose(self) -> None:
         kill_all(self.process)
@@ -114,7 +114,7 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
     def head() -> Iterator[None]:
         process = project.start(*start, *options, **environment)
         try:
-            wait_for(lambda: answers(port), "the head", 60)
+            wait_for(lambda: answers(port), "the head", 180)
             yield
         finally:
             kill_all(process)
