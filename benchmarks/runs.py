@@ -4,8 +4,8 @@
     python benchmarks/runs.py --search   the search sigma of experiments/, too
 
 A run is that of tests/project.py's tiny set, in a copy of the project. Start-up is from the command
-of DVC to the first batch. The leader of a run is its stage and Ray Train's controller. Memory is
-the peak: RSS counts shared pages in full, PSS by their share. Nothing else may run on the machine.
+of DVC to the first batch. The leader of a run is the process of its stage. Memory is the peak: RSS
+counts shared pages in full, PSS by their share. Nothing else may run on the machine.
 Writes benchmarks/runs.json.
 """
 
@@ -36,7 +36,7 @@ from project import Project  # noqa: E402
 RESULTS = ROOT / "benchmarks/runs.json"
 REPEATS = 3
 KEY = "synthetic.base.quick.0"
-LEADERS = {"stage": "pipeline.stages.train", "controller": "TrainController"}
+LEADERS = {"stage": "pipeline.stages.train"}
 
 
 class Memory(Thread):

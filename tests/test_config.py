@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from ianet.network import Network
 from ianet.options import NetworkOptions
+from ianet.training.recipe import Recipe
 from pipeline.config.experiments import STAGES, experiments
 from pipeline.config.settings import (
     Settings,
@@ -181,8 +183,8 @@ def test_a_file_that_cannot_name_a_stage_is_refused_in_a_line(
     ("values", "message"),
     [
         ({"backbon": "resnet18"}, r"networks\.a has no option backbon: choose from backbone"),
-        ({"neck": "perhaps"}, r"networks\.a: neck: "),
-        ({"position": "before"}, r"networks\.a: position: "),
+        ({"neck": "perhaps"}, r"networks\.a: neck is 'perhaps': it must be true or false"),
+        ({"position": "before"}, r"networks\.a: position is 'before': choose one of stage, block"),
         ({"block": "nonesuch"}, r"networks\.a: .*there is no file ianet/blocks/nonesuch\.py"),
         ({"after": {"stage7": {}}}, r"networks\.a: .*after names stage7: the stages are stage1"),
     ],
@@ -190,6 +192,45 @@ def test_a_file_that_cannot_name_a_stage_is_refused_in_a_line(
 def test_mistakes_in_options(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         build(NetworkOptions, values, "networks.a")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"schedule": "cosin"},
+        {"lr": "fast"},
+        {"lr": math.nan},
+        {"epochs": 2.5},
+        {"flip": None},
+        {"milestones": ["a"]},
+        {"milestones": [20, 10]},
+        {"block_lr": 0.0},
+    ],
+)
+def test_a_mistake_in_a_recipe_has_the_message_of_the_library(changes: dict[str, Any]) -> None:
+    training = {**load().recipes["paper"].training, **changes}
+    with pytest.raises(ValueError, match=r"^\w+ (is|are) ") as of_library:
+        Recipe(**training)
+    with pytest.raises(SettingsError) as of_pipeline:
+        build(Recipe, training, "recipes.a.training")
+    assert str(of_pipeline.value) == f"params.yaml: recipes.a.training: {of_library.value}"
+    assert "\n" not in str(of_pipeline.value)
+
+
+def test_values_of_yaml_become_those_of_python() -> None:
+    training = load().recipes["paper"].training
+    plain = build(Recipe, {**training, "milestones": [2, 5], "lr": 1e-4}, "recipes.a.training")
+    # YAML takes 1e-4 for a text.
+    text = build(Recipe, {**training, "milestones": (2, 5), "lr": "1e-4"}, "recipes.a.training")
+    assert plain == text
+    assert plain.milestones == (2, 5)
+
+
+def test_a_recipe_without_a_learning_rate() -> None:
+    training = {**load().recipes["paper"].training}
+    del training["lr"]
+    with pytest.raises(SettingsError, match=r"recipes\.a\.training needs lr, without a default$"):
+        build(Recipe, training, "recipes.a.training")
 
 
 def test_a_network_starts_from_its_recipe() -> None:

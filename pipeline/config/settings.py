@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import yaml
 from pydantic import (
@@ -184,7 +184,10 @@ def validated(model: Any, path: Path) -> Any:
 
 
 def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
-    """A frozen dataclass of the library, from values whose types are checked.
+    """A frozen dataclass of the library, which checks its values.
+
+    Values are converted as far as they can be, such as the text "1e-4", which YAML takes for no
+    number, to a number.
 
     Args:
         cls: such as `Recipe`.
@@ -192,19 +195,35 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
         where: the values stand, for the messages.
 
     Raises:
-        SettingsError: an unknown option, a wrong type or a wrong value.
+        SettingsError: an unknown option, a missing one, a wrong type or a wrong value.
     """
-    known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     unknown = set(values) - set(known)
     if unknown:
         raise SettingsError(
             f"{PARAMS}: {where} has no option {', '.join(sorted(unknown))}: choose from "
             f"{', '.join(known)}"
         )
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in values and field.default is field.default_factory is MISSING
+    ]
+    if missing:
+        raise SettingsError(f"{PARAMS}: {where} needs {', '.join(missing)}, without a default")
+    hints = get_type_hints(cls)
     try:
-        return TypeAdapter(cls).validate_python(dict(values))
-    except ValidationError as error:
-        raise SettingsError(_describe(error, f"{PARAMS}: {where}")) from error
+        return cls(**{name: _convert(value, hints[name]) for name, value in values.items()})
+    except ValueError as error:
+        raise SettingsError(f"{PARAMS}: {where}: {error}") from error
+
+
+def _convert(value: Any, annotation: Any) -> Any:
+    """A value as one of the type that is annotated, or the value itself if that cannot be."""
+    try:
+        return TypeAdapter(annotation).validate_python(value)
+    except ValidationError:
+        return value
 
 
 def build_recipe(name: str, settings: RecipeSettings) -> Recipe:
