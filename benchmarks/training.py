@@ -197,7 +197,7 @@ def measured(case: Case) -> dict[str, Any]:
         torch.set_float32_matmul_precision("highest")
     network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))
     if case.way == BARE:
-        compile_network(network, recipe(case), case.steps * case.batch, device)
+        compile_network(network, recipe(case), device)
     _, *seconds = WAYS[case.way](network, case, device)
     peak = (
         torch.cuda.max_memory_allocated()

@@ -11,34 +11,24 @@ from torch import nn
 
 from ianet.training.recipe import Recipe
 
-LONG = 4 * 10**8
-"""Pixels of all epochs from which on a CPU earns back the minute that it compiles for."""
-
 BLOCK = re.compile(r"blocks\.\w+\.\w+")
 """Name of an inserted block of `ianet.network.Network`, such as "blocks.stage2.3"."""
 
 
-def compile_network(
-    network: nn.Module, recipe: Recipe, images: int, device: torch.device
-) -> nn.Module:
+def compile_network(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
     """Return the network as a training calls it, compiled where that pays.
 
-    On a CPU the whole network is compiled, once for each size of batch. The given network stays as
-    it is, for other uses. On a GPU its blocks are compiled in place. A block is dozens of short
-    operations on large maps, which the compiler fuses. Residual blocks gain less there than their
-    compilation takes.
-
-    The choice depends on the recipe, the number of images and a compiler for C++ on this machine.
-    So a training that resumes makes the same choice.
+    On a GPU blocks are compiled in place. A block is dozens of short operations on large maps,
+    which the compiler fuses. Residual blocks gain less there than their compilation takes. On a CPU the
+    whole network is compiled, once for each size of batch. The given network stays as it is, for
+    other uses.
 
     Args:
         network: on the device.
-        recipe: with "auto", a CPU compiles for trainings of at least `LONG` pixels, a GPU always.
-        images: of the training set.
+        recipe: with "auto", a GPU compiles and a CPU does not, see docs/performance.md.
         device: that computes.
     """
-    pixels = recipe.epochs * images * recipe.height * recipe.width
-    pays = device.type == "cuda" or pixels >= LONG
+    pays = device.type == "cuda"
     if recipe.compile == "never" or (recipe.compile == "auto" and not pays) or not _has_compiler():
         return network
     if device.type == "cuda":

@@ -129,7 +129,7 @@ def fit(
     model = (
         DistributedDataParallel(network)
         if workers > 1
-        else compile_network(network, recipe, len(images), device)
+        else compile_network(network, recipe, device)
     )
 
     mixed = is_mixed(recipe, device)

@@ -52,7 +52,7 @@ class Recipe:
             block whose Python code differs from step to step. A graph takes the memory of a
             step twice.
         compile: whether torch compiles what gains by it, see `compilation.compile_network`. "auto"
-            compiles where the training is long enough.
+            compiles on a GPU.
 
     Raises:
         ValueError: a value of a wrong type, a number out of its range, an unknown name, or values
