@@ -19,9 +19,9 @@ def compile_network(network: nn.Module, recipe: Recipe, device: torch.device) ->
     """Return the network as a training calls it, compiled where that pays.
 
     On a GPU blocks are compiled in place. A block is dozens of short operations on large maps,
-    which the compiler fuses. Residual blocks gain less there than their compilation takes. On a CPU the
-    whole network is compiled, once for each size of batch. The given network stays as it is, for
-    other uses.
+    which the compiler fuses. Residual blocks gain less there than their compilation takes. On a
+    CPU the whole network is compiled, once for each size of batch. The given network stays as it
+    is, for other uses.
 
     Args:
         network: on the device.
