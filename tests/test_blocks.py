@@ -8,7 +8,8 @@ from __future__ import annotations
 import importlib
 import math
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 
 from ianet import blocks
 from ianet.blocks.cbam import ConvolutionalBlockAttention
@@ -134,12 +135,39 @@ def test_compiles(file: str) -> None:
     torch.testing.assert_close(compiled(features), block(features))
 
 
+def tensors_of(value: object) -> Iterator[Tensor]:
+    """The tensors of an argument, which may be a sequence; numbers have no device of their own."""
+    if isinstance(value, Tensor) and value.dim():
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_of(item)
+
+
+class OneDevice(TorchFunctionMode):
+    """Refuses an operation on tensors of two devices, as a GPU does."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        values = [*args, *(kwargs or {}).values()]
+        devices = {tensor.device.type for value in values for tensor in tensors_of(value)}
+        if len(devices) > 1:
+            raise RuntimeError(f"{func} of tensors on {' and '.join(sorted(devices))}")
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("file", FILES)
-def test_stays_on_the_device_of_the_features(file: str) -> None:
-    with FakeTensorMode():  # tensors without values: no GPU is needed
-        with torch.device("cuda"):
-            block, features = block_of(file), torch.empty(2, CHANNELS, 5, 3)
-        assert block(features).device.type == "cuda"
+def test_stays_on_the_device_of_the_features(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    with torch.device("meta"):  # tensors without values: no GPU is needed
+        block, features = block_of(file), torch.empty(2, CHANNELS, 5, 3)
+    with OneDevice():
+        assert block(features).device.type == "meta"
+
+
+@pytest.mark.parametrize("function", [torch.matmul, torch.add])
+def test_two_devices_are_refused(function: Any) -> None:
+    with OneDevice(), pytest.raises(RuntimeError, match="of tensors on cpu and meta"):
+        function(torch.ones(2, 2), torch.ones(2, 2, device="meta"))
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -19,6 +19,12 @@ MODULES = sorted(
     for name in ("ianet", "pipeline")
     for path in (ROOT / name).rglob("*.py")
 )
+CHECKS = sorted(
+    str(path.relative_to(ROOT))
+    for name in ("tests", "benchmarks")
+    for path in (ROOT / name).glob("*.py")
+    if path != Path(__file__)  # whose examples name private parts
+)
 DYNAMIC = re.compile(r"^(ray|mlflow|dvc|torch)(\.\w+)*\._\w+(\.\w+)*$")
 
 
@@ -107,7 +113,7 @@ def test_the_rule_leaves_public_and_own_names_alone() -> None:
     assert private_uses(source) == set()
 
 
-@pytest.mark.parametrize("path", MODULES)
+@pytest.mark.parametrize("path", [*MODULES, *CHECKS])
 def test_no_module_uses_a_private_part_of_another_project(path: str) -> None:
     assert private_uses(Path(path).read_text()) == set()
 

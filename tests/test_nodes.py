@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
@@ -74,14 +75,14 @@ class Node:
         alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c"]
         if subprocess.run([*alone, "mount -t tmpfs none /mnt"], capture_output=True).returncode:
             pytest.skip("a node with files of its own needs the right to unshare --mount")
-        before = len(cluster.global_state._live_node_ids())
+        log = project.folder.with_name(f"node-{uuid4().hex}.log")
         self.process = subprocess.Popen(
             [*alone, script],
             env={**os.environ, "XDG_CACHE_HOME": str(project.folder)},  # hidden, so its own
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=log.open("w"),
+            stderr=subprocess.STDOUT,
         )
-        wait_for(lambda: len(cluster.global_state._live_node_ids()) > before, "a node", 180)
+        wait_for(lambda: "Ray runtime started" in log.read_text(), "a node", 180)
 
     def lose(self) -> None:
         kill_all(self.process)

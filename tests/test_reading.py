@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from test_training import RECIPE, STRONG, Small, recipe, small, weights
+from small import RECIPE, STRONG, Small, recipe, small, weights
 
 from ianet import images, reading
 from ianet.features import extract

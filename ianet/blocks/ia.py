@@ -148,9 +148,8 @@ class SpatialIA(_Residual):
         height, width = features.shape[2:]
         sigma = None if self.relation_name == "uniform" else self.sigma
         dtype = torch.promote_types(features.dtype, torch.float32)
-        # The compiler does not see a cache, and a tensor without values must not get into one.
-        keep = type(features) is Tensor and not torch.compiler.is_compiling()
-        compute = _kept_relation if keep else _fixed_relation
+        # The compiler does not see a cache, and its tensors without values must not get into one.
+        compute = _fixed_relation if torch.compiler.is_compiling() else _kept_relation
         return compute(height, width, sigma, dtype, features.device)
 
     def aggregate(self, features: Tensor) -> Tensor:
