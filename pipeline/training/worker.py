@@ -6,6 +6,7 @@ imported where a training begins.
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import tempfile
@@ -247,9 +248,10 @@ def train_together(arguments: dict[str, Any]) -> Result | str | None:
 
 def import_all() -> None:
     """Import what a training needs, in a process that serves the training later."""
-    import pandas as pd  # noqa: F401
     import torch
 
+    for module in ("pandas", "ianet.network", "ianet.training.fit", "ianet.diagnostics"):
+        importlib.import_module(module)
     torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports torch's compiler
 
 
