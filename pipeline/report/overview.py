@@ -97,7 +97,7 @@ def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
 def score_tables(plan: Plan) -> dict[str, ScoreTable]:
     """The tables and curves of the plan that show scores, by name."""
     return {
-        name: table for name, table in plan.experiments.items() if isinstance(table, ScoreTable)
+        name: table for name, table in plan.experiments.items() if isinstance(table, Table | Curve)
     }
 
 
