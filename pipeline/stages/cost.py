@@ -9,8 +9,6 @@ of inference, through the functions that train and evaluate.
 
 from __future__ import annotations
 
-import torch
-
 from pipeline.config.experiments import CostTable
 from pipeline.plan.dvc_yaml import TABLES
 from pipeline.plan.plan import load_plan
@@ -23,7 +21,6 @@ def main() -> None:
     options = parser(__doc__, "pipeline.stages.cost")
     options.add_argument("name", help="of a file in experiments/")
     name = options.parse_args().name
-    torch.set_flush_denormal(True)  # as trainings and evaluations do
     plan = load_plan()
     table = plan.experiment(name, CostTable)
     frame = measure_costs(table, plan.settings)
