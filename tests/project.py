@@ -75,12 +75,13 @@ class Project:
         """One of each kind, with the two networks that are run."""
         experiments = self.folder / "experiments"
         for path in experiments.glob("*.yaml"):
-            if path.stem not in ("table4f", "figure7", "figure8", "cost"):
+            if path.stem not in ("table4f", "figure7", "figure8", "cost", "blocks"):
                 path.unlink()
         row = {"label": "stage 3", "network": "stage3"}
         for name, changes in {
             "figure7": {"at": [5], "rows": [row]},
             "figure8": {"network": "stage3", "stage": "stage3"},
+            "blocks": {"rows": [row]},
             "cost": {"recipe": "quick", "rows": [row]},
         }.items():
             content = yaml.safe_load((experiments / f"{name}.yaml").read_text())

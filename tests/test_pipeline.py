@@ -113,6 +113,11 @@ def test_figures_cost_and_the_page_of_all(project: Project) -> None:
     [cost] = pd.read_csv(results / "tables" / "cost.csv").to_dict("records")
     assert cost["multiply_adds"] > 0
     assert cost["quick training"] > 0
+    blocks = pd.read_csv(results / "tables" / "blocks.csv")
+    assert blocks.block.tolist() == ["stage3.1.sia", "stage3.1.cia"]
+    assert (blocks[["residual_ratio", "scale"]] > 0).all(axis=None)  # training has moved them
+    history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
+    assert (history["blocks.stage3.1.sia.scale"] > 0).all()
     page = (results / "report.html").read_text()
     for text in ("Table 4f", "Figure 7", "Figure 8", "Cost", KEY, "82.8"):
         assert text in page
