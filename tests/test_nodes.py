@@ -76,12 +76,13 @@ class Node:
         if subprocess.run([*alone, "mount -t tmpfs none /mnt"], capture_output=True).returncode:
             pytest.skip("a node with files of its own needs the right to unshare --mount")
         log = project.folder.with_name(f"node-{uuid4().hex}.log")
-        self.process = subprocess.Popen(
-            [*alone, script],
-            env={**os.environ, "XDG_CACHE_HOME": str(project.folder)},  # hidden, so its own
-            stdout=log.open("w"),
-            stderr=subprocess.STDOUT,
-        )
+        with log.open("w") as output:
+            self.process = subprocess.Popen(
+                [*alone, script],
+                env={**os.environ, "XDG_CACHE_HOME": str(project.folder)},  # hidden, so its own
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         wait_for(lambda: "Ray runtime started" in log.read_text(), "a node", 180)
 
     def lose(self) -> None:
