@@ -159,8 +159,8 @@ MUTANTS = (
     Mutant(
         "scoring: queries without a match keep no place",
         "pipeline/scoring.py",
-        "rows = queries[scores.cmc.index]",
-        "rows = queries[: len(scores.cmc)]",
+        "rows = queries.index[cmc.index]",
+        "rows = queries.index[: len(cmc)]",
         ROWS,
     ),
     Mutant(

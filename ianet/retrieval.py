@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import digamma
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -197,6 +198,54 @@ def per_query(
     if table.empty:
         raise ValueError(NO_MATCH)
     return table.astype({"first_rank": np.int64})
+
+
+def count_candidates(
+    query_ids: ArrayLike,
+    gallery_ids: ArrayLike,
+    query_cameras: ArrayLike,
+    gallery_cameras: ArrayLike,
+) -> pd.DataFrame:
+    """Return how many gallery images each query ranks, and how many of these are matches.
+
+    Args:
+        query_ids, ..., gallery_cameras: as of `per_query`.
+
+    Returns:
+        A row for each query: matches and candidates.
+    """
+    queries = pd.DataFrame({"person": np.asarray(query_ids), "camera": np.asarray(query_cameras)})
+    gallery = pd.DataFrame(
+        {"person": np.asarray(gallery_ids), "camera": np.asarray(gallery_cameras)}
+    )
+    gallery = gallery[gallery.person != JUNK]
+    of_person = gallery.value_counts("person")
+    of_both = gallery.value_counts(["person", "camera"])
+    same_person = of_person.reindex(queries.person, fill_value=0).to_numpy()
+    same_both = of_both.reindex(pd.MultiIndex.from_frame(queries), fill_value=0).to_numpy()
+    return pd.DataFrame(
+        {"matches": same_person - same_both, "candidates": len(gallery) - same_both}
+    )
+
+
+def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArray[np.float64]:
+    """Return the expected average precision ("step") of a random ranking.
+
+    With R matches among N candidates, rank k holds a match with chance R / N. The k - 1 images
+    before a match hold (k - 1) (R - 1) / (N - 1) further matches on average. The sum over k of the
+    precision, divided by R, is
+
+        H_N / N + (R - 1) / (N - 1) * (1 - H_N / N),    H_N = 1 + 1/2 + ... + 1/N
+
+    Args:
+        matches, candidates: (Q,), see `count_candidates`; at least one match a query.
+
+    Returns:
+        (Q,) fractions.
+    """
+    found, ranked = np.asarray(matches, float), np.asarray(candidates, float)
+    first = (digamma(ranked + 1) + np.euler_gamma) / ranked
+    return first + (found - 1) / np.maximum(ranked - 1, 1) * (1 - first)
 
 
 class Comparison(NamedTuple):

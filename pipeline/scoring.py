@@ -34,13 +34,15 @@ class Scores(NamedTuple):
     Attributes:
         cmc: (Q, ranks), whether a match has that rank or a better one.
         means: (Q, ...), further scores by the names of their means.
+        queries: (Q, ...), person, matches and candidates, see `retrieval.count_candidates`.
         without_match: number of the queries without a match.
         blocks: what each inserted block does.
     """
 
     cmc: pd.DataFrame
     means: pd.DataFrame
-    without_match: int = 0
+    queries: pd.DataFrame
+    without_match: int
     blocks: tuple[BlockDescription, ...] = ()
 
     @property
@@ -61,18 +63,18 @@ class Scores(NamedTuple):
         }
 
 
-def score_ranking(**arguments: Any) -> Scores:
-    """By `ianet.retrieval`."""
+def score_ranking(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """CMC and means by `ianet.retrieval`, (Q, ...) each, by the query's position."""
     queries = retrieval.per_query(**arguments)
     cmc = queries.first_rank.to_numpy()[:, None] <= RANKS
     means = {name: queries[column] for name, column in MEANS.items()}
-    return Scores(pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means))
+    return pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means)
 
 
-def score_single_shot(**arguments: Any) -> Scores:
-    """By `ianet.single_shot`, which defines CMC only."""
+def score_single_shot(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """CMC by `ianet.single_shot`, which defines no mean."""
     cmc = single_shot.per_query(**arguments, max_rank=len(RANKS))
-    return Scores(cmc, pd.DataFrame(index=cmc.index))
+    return cmc, pd.DataFrame(index=cmc.index)
 
 
 SCORINGS = {"ranking": score_ranking, "single_shot": score_single_shot}
@@ -100,11 +102,13 @@ def score(
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
-    scores = SCORINGS[description["scoring"]](**arguments)
-    queries = table.index[split == "query"]
-    rows = queries[scores.cmc.index]
+    cmc, means = SCORINGS[description["scoring"]](**arguments)
+    labels = {name: values for name, values in arguments.items() if "features" not in name}
+    queries = retrieval.count_candidates(**labels).set_index(table.index[split == "query"])
+    queries.insert(0, "person", labels["query_ids"])
+    rows = queries.index[cmc.index]
     return Scores(
-        scores.cmc.set_index(rows), scores.means.set_index(rows), len(queries) - len(rows)
+        cmc.set_index(rows), means.set_index(rows), queries.loc[rows], len(queries) - len(rows)
     )
 
 

@@ -475,6 +475,13 @@ def ranking(query: Sample, gallery: list[Sample]) -> list[Sample]:
     return sorted(others, key=lambda image: -float(query.vector @ image.vector))
 
 
+def count_images(query: Sample, gallery: list[Sample]) -> dict[str, float]:
+    """The person of a query, and of how many images which are matches."""
+    ranks = ranking(query, gallery)
+    matches = sum(image.person == query.person for image in ranks)
+    return {"person": query.person, "matches": matches, "candidates": len(ranks)}
+
+
 def count_ranking(query: Sample, gallery: list[Sample]) -> dict[str, float]:
     """Scores of Market-1501's protocol."""
     ranks = [
@@ -528,7 +535,9 @@ def test_scores_are_a_slow_count(
     queries = read_samples(source.path, "query", sum(shot.split == "train" for shot in shots()))
     gallery = read_samples(source.path, "gallery", queries[-1].row + 1)
     expected = pd.DataFrame(
-        [count(query, gallery) for query in queries], [query.row for query in queries]
+        [{**count_images(query, gallery), **count(query, gallery)} for query in queries],
+        [query.row for query in queries],
+        dtype=float,
     )
     files = Evaluation(trained, DATASET)
     each = pd.read_parquet(files.queries)

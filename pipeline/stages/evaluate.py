@@ -70,8 +70,9 @@ def main() -> None:
     contributions = pd.concat(
         [scores.cmc[list(TOP)].rename(columns="top-{}".format), scores.means], axis=1
     )
+    queries = scores.queries.join(contributions.astype("float32"))
     content = describe(evaluation, scores, hold_out=recipe.hold_out)
-    write_whole(evaluation.queries, contributions.astype("float32").to_parquet())
+    write_whole(evaluation.queries, queries.to_parquet())
     write_whole(evaluation.scores, json.dumps(content, indent=2) + "\n")
     mean = "" if content["mAP"] is None else f", mAP {content['mAP']:.1%}"
     alone = content["without_match"]
