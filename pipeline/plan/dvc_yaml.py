@@ -264,10 +264,9 @@ def _score_files(name: str, table: ScoreTable, plan: Plan) -> list[str]:
     files = [f"{EXPERIMENTS}/{name}.yaml"]
     for row, evaluations in plan.rows(table):
         for evaluation in evaluations:
-            files.append(str(evaluation.scores))
-            baseline = plan.baseline(row, evaluation)
-            if baseline is not None:
-                files += [str(evaluation.queries), str(baseline.queries)]
+            for each in (evaluation, plan.baseline(row, evaluation)):
+                if each is not None:
+                    files += [str(each.scores), str(each.queries)]
     return list(dict.fromkeys(files))
 
 
@@ -276,7 +275,10 @@ def _table_stage(name: str, table: Table, plan: Plan) -> Stage:
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.table {name}",
         "deps": [*_score_files(name, table, plan), _code("table")],
-        "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),
+        "outs": _small(
+            TABLES / f"{name}.{kind}"
+            for kind in (*TABLE_FORMATS, *(["svg"] if plan.is_compared(table) else []))
+        ),
     }
 
 

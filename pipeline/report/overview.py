@@ -33,17 +33,12 @@ PACKAGES = ("torch", "torchvision", "ray")
 
 
 class Picture(NamedTuple):
-    """A picture of the page, as an element of HTML."""
+    """A picture of the page."""
 
     name: str
     title: str
     caption: str
     svg: str
-
-
-def svg_element(svg: str) -> str:
-    """The element of an SVG file, without the lines that only a file may begin with."""
-    return svg[svg.index("<svg") :]
 
 
 def table_sections(plan: Plan) -> list[Section]:
@@ -69,7 +64,7 @@ def figure_pictures(plan: Plan) -> list[Picture]:
         if isinstance(figure, Curve | RelationFigure):
             caption = figure.caption if isinstance(figure, Curve) else ""
             svg = (FIGURES / f"{name}.svg").read_text()
-            pictures.append(Picture(name, figure.title, caption, svg_element(svg)))
+            pictures.append(Picture(name, figure.title, caption, svg))
     return pictures
 
 
@@ -88,7 +83,7 @@ def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
             f"{name}-{dataset}",
             f"{table.title}, {dataset}",
             "Training loss and queries matched by rank, of the first seed.",
-            svg_element(drawing.svg(drawing.learning_curves(lines))),
+            drawing.svg(drawing.learning_curves(lines)),
         )
         for dataset, lines in curves.items()
     ]

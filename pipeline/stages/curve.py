@@ -20,16 +20,17 @@ def draw_curve(curve: Curve, frame: pd.DataFrame) -> str:
     numbers = dict(zip((row.label for row in curve.rows), curve.at, strict=True))
     frame = frame.assign(number=frame.label.map(numbers))
     frame = frame[frame.ours.notna()]
-    panels: dict[str, dict[str, tuple[list[float], list[float], list[float]]]] = {}
+    panels: dict[str, dict[str, drawing.Band]] = {}
     levels: dict[str, dict[str, dict[str, float]]] = {}
     for metric in curve.metrics:
         panels[metric], levels[metric] = {}, {}
         for dataset, contents in frame[frame.metric == metric].groupby("dataset", sort=False):
             points = contents[contents.number.notna()].sort_values("number")
-            panels[metric][str(dataset)] = (
+            panels[metric][str(dataset)] = drawing.Band(
                 points.number.tolist(),
                 points.ours.tolist(),
-                points.spread.tolist(),
+                points.low.tolist(),
+                points.high.tolist(),
             )
             level = contents[contents.number.isna()]
             levels[metric][str(dataset)] = dict(zip(level.label, level.ours, strict=True))
