@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtr, stdtrit
+from scipy.special import digamma, stdtr, stdtrit
 
 POWER = 0.8
 """Chance to find the difference that is called detectable: the usual value (Cohen, 1988)."""
@@ -129,3 +129,23 @@ def correct_holm(p_values: ArrayLike) -> NDArray[np.float64]:
     corrected = np.empty_like(values)
     corrected[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
     return corrected
+
+
+def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArray[np.float64]:
+    """Return the expected average precision ("step") of a random ranking.
+
+    With R matches among N candidates, rank k holds a match with chance R / N. The k - 1 images
+    before a match hold (k - 1) (R - 1) / (N - 1) further matches on average. The sum over k of the
+    precision, divided by R, is
+
+        H_N / N + (R - 1) / (N - 1) * (1 - H_N / N),    H_N = 1 + 1/2 + ... + 1/N
+
+    Args:
+        matches, candidates: (Q,), see `ianet.retrieval.count_candidates`; at least one match a query.
+
+    Returns:
+        (Q,) fractions.
+    """
+    found, ranked = np.asarray(matches, float), np.asarray(candidates, float)
+    first = (digamma(ranked + 1) + np.euler_gamma) / ranked
+    return first + (found - 1) / np.maximum(ranked - 1, 1) * (1 - first)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from ianet.comparison import correct_holm, estimate_mean
+from ianet.comparison import correct_holm, estimate_mean, expect_average_precision
 
 PERSONS, QUERIES = 60, 4  # queries of each person
 
@@ -129,6 +131,17 @@ def test_holm_by_hand() -> None:
     assert correct_holm([0.4, 0.5]) == pytest.approx([0.8, 0.8])
     assert correct_holm([0.7, 0.8]) == pytest.approx([1, 1])
     assert correct_holm([]).shape == (0,)
+
+
+@pytest.mark.parametrize(("matches", "candidates"), [(1, 1), (1, 4), (2, 5), (3, 3), (3, 6)])
+def test_the_expectation_of_a_random_ranking_is_the_mean_over_all(
+    matches: int, candidates: int
+) -> None:
+    precisions = [
+        fmean(found / (place + 1) for found, place in enumerate(places, 1))
+        for places in combinations(range(candidates), matches)
+    ]
+    assert expect_average_precision([matches], [candidates]) == pytest.approx([fmean(precisions)])
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         elif isinstance(experiment, BlockTable):
             stages[name] = _block_stage(name, experiment, plan)
         elif isinstance(experiment, CostTable):
-            stages[name] = _cost_stage(name, experiment, plan)
+            stages[name] = _cost_stage(name, experiment)
         elif isinstance(experiment, RelationFigure):
             stages[name] = _figure_stage(name, experiment, plan)
     stages["report"] = _report_stage(stages, plan)
@@ -305,18 +305,15 @@ def _block_stage(name: str, table: BlockTable, plan: Plan) -> Stage:
     }
 
 
-def _cost_stage(name: str, table: CostTable, plan: Plan) -> Stage:
+def _cost_stage(name: str, table: CostTable) -> Stage:
     networks = dict.fromkeys(row.network for row in table.rows)
-    settings = plan.settings
-    plain = [settings.datasets[dataset].recipes["plain"] for dataset in settings.at_hand]
-    recipes = dict.fromkeys([table.recipe, *plain])
     return {
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.cost {name}",
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             *(f"{SOURCES}/networks/{network}/train.json" for network in networks),
-            *(f"{SOURCES}/recipes/{recipe}.json" for recipe in recipes),
+            f"{SOURCES}/recipes/{table.recipe}.json",
             _code("cost"),
         ],
         "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),

@@ -63,7 +63,7 @@ STAGE_CODE = {
         ),
     ),
     "table": (
-        ("ianet.comparison",),
+        ("ianet.comparison", "ianet.drawing"),
         ("pipeline.stages.table", "pipeline.report.cells", "pipeline.report.page"),
     ),
     "curve": (
@@ -76,7 +76,7 @@ STAGE_CODE = {
         ("pipeline.stages.blocks", "pipeline.report.blocks", "pipeline.report.page"),
     ),
     "cost": (
-        ("ianet.cost", "ianet.features"),
+        ("ianet.cost", "ianet.network"),
         ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),
     ),
     "report": (

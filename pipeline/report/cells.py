@@ -16,8 +16,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ianet import drawing
-from ianet.comparison import Estimate, correct_holm, estimate_mean
-from ianet.retrieval import expect_average_precision
+from ianet.comparison import (
+    Estimate,
+    correct_holm,
+    estimate_mean,
+    expect_average_precision,
+)
 from pipeline.config.experiments import Row, ScoreTable
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import Evaluation
