@@ -141,7 +141,7 @@ def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArr
         H_N / N + (R - 1) / (N - 1) * (1 - H_N / N),    H_N = 1 + 1/2 + ... + 1/N
 
     Args:
-        matches, candidates: (Q,), see `ianet.retrieval.count_candidates`; at least one match a query.
+        matches, candidates: (Q,), see `ianet.retrieval.count_candidates`. A query has a match.
 
     Returns:
         (Q,) fractions.
