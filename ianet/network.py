@@ -25,7 +25,6 @@ from ianet.description import (
     read_description,
     write_description,
 )
-from ianet.files import write_whole
 from ianet.numerics import zero_denormals
 from ianet.options import STAGES, NetworkOptions
 
@@ -139,7 +138,7 @@ def save(network: Network, folder: Path, *, dataset: str, height: int, width: in
     """
     description = describe(network, dataset=dataset, height=height, width=width)
     write_description(description, folder / DESCRIPTION)
-    write_whole(folder / WEIGHTS, serialize(network))
+    (folder / WEIGHTS).write_bytes(serialize(network))
 
 
 def describe(network: Network, *, dataset: str, height: int, width: int) -> Description:

@@ -172,7 +172,7 @@ def test_each_framework_has_its_home(package: str, homes: list[str]) -> None:
 
 def test_the_served_model_imports_what_it_is_logged_with() -> None:
     packages = {name.split(".")[0] for name in imports_of("pipeline/served.py")}
-    assert packages - set(sys.stdlib_module_names) == {"ianet", "numpy", "torch"}
+    assert packages - set(sys.stdlib_module_names) == {"ianet", "numpy", "pandas"}
 
 
 def test_settings_and_plans_take_no_second_to_import() -> None:

@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 
 from ianet.comparison import estimate_mean
-from ianet.features import extract
-from ianet.network import Network, save
-from ianet.options import NetworkOptions
 from pipeline.config.experiments import Table
 from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import cells, overview, page
+from pipeline.report import cells, page
 from pipeline.report.cells import Results, build_panel, build_section, describe, read_results
-from pipeline.served import Features
 from pipeline.stages import table as stage
 
 ROWS: list[dict[str, Any]] = [
@@ -296,46 +291,3 @@ def test_the_command_writes_its_files_and_prints_what_is_at_hand(
     results = read_results("t", table, plan)
     assert set(results.queries) == {evaluation("base"), evaluation("stage2")}
     assert build_section("t", table, plan, results)[1].panels[0].dataset == "market1501"
-
-
-def test_the_commit_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program git is a stand-in, or missing."""
-    git = tmp_path / "git"
-
-    def install(status: str) -> None:
-        git.write_text(f"#!/bin/sh\ncase $2 in rev-parse) echo abc1234;; status) {status};; esac\n")
-        git.chmod(0o755)
-
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    install("true")
-    assert overview.commit() == "abc1234"
-    install("echo ' M ianet/network.py'")
-    assert overview.commit() == "abc1234 with changes"
-    git.write_text("#!/bin/sh\nexit 128\n")
-    assert overview.commit() == "unknown"
-    git.unlink()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert overview.commit() == "unknown"
-
-
-def test_the_served_model_refuses_what_is_no_image(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = Network(3, NetworkOptions("resnet18")).eval()
-    save(network, tmp_path, dataset="synthetic", height=64, width=32)
-    model = Features(tmp_path)
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), dtype=np.uint8)
-    expected = extract(network, torch.from_numpy(images), device=torch.device("cpu"))
-    features = model.predict(images)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-5, atol=1e-6)
-    for mistake, shape in (
-        ((images / 255).astype(np.float32), r"float32 of shape \(2, 64, 32, 3\)"),
-        (images[0], r"uint8 of shape \(64, 32, 3\)"),
-        (images.transpose(0, 3, 1, 2), r"uint8 of shape \(2, 3, 64, 32\)"),
-        (images.astype(np.int64), "int64 of shape"),
-    ):
-        with pytest.raises(
-            ValueError, match=rf"^images are {shape}[^\n]*: give uint8 from 0"
-        ) as info:
-            model.predict(mistake)  # type: ignore[arg-type]
-        assert "\n" not in str(info.value)

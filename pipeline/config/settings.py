@@ -61,6 +61,7 @@ class Dataset(Value):
     source: Path
     options: dict[str, Any]  # of its reader
     published: bool
+    terms: str  # under which the images are to be had; models carry them
     held_out: int = Field(ge=0)
     # Role to recipe: a table asks for a role, "plain" or "strong".
     recipes: dict[Name, Name]

@@ -82,6 +82,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         "pack": _pack_stage(plan),
         "train": _train_stage(plan),
         "evaluate": _evaluate_stage(plan),
+        "model": _model_stage(plan),
     }
     for name, experiment in plan.experiments.items():
         if isinstance(experiment, Table):
@@ -255,6 +256,28 @@ def _evaluate_stage(plan: Plan) -> Stage:
             ],
             "metrics": [{f"{RESULTS}/${{item.on}}/scores/${{key}}.json": {"cache": False}}],
             "outs": [f"{RESULTS}/${{item.on}}/queries/${{key}}.parquet"],
+        },
+    }
+
+
+def _model_stage(plan: Plan) -> Stage:
+    return {
+        "foreach": {
+            evaluation.key: {"dataset": evaluation.on}
+            for evaluation in plan.evaluations()
+            if evaluation.is_own
+        },
+        "do": {
+            "desc": "a folder with a trained network and all that its user must know",
+            "cmd": "python -m pipeline.stages.model ${key}",
+            "deps": [
+                "runs/${key}",
+                f"{RESULTS}/${{item.dataset}}/scores/${{key}}.json",
+                f"{RESULTS}/${{item.dataset}}/queries/${{key}}.parquet",
+                _code("model"),
+            ],
+            "params": ["datasets.${item.dataset}.terms"],
+            "outs": ["models/${key}"],
         },
     }
 
