@@ -90,7 +90,7 @@ STAGE_CODE = {
 
 Of `pipeline` only what decides a result is named. What moves bytes or reports progress is not.
 """
-PREPARATION = ("reader", "source", "options", "published", "held_out")
+PREPARATION = ("reader", "source", "options", "published", "cameras", "held_out")
 """Options of a data set that its preparation depends on."""
 
 

@@ -290,9 +290,11 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
         recipes = dict.fromkeys(roles.get(row.recipe) for row in table.rows)
         names = " and ".join(name for name in recipes if name)
         seeds = sorted(set(contents.seeds))
+        cameras = plan.settings.datasets[str(dataset)].cameras
         texts.append(
             f"{dataset}: recipe {names}, {' or '.join(map(str, seeds))} seed"
             f"{'s' if seeds != [1] else ''}, scored on {split}"
+            + (", cameras ignored" if cameras == "ignore" else "")
         )
     text = "; ".join(texts) if texts else "nothing was run"
     text += describe_comparisons(frame)

@@ -69,7 +69,9 @@ def main() -> None:
         )
     target = PREPARED / dataset
     write_whole(target / TABLE, table.to_parquet(index=False))
-    description = {"scoring": listing.scoring, "counts": listing.counts}
+    description = {
+        "scoring": listing.scoring, "cameras": settings.cameras, "counts": listing.counts,
+    }  # fmt: skip
     write_whole(target / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 
