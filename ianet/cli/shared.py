@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+WIDE = 10_000  # columns of what is no terminal
+
 ModelSource = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of a model, or a zip of the folder.")
 ]
@@ -64,7 +66,7 @@ def print_json(answer: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns, numbers to the right."""
+    """Print rows in columns, numbers to the right. Only a terminal breaks long lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +78,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
-    Console().print(table)
+    is_terminal = sys.stdout.isatty()
+    Console(width=None if is_terminal else WIDE).print(table)
 
 
 def print_note(text: str) -> None:
