@@ -34,7 +34,42 @@ Labels = Annotated[
         "one a person, with the camera before the first _ of a name; or none."
     ),
 ]
+Dataset = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder, archive (zip, tar), table (csv, parquet) or cuhk-03.mat, which a reader of "
+        "ianet/datasets reads.",
+    ),
+]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        help="Reader of the data set, such as market1501, folders, listed or persons. Without it "
+        "the layout decides."
+    ),
+]
+ReaderOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the reader, such as published=false for a part of a published set.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def parse_options(texts: list[str] | None) -> dict[str, str]:
+    """Return options by name.
+
+    Raises:
+        ValueError: a text without "=".
+    """
+    for text in texts or []:
+        if "=" not in text:
+            raise ValueError(f"--option {text}: write it as name=value")
+    return dict(text.split("=", 1) for text in texts or [])
 
 
 @contextmanager
