@@ -10,6 +10,7 @@ folder. The data set is checked first. Nothing is written where anything is wron
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import pandas as pd
 from rich.progress import track
 from ruamel.yaml import YAML
 
-from ianet.datasets.listing import IMAGES, Listing, split_columns
-from ianet.datasets.source import open_source
+from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
+from ianet.datasets.source import image_opener, open_source
 from ianet.files import whole, write_whole
 from ianet.pictures import find_pictures
 from ianet.readers import guess_reader, read_source
@@ -32,16 +33,20 @@ from pipeline.shell import command, parser
 
 LIST = "images.csv"
 NETWORKS = ["base", "stage23"]
+EXPECTED = "a folder with a folder of photos for each person"
 HELD_OUT_SHARE = 0.2  # of the training identities
 
 
-def list_photos(folder: Path) -> pd.DataFrame:
-    """Path, person and camera of photos in a folder for each person.
+def propose_list(folder: Path) -> str:
+    """The content of images.csv for photos in a folder for each person, with a split.
 
     Raises:
-        SettingsError: photos that lie in no person's folder.
+        SettingsError: photos that lie in no person's folder, or an archive.
         FileNotFoundError: no photo.
+        ValueError: too few persons, see `propose_split`.
     """
+    if folder.is_file():
+        raise SettingsError(f"{folder} has no split: unpack the archive, and give the folder")
     pictures = find_pictures(folder, "folders")
     paths = [Path(picture.path).relative_to(folder).as_posix() for picture in pictures]
     alone = [path for path in paths if "/" not in path]
@@ -54,11 +59,14 @@ def list_photos(folder: Path) -> pd.DataFrame:
     if not all(cameras):
         cameras = ["0"] * len(cameras)  # where some names tell no camera, none is known
     persons = [picture.person for picture in pictures]
-    return pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
+    table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
+    respect = "respect" if sees_twice(table).any() else "ignore"
+    split = propose_split(table, cameras=respect)
+    return table.assign(split=split).to_csv(index=False)
 
 
 def find_cameras(table: pd.DataFrame) -> str:
-    """Whether cameras can be respected: a test person is seen by two of them."""
+    """Whether to respect cameras or to ignore them: no test person is seen by two."""
     for column in split_columns(table):
         test = table[table[column].isin(["query", "gallery"])]
         if not sees_twice(test).any():
@@ -66,7 +74,7 @@ def find_cameras(table: pd.DataFrame) -> str:
     return "respect"
 
 
-def check(listing: Listing, cameras: str) -> list[str]:
+def find_problems(listing: Listing, cameras: str) -> list[str]:
     """What is wrong with a data set, a sentence each."""
     table = listing.table
     if cameras == "ignore":  # each image as from a camera of its own
@@ -108,21 +116,38 @@ def main() -> None:
     if name in settings.datasets:
         raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
     if has_split(folder):
-        split, reader, text = None, guess_reader(folder), ""
+        reader, text = guess_reader(folder), None
         listing = read_source(folder, reader, {})
     else:
-        open_source(folder, "a folder with a folder of photos for each person")
-        images = list_photos(folder)
-        cameras = "respect" if sees_twice(images).any() else "ignore"
-        split = images.assign(split=propose_split(images, cameras=cameras))
-        reader, text = "listed", split.to_csv(index=False)
-        listing = read_listed(folder, text)
+        reader, text = "listed", propose_list(folder)
+        table = pd.read_csv(io.StringIO(text), dtype=str)
+        rows = sort_rows(table.itertuples(index=False, name=None))
+        listing = Listing(rows, count_images(rows), image_opener(open_source(folder, EXPECTED)))
     cameras = find_cameras(listing.table)
-    problems = check(listing, cameras)
+    problems = find_problems(listing, cameras)
     if problems:
-        lines = "\n".join(f"wrong: {problem}" for problem in problems)
-        raise SettingsError(f"{folder} is not ready, and nothing was written:\n{lines}")
-    print(f"{folder}: {', '.join(f'{n:,} {what}' for what, n in listing.counts.items())}")
+        lines = "".join(f"\nwrong: {problem}" for problem in problems)
+        raise SettingsError(f"{folder} is not ready, and nothing was written:{lines}")
+    if text is not None:
+        write_whole(folder / LIST, text)
+        print(f"{folder / LIST} has the split: half of the persons are for testing")
+    split = listing.table[split_columns(listing.table)[0]]
+    train_persons = listing.table.person[split == "train"].nunique()
+    entry = {
+        "reader": reader,
+        "source": str(folder),
+        "cameras": cameras,
+        "held_out": int(HELD_OUT_SHARE * train_persons),
+        "recipes": {"plain": arguments.recipe},
+        "networks": NETWORKS,
+    }
+    add_entry(name, entry)
+    write(load_plan())
+    print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
+    if cameras == "ignore":
+        print("No person is seen by two cameras: cameras are ignored when scores are computed")
+    key = f"{name}.{NETWORKS[-1]}.{arguments.recipe}.0"
+    print(f"params.yaml has {name}. This trains models/{key}:\n    dvc repro model@{key}")
 
 
 if __name__ == "__main__":

@@ -35,8 +35,8 @@ def propose_split(images: pd.DataFrame, *, cameras: str) -> pd.Series:
     persons = np.sort(testable[testable].index.to_numpy())
     if len(persons) < LEAST_PERSONS:
         raise ValueError(
-            f"{len(persons)} persons have two images: a data set needs {LEAST_PERSONS} such "
-            "persons at least, to train and to test"
+            f"too few persons have two images ({len(persons)}): a data set needs {LEAST_PERSONS} "
+            "such persons at least, to train and to test"
         )
     chosen = np.random.default_rng(0).permutation(persons)[: len(persons) // 2]
     split = pd.Series("train", index=images.index)
