@@ -6,11 +6,15 @@ Each test of this file starts real DVC, Ray and MLflow processes.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -20,7 +24,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from project import EPOCHS, Project, same, wait_for
+from project import EPOCHS, Project, kill_all, same, wait_for
+from servers import answers, free_port
 
 import ianet
 from ianet.features import extract
@@ -115,6 +120,45 @@ def test_the_model_loads_from_mlflow_and_from_its_folder(project: Project) -> No
     assert scores.mAP.value == pytest.approx(tracked["metrics.test_mAP"], abs=1e-6)
     version = mlflow.MlflowClient().get_model_version("synthetic.stage3", "1")
     assert "## Privacy" in str(version.description)
+
+
+def test_mlflow_serves_the_model(project: Project) -> None:
+    """Photos over HTTP, good and bad; the features are those of the model's folder."""
+    pixels = load_images(project.folder / "data/prepared/synthetic/64x32.npy")[:2].numpy()
+    photos = [encode(image) for image in pixels]
+    port = free_port()
+    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
+    serve = ("mlflow", "models", "serve", "--model-uri", f"runs:/{run_id}/model")
+    options = ("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port))
+    uri = f"sqlite:///{project.folder}/mlflow.db"
+    process = project.start(*serve, *options, MLFLOW_TRACKING_URI=uri)
+    try:
+        wait_for(lambda: answers(port), "the server", 120)
+
+        def ask(*values: str) -> tuple[int, Any]:
+            content = {"dataframe_split": {"columns": ["image"], "data": [[v] for v in values]}}
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations",
+                json.dumps(content).encode(),
+                {"Content-Type": "application/json"},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        status, answer = ask(*(base64.b64encode(photo).decode() for photo in photos))
+        expected = ianet.load(project.folder / "models" / KEY).embed(photos).features
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
+        status, text = ask(base64.b64encode(b"no picture").decode())
+        assert status == 400
+        assert "cannot be decoded" in text
+    finally:
+        kill_all(process)
+        process.communicate()
 
 
 def encode(image: np.ndarray) -> bytes:
