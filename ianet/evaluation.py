@@ -18,8 +18,8 @@ from ianet.intervals import bootstrap_identities
 from ianet.model_description import Interval
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
+from ianet.validation import Cameras
 
-Cameras = Literal["respect", "ignore"]
 Pool = Literal["none", "mean"]
 RANKS = 50
 TOP = (1, 5, 10)
