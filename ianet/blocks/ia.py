@@ -154,7 +154,8 @@ class SpatialIA(_Residual):
 
     def aggregate(self, features: Tensor) -> Tensor:
         """Return E^S = F S^T (Eq. 6), (B, C, H, W)."""
-        if features.device.type != "cpu":
+        # An exported network takes batches of any size, which no loop over chunks can follow.
+        if features.device.type != "cpu" or torch.compiler.is_exporting():
             return self._gather(features)
         height, width = features.shape[2:]
         images = max(1, CACHE_BYTES // (4 * (height * width) ** 2))
