@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ianet.files import write_whole
 from pipeline.config.experiments import (
     EXPERIMENTS,
     BlockTable,
@@ -21,7 +22,6 @@ from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import SYNTHETIC, Plan, image_sets, unique_runs
 from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE
 from pipeline.plan.sources import SOURCES, input_files
-from pipeline.shell import write_whole
 
 PIPELINE = Path("dvc.yaml")
 SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search

@@ -22,8 +22,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ianet.files import write_whole
 from pipeline.config.settings import Dataset, Settings, load
-from pipeline.shell import command, write_whole
+from pipeline.shell import command
 
 SOURCES = Path("build/sources")
 TEMPLATE = Path("pipeline/report/page.html.jinja")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from pipeline.shell import write_whole
+from ianet.files import write_whole
 
 DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")

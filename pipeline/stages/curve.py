@@ -8,11 +8,12 @@ from __future__ import annotations
 import pandas as pd
 
 from ianet import drawing
+from ianet.files import write_whole
 from pipeline.config.experiments import Curve
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import load_plan
 from pipeline.report.cells import cells, read_results
-from pipeline.shell import command, parser, write_whole
+from pipeline.shell import command, parser
 
 
 def draw_curve(curve: Curve, frame: pd.DataFrame) -> str:
