@@ -21,6 +21,7 @@ and Borgatti, Non-Parametric Standard Errors and Tests for Network Statistics (C
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -29,6 +30,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
+
+from ianet.options import check_types
 
 BINS = 2**20
 """Of equal width, for distances in [0, 2]."""
@@ -48,43 +51,83 @@ Advance = Callable[[int], object]
 """Takes the number of images that are done since the last call, for a progress bar."""
 
 
-class Estimate(NamedTuple):
-    """A value with the ends of its interval."""
+@dataclass(frozen=True)
+class Estimate:
+    """A value with the ends of its interval.
+
+    Raises:
+        ValueError: a wrong value.
+    """
 
     value: float
     low: float
     high: float
 
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is not between {self.low} and {self.high}")
 
-class Threshold(NamedTuple):
-    """A threshold on the distance.
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold on the distance of two images.
 
     Attributes:
         far: the limit, a share of the pairs of other persons.
         distance: pairs below this distance are accepted.
         tar: share of the pairs of the same person that are accepted.
+
+    Raises:
+        ValueError: a wrong value.
     """
 
     far: float
     distance: Estimate
     tar: Estimate
 
+    def __post_init__(self) -> None:
+        check_types(self)
 
-class Curve(NamedTuple):
+
+@dataclass(frozen=True)
+class Curve:
     """The shares of pairs below ascending distances, from 0 and 0 to 1 and 1.
 
     Attributes:
-        distance: (G,), from 0 to 2.
-        same: (G,), share of the pairs of the same person that are nearer; TAR.
-        other: (G,), share of the pairs of other persons that are nearer; FAR.
+        distance: from 0 to 2.
+        same: share of the pairs of the same person that are nearer; TAR.
+        other: share of the pairs of other persons that are nearer; FAR.
+
+    Raises:
+        ValueError: a wrong value.
     """
 
-    distance: Values
-    same: Values
-    other: Values
+    distance: tuple[float, ...]
+    same: tuple[float, ...]
+    other: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        for name in ("distance", "same", "other"):
+            values = np.array(getattr(self, name))
+            ends = [0, 2 if name == "distance" else 1]
+            if len(values) != len(self.distance) or (np.diff(values) < 0).any():
+                raise ValueError(f"{name} holds {len(values)} values that do not ascend")
+            if values[[0, -1]].tolist() != ends:
+                raise ValueError(f"{name} does not go from {ends[0]} to {ends[1]}")
+
+    def shares(self, distance: float) -> tuple[float, float]:
+        """Return the shares below a distance, of pairs of the same person and of other persons.
+
+        The shares are linear between two distances of the curve.
+        """
+        same, other = (np.interp(distance, self.distance, part) for part in (self.same, self.other))
+        return float(same), float(other)
 
 
-class Verification(NamedTuple):
+@dataclass(frozen=True)
+class Verification:
     """How well features tell whether two images show one person.
 
     Attributes:
@@ -93,6 +136,9 @@ class Verification(NamedTuple):
         thresholds: in the order of the limits of FAR.
         eer: equal error rate.
         curve: of at most 2 `GRID` + 2 distances, and of the thresholds.
+
+    Raises:
+        ValueError: a wrong value.
     """
 
     images: int
@@ -102,6 +148,9 @@ class Verification(NamedTuple):
     thresholds: tuple[Threshold, ...]
     eer: Estimate
     curve: Curve
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
 
 @torch.no_grad()
@@ -140,7 +189,7 @@ def verify(
     exact = _count_nearer(images, advance)
     limits = [int(exact.other.searchsorted(far, "right")) - 1 for far in fars]
     edges = np.unique([*_choose_grid(exact), *limits])
-    curve = Curve(*(values[edges] for values in exact))
+    curve = _Curve(*(values[edges] for values in exact))
 
     draws_of_curve = list(
         _resample(images, edges, draw_identities(images.identities, draws, seed), advance)
@@ -164,7 +213,7 @@ def verify(
             for far, limit, crossing in zip(fars, limits, crossings, strict=True)
         ),
         eer=estimate(_equal_error(exact), map(_equal_error, draws_of_curve)),
-        curve=curve,
+        curve=Curve(*(tuple(values.tolist()) for values in curve)),
     )
 
 
@@ -239,9 +288,23 @@ def draw_identities(identities: int, draws: int, seed: int) -> NDArray[np.int64]
 
 
 def estimate_interval(value: float, values: Iterable[float], confidence: float) -> Estimate:
-    """Return a value with the percentile interval of its values in the draws of a bootstrap."""
+    """Return a value with its percentile interval in a bootstrap, widened to hold the value.
+
+    Args:
+        value: of all identities.
+        values: of each draw.
+        confidence: share of the draws within the interval.
+    """
     low, high = np.quantile([*values], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+
+
+class _Curve(NamedTuple):
+    """The values of a `Curve` as arrays."""
+
+    distance: Values
+    same: Values
+    other: Values
 
 
 class _Images(NamedTuple):
@@ -273,7 +336,7 @@ def _sort(features: Tensor | ArrayLike, persons: ArrayLike, cameras: ArrayLike |
 
 
 def _strips(images: _Images) -> list[slice]:
-    """Return strips of at most `BLOCK` images and `BLOCK_PERSONS` persons, which hold all images."""
+    """Return strips of at most `BLOCK` images and `BLOCK_PERSONS` persons, with all."""
     person = images.person.cpu().numpy()
     strips = [slice(0, 0)]
     while strips[-1].stop < len(person):
@@ -311,7 +374,7 @@ class _Pairs(NamedTuple):
     column: Tensor
 
 
-def _count_nearer(images: _Images, advance: Advance) -> Curve:
+def _count_nearer(images: _Images, advance: Advance) -> _Curve:
     """Return the shares of pairs below the edges of all bins."""
     counts = torch.zeros(2 * (BINS + 1), dtype=torch.int64, device=images.person.device)
     strips = _strips(images)
@@ -321,7 +384,7 @@ def _count_nearer(images: _Images, advance: Advance) -> Curve:
             counts.scatter_add_(0, places, torch.ones_like(places))
         advance(rows.stop - rows.start)
     same, other = counts.view(2, BINS + 1)[:, :BINS].cpu().numpy()
-    return Curve(np.linspace(0, 2, BINS + 1), _accumulate(same), _accumulate(other))
+    return _Curve(np.linspace(0, 2, BINS + 1), _accumulate(same), _accumulate(other))
 
 
 def _accumulate(counts: NDArray[np.generic]) -> Values:
@@ -330,7 +393,7 @@ def _accumulate(counts: NDArray[np.generic]) -> Values:
     return np.insert(nearer / nearer[..., -1:], 0, 0, axis=-1)
 
 
-def _choose_grid(exact: Curve) -> NDArray[np.int64]:
+def _choose_grid(exact: _Curve) -> NDArray[np.int64]:
     """Return edges at equal steps of log FAR and of TAR, with the first and the last edge."""
     least = exact.other[exact.other > 0][0]
     far = exact.other.searchsorted(np.geomspace(least, 1, GRID))
@@ -340,7 +403,7 @@ def _choose_grid(exact: Curve) -> NDArray[np.int64]:
 
 def _resample(
     images: _Images, edges: NDArray[np.int64], times: NDArray[np.int64], advance: Advance
-) -> Iterator[Curve]:
+) -> Iterator[_Curve]:
     """Return the curve of each draw of identities that has pairs of both kinds.
 
     Args:
@@ -373,10 +436,10 @@ def _resample(
     defined = ((same.sum(1) > 0) & (other.sum(1) > 0)).cpu().numpy()
     shares = (_accumulate(counts.cpu().numpy()[defined]) for counts in (same, other))
     distance = np.linspace(0, 2, BINS + 1)[edges]
-    return (Curve(distance, *draw) for draw in zip(*shares, strict=True))
+    return (_Curve(distance, *draw) for draw in zip(*shares, strict=True))
 
 
-def _cross(curve: Curve, rising: Values) -> tuple[float, float, float]:
+def _cross(curve: _Curve, rising: Values) -> tuple[float, float, float]:
     """Return distance, TAR and FAR where a value rises above 0, linear between two distances.
 
     Args:
@@ -391,6 +454,6 @@ def _cross(curve: Curve, rising: Values) -> tuple[float, float, float]:
     return distance, same, other
 
 
-def _equal_error(curve: Curve) -> float:
+def _equal_error(curve: _Curve) -> float:
     """Return FAR where FAR = 1 - TAR."""
     return _cross(curve, curve.other + curve.same - 1)[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ianet import verification
-from ianet.verification import count_pairs, verify
+from ianet.verification import Curve, count_pairs, verify
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -105,7 +106,7 @@ def test_all_is_as_in_a_loop_over_pairs(
     case = people(seed, dimensions=64, signs=True)
     if not with_cameras:
         del case["cameras"]
-    found = verify(**case, fars=[0.02, 0.1], draws=40, seed=seed)
+    found = verify(**case, fars=[0.02, 0.1], draws=15, seed=seed)
     compared = pairs(**case)
     same = np.array([distance for distance, a, b in compared if a == b])
     other = np.array([distance for distance, a, b in compared if a != b])
@@ -119,27 +120,27 @@ def test_all_is_as_in_a_loop_over_pairs(
         assert point.distance.value == pytest.approx(expected, abs=4e-6)
         assert point.tar.value == pytest.approx((same < point.distance.value).mean(), abs=1e-9)
 
-    curve = found.curve
+    distances = np.array(found.curve.distance)
     np.testing.assert_allclose(
-        curve.same, [(same < distance).mean() for distance in curve.distance], atol=1e-9
+        found.curve.same, [(same < distance).mean() for distance in distances], atol=1e-9
     )
     np.testing.assert_allclose(
-        curve.other, [(other < distance).mean() for distance in curve.distance], atol=1e-9
+        found.curve.other, [(other < distance).mean() for distance in distances], atol=1e-9
     )
 
     # The order of first occurrence is that of pandas.factorize, which numbers the persons.
     names = list(dict.fromkeys(case["persons"]))
     times = np.random.default_rng(seed).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), size=40
+        len(names), np.full(len(names), 1 / len(names)), size=15
     )
     drawn: dict[str, list[float]] = {"eer": [], "0.02": [], "0.1": [], "tar": []}
     for draw in times:
         often = dict(zip(names, draw, strict=True))
         far_of_draw, tar_of_draw = (
-            share_below(curve.distance, compared, often, kind) for kind in (False, True)
+            share_below(distances, compared, often, kind) for kind in (False, True)
         )
         for far in (0.02, 0.1):
-            drawn[str(far)].append(crossing(curve.distance, far_of_draw, far))
+            drawn[str(far)].append(crossing(distances, far_of_draw, far))
         drawn["tar"].append(crossing(tar_of_draw, far_of_draw, 0.1))
         drawn["eer"].append(crossing(far_of_draw, far_of_draw + tar_of_draw, 1))
     expected = {name: np.quantile(values, [0.025, 0.975]) for name, values in drawn.items()}
@@ -150,7 +151,9 @@ def test_all_is_as_in_a_loop_over_pairs(
         "eer": found.eer,
     }
     for name, estimate in estimates.items():
-        np.testing.assert_allclose(estimate[1:], expected[name], atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(
+            [estimate.low, estimate.high], expected[name], atol=1e-6, err_msg=name
+        )
 
 
 def share_below(
@@ -185,20 +188,42 @@ def test_a_threshold_keeps_its_limit_and_is_the_greatest(seed: int) -> None:
         assert point.far == far
         assert (other < point.distance.value - 1e-6).mean() <= far
         assert (other < point.distance.value + 4e-6).mean() > far
-        assert point.distance.low <= point.distance.value <= point.distance.high
+        assert point.distance.low < point.distance.value < point.distance.high
 
 
 def test_the_curve_is_a_distribution_with_the_thresholds_on_it() -> None:
     found = verify(**people(0), fars=[0.02, 0.1], draws=20)
-    for values in found.curve:
+    for values, end in zip(astuple(found.curve), (2, 1, 1), strict=True):
         assert (np.diff(values) >= 0).all()
-    assert [values[0] for values in found.curve] == [0, 0, 0]
-    assert [values[-1] for values in found.curve] == [2, 1, 1]
+        assert (values[0], values[-1]) == (0, end)
     assert len(found.curve.distance) <= 2 * verification.GRID + 4
     for point in found.thresholds:
-        place = found.curve.distance.tolist().index(point.distance.value)
+        place = found.curve.distance.index(point.distance.value)
         assert found.curve.other[place] <= point.far
         assert found.curve.same[place] == point.tar.value
+
+
+def test_shares_are_linear_between_the_distances_of_a_curve() -> None:
+    curve = Curve((0, 0.5, 1, 2), (0, 0.4, 0.8, 1), (0, 0, 0.2, 1))
+    assert curve.shares(0.5) == (0.4, 0)
+    assert curve.shares(0.75) == pytest.approx((0.6, 0.1))
+    assert curve.shares(1.5) == pytest.approx((0.9, 0.6))
+    assert curve.shares(2) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("distance", "same", "message"),
+    [
+        ((0, 1, 2), (0, 0.5), "same holds 2 values"),
+        ((0, 1, 2), (0, 0.5, 0.4), "same holds 3 values that do not ascend"),
+        ((0, 1, 2), (0, 0.5, 0.9), "same does not go from 0 to 1"),
+        ((0, 1, 1.9), (0, 0.5, 1), "distance does not go from 0 to 2"),
+        ((0, 1, 2), ("0", 0.5, 1), "same is .*each item is a finite number"),
+    ],
+)
+def test_a_curve_that_is_none_is_refused(distance: Any, same: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Curve(distance, same, (0, 0.5, 1))
 
 
 def test_order_names_and_type_of_the_images_are_no_matter() -> None:
@@ -222,7 +247,7 @@ def test_a_seed_gives_the_same_draws() -> None:
     first, again, other = (verify(**case, fars=[0.05], draws=30, seed=seed) for seed in (0, 0, 1))
     assert first.thresholds == again.thresholds
     assert first.eer == again.eer
-    assert first.thresholds[0].distance[1:] != other.thresholds[0].distance[1:]
+    assert first.eer.low != other.eer.low
 
 
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
