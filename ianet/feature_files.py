@@ -29,7 +29,10 @@ from ianet.files import whole
 SUFFIXES = (".parquet", ".npz", ".csv")
 MODEL = b"ianet.model"
 LABELS = ("path", "person", "camera")
-FOREIGN = (KeyError, TypeError, AttributeError, ValueError, pa.ArrowException, BadZipFile)
+FOREIGN = (
+    *(KeyError, TypeError, AttributeError, ValueError),
+    *(EOFError, BadZipFile, pa.ArrowException),
+)
 """What files raise that are damaged or hold something else, apart from OSError."""
 BLOCK = 4096  # pictures of a row group of Parquet
 
@@ -71,7 +74,7 @@ def write_features(path: Path, tables: Iterable[FeatureTable]) -> int:
             for place, (name, values) in enumerate(zip(LABELS, labels, strict=True)):
                 frame.insert(place, name, values)
             frame.insert(len(LABELS), "model", str(table.model))
-            frame.to_csv(temporary, index=False, float_format="%.9g")
+            frame.to_csv(temporary, index=False, float_format="%.9g", na_rep="nan")
         return len(table)
 
 
