@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -14,6 +15,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+
+from ianet.files import write_whole
 
 Point = tuple[float, float]
 """x and y, in fractions of an image's width and height."""
@@ -27,6 +30,31 @@ def svg(figure: Figure) -> str:
     with matplotlib.rc_context({"svg.hashsalt": "ianet"}):
         figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None})
     return stream.getvalue()
+
+
+PICTURES = (".png", ".svg")
+"""Suffixes of the files that `save` writes."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ValueError unless `save` can write a file of this name."""
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{path} is to be a picture: name it {' or '.join(PICTURES)}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG or SVG, by the suffix; the file appears whole or not at all.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    check_suffix(path)
+    if path.suffix.lower() == ".svg":
+        write_whole(path, svg(figure))
+        return
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=144, metadata={"Software": None})
+    write_whole(path, stream.getvalue())
 
 
 def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
@@ -212,7 +240,8 @@ def _draw(heat_map: HeatMap, axes: Axes, bar: Axes) -> None:
         norm = LogNorm(low, high)
         ends = f"≤ {low:.0e}", f"{high:.2g}"
     elif heat_map.point and high <= 1.01 * low:
-        ends = f"{1e6 * (low * values.size - 1):+.2g}", f"{1e6 * (high * values.size - 1):+.2g} ppm"
+        least, most = (_format_signed(1e6 * (end * values.size - 1)) for end in (low, high))
+        ends = least, f"{most} ppm"
     else:
         ends = f"{low:.2g}", f"{high:.2g}"
     axes.imshow(values, "turbo", norm, aspect="auto", interpolation="nearest", extent=(0, 1, 1, 0))
@@ -221,6 +250,10 @@ def _draw(heat_map: HeatMap, axes: Axes, bar: Axes) -> None:
         bar.text(x, -0.5, end, fontsize=_SMALL, ha=side, va="top", transform=bar.transAxes)
     if heat_map.point:
         _mark(axes, [heat_map.point])
+
+
+def _format_signed(number: float) -> str:
+    return f"{number:+.2g}" if abs(number) < 10 else f"{number:+.0f}"
 
 
 def _mark(axes: Axes, points: Sequence[Point]) -> None:
