@@ -134,7 +134,7 @@ class SpatialIA(_Residual):
                 self.fusion,
                 self.normalization,
             )
-        return self._fixed(features).expand(len(features), -1, -1)
+        return self._fixed(features).expand(features.shape[0], -1, -1)
 
     def _appearance(self, features: Tensor) -> Tensor:
         if len(self.contexts) == 1:  # Table 4a gathers with S_K^A itself, Eq. 1
