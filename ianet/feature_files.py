@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ianet.feature_table import FeatureTable, Identity, concatenate
+from ianet.feature_table import BLOCK, FeatureTable, Identity, concatenate
 from ianet.files import whole
 
 SUFFIXES = (".parquet", ".npz", ".csv")
@@ -34,7 +34,6 @@ FOREIGN = (
     *(EOFError, BadZipFile, pa.ArrowException),
 )
 """What files raise that are damaged or hold something else, apart from OSError."""
-BLOCK = 4096  # pictures of a row group of Parquet
 
 
 def check_suffix(path: Path) -> None:
@@ -114,6 +113,14 @@ def _to_arrow(table: FeatureTable, schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
+def is_feature_file(path: Path) -> bool:
+    """Return whether a path is a file of features; a CSV file may list pictures instead."""
+    if path.suffix.lower() != ".csv":
+        return path.suffix.lower() in SUFFIXES
+    with path.open(errors="replace") as file:
+        return "model" in file.readline().strip().split(",")
+
+
 class FeatureFile:
     """A file of features, which is read in blocks.
 
@@ -154,6 +161,12 @@ class FeatureFile:
     def __len__(self) -> int:
         return self._rows
 
+    def labels(self) -> pd.DataFrame:
+        """Return path, person and camera of each picture, "" where unknown."""
+        if self._table is not None:
+            return self._table.labels()
+        return pd.read_parquet(self.path, columns=list(LABELS)).astype("str").fillna("")
+
     def blocks(self) -> Iterator[FeatureTable]:
         """Yield the features of at most `BLOCK` pictures at a time.
 
@@ -174,15 +187,7 @@ class FeatureFile:
 
     def _read(self) -> Iterator[FeatureTable]:
         if self._table is not None:
-            for first in range(0, len(self), BLOCK):
-                rows = slice(first, first + BLOCK)
-                yield FeatureTable(
-                    self._table.features[rows],
-                    self._table.paths[rows],
-                    self._table.persons[rows],
-                    self._table.cameras[rows],
-                    self.model,
-                )
+            yield from self._table.blocks()
             return
         try:
             with pq.ParquetFile(self.path) as file:
@@ -191,7 +196,7 @@ class FeatureFile:
                         batch.column(name).fill_null("").to_pylist() for name in LABELS
                     )
                     features = batch.column("feature").flatten().to_numpy()
-                    features = features.reshape(len(batch), self.size)
+                    features = features.reshape(len(batch), self.size).copy()  # may be written to
                     yield FeatureTable(features, paths, persons, cameras, self.model)
         except (ValueError, pa.ArrowException, OSError) as error:
             raise ValueError(
@@ -231,7 +236,7 @@ def _parse_model(text: str) -> Identity:
 
 
 def _read_npz(path: Path) -> FeatureTable:
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         paths, persons, cameras = (arrays[name].tolist() for name in LABELS)
         features = np.asarray(arrays["feature"], np.float32)
         model = _parse_model(str(arrays["model"]))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+BLOCK = 4096  # pictures whose features are read or written at a time
 
 
 class Identity(NamedTuple):
@@ -46,6 +49,24 @@ class FeatureTable:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def labels(self) -> pd.DataFrame:
+        """Return path, person and camera of each picture."""
+        return pd.DataFrame(
+            {"path": self.paths, "person": self.persons, "camera": self.cameras}, dtype="str"
+        )
+
+    def blocks(self) -> Iterator[FeatureTable]:
+        """Yield the features of at most `BLOCK` pictures at a time."""
+        for first in range(0, len(self), BLOCK):
+            rows = slice(first, first + BLOCK)
+            yield FeatureTable(
+                self.features[rows],
+                self.paths[rows],
+                self.persons[rows],
+                self.cameras[rows],
+                self.model,
+            )
 
 
 def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:

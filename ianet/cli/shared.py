@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+WIDE = 10_000  # columns of what is no terminal
+
 ModelSource = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of a model, or a zip of the folder.")
 ]
@@ -32,7 +34,42 @@ Labels = Annotated[
         "one a person, with the camera before the first _ of a name; or none."
     ),
 ]
+Dataset = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATASET",
+        help="Folder, archive (zip, tar), table (csv, parquet) or cuhk-03.mat, which a reader of "
+        "ianet/datasets reads.",
+    ),
+]
+Reader = Annotated[
+    str | None,
+    typer.Option(
+        help="Reader of the data set, such as market1501, folders, listed or persons. Without it "
+        "the layout decides."
+    ),
+]
+ReaderOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option",
+        metavar="NAME=VALUE",
+        help="An option of the reader, such as published=false for a part of a published set.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+
+
+def parse_options(texts: list[str] | None) -> dict[str, str]:
+    """Return options by name.
+
+    Raises:
+        ValueError: a text without "=".
+    """
+    for text in texts or []:
+        if "=" not in text:
+            raise ValueError(f"--option {text}: write it as name=value")
+    return dict(text.split("=", 1) for text in texts or [])
 
 
 @contextmanager
@@ -64,7 +101,7 @@ def print_json(answer: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print rows in columns, numbers to the right."""
+    """Print rows in columns, numbers to the right. Only a terminal breaks long lines."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -76,7 +113,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         table.add_column(column, justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(value)) for value in row))
-    Console().print(table)
+    is_terminal = sys.stdout.isatty()
+    Console(width=None if is_terminal else WIDE).print(table)
 
 
 def print_note(text: str) -> None:
