@@ -34,6 +34,8 @@ def svg(figure: Figure) -> str:
 
 PICTURES = (".png", ".svg")
 """Suffixes of the files that `save` writes."""
+HISTOGRAM = 80
+"""Bars of a histogram of distances."""
 
 
 def check_suffix(path: Path) -> None:
@@ -65,6 +67,45 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     axes.set(title=title, xlabel="rank", ylabel="queries matched", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
+    return figure
+
+
+def verification(
+    distance: Sequence[float],
+    same: Sequence[float],
+    other: Sequence[float],
+    thresholds: Mapping[float, tuple[float, float]],
+    title: str,
+) -> Figure:
+    """Draw the ROC, left, and the histograms of the distances of pairs, right.
+
+    Args:
+        distance: ascending from 0 to 2.
+        same, other: shares of the pairs of the same person and of other persons that are nearer.
+        thresholds: limit of FAR to the distance of the threshold and to TAR.
+        title: printed above.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    roc, histogram = figure.subplots(1, 2)
+    far = np.array(other)
+    roc.step(far[far > 0], np.array(same)[far > 0], where="post")
+    roc.set_xscale("log")
+    roc.set(xlabel="false-accept rate", ylabel="true-accept rate", ylim=(0, 1.02))
+    edges = np.linspace(0, np.interp(1 - 1e-4, other, distance), HISTOGRAM + 1)
+    for label, shares in (("same person", same), ("other persons", other)):
+        histogram.stairs(
+            np.diff(np.interp(edges, distance, shares)), edges, label=label, fill=True, alpha=0.5
+        )
+    histogram.set(xlabel="distance", ylabel="share of the pairs")
+    histogram.yaxis.set_major_formatter(PercentFormatter(1))
+    for limit, (threshold, tar) in thresholds.items():
+        roc.plot(limit, tar, "o", color="black", markersize=4)
+        histogram.axvline(threshold, color="black", linewidth=1)
+        place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
+        histogram.annotate(f"FAR {limit:g}", (threshold, 0.98), **place, fontsize=_SMALL)
+    histogram.legend(fontsize=_NORMAL)
+    roc.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 

@@ -26,13 +26,13 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ianet.intervals import draw_identities
 from ianet.options import check_types
 from ianet.verification import (
     Advance,
     Estimate,
     Values,
     check_limit,
-    draw_identities,
     estimate_interval,
     normalize_rows,
 )

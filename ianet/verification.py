@@ -31,6 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ianet.intervals import draw_identities
 from ianet.options import check_types
 
 BINS = 2**20
@@ -281,10 +282,10 @@ def normalize_rows(features: Tensor | ArrayLike, images: int) -> Tensor:
     return F.normalize(vectors)
 
 
-def draw_identities(identities: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """Return how often each draw has each identity, (draws, identities)."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(identities, np.full(identities, 1 / identities), size=draws)
+def cosine_distance(first: Tensor | ArrayLike, second: Tensor | ArrayLike) -> float:
+    """Return the distance of two features, (D,) each; 1 from a zero vector."""
+    one, other = (normalize_rows(np.asarray(feature)[None], 1) for feature in (first, second))
+    return min(2.0, max(0.0, 1 - float((one * other).sum())))
 
 
 def estimate_interval(value: float, values: Iterable[float], confidence: float) -> Estimate:
