@@ -11,15 +11,15 @@ identity of the model and what must be done before: see `describe`.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import logging
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -28,14 +28,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ianet.feature_table import FeatureTable
 from ianet.files import whole
 from ianet.images import normalize
 from ianet.model import Model
+from ianet.pictures import Picture, read_batches
 
 Format = Literal["onnx", "pt2"]
 INPUT, OUTPUT, BATCH = "images", "features", "batch"
 METADATA = "ianet.json"  # in a pt2 file
-INSTALL = "pip install 'ianet[export]'"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_DIFFERENCE = 1e-4
 """Of a feature in float32 from the model's, at most."""
 REPEATS = 10  # of a batch that is timed
@@ -76,8 +78,7 @@ def export(model: Model, path: Path, form: Format) -> None:
     """Write a model as ONNX or pt2; the file appears whole or not at all.
 
     Raises:
-        ModuleNotFoundError: ONNX without its packages.
-        ValueError: a block that cannot be exported.
+        ValueError: ONNX without its packages, or a block that cannot be exported.
     """
     if form == "onnx":
         check_packages()
@@ -97,12 +98,10 @@ def export(model: Model, path: Path, form: Format) -> None:
 
 
 def check_packages() -> None:
-    """Raise ModuleNotFoundError with what to do, unless the packages for ONNX are there."""
-    for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(f"ONNX needs the package {name}: {INSTALL}") from error
+    """Raise ValueError with what to do, unless the packages for ONNX are there."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install 'ianet[export]'")
 
 
 def trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -177,18 +176,43 @@ def open_exported(path: Path) -> Runner:
             return np.asarray(session.run([OUTPUT], {INPUT: pixels})[0], np.float32)
 
         return run
-    return as_runner(torch.export.load(path).module())
+    return _as_runner(torch.export.load(path).module())
 
 
-def as_runner(network: nn.Module) -> Runner:
-    """Return a function that runs a network which takes pixels."""
+def open_model(model: Model) -> Runner:
+    """Return a function that runs a model on a CPU, as an exported file is run."""
+    return _as_runner(PixelNetwork(model.network.cpu()).eval())
 
+
+def _as_runner(network: nn.Module) -> Runner:
     def run(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
             features: NDArray[np.float32] = network(torch.from_numpy(pixels)).numpy()
         return features
 
     return run
+
+
+def embed_exported(
+    run: Runner, model: Model, pictures: Sequence[Picture], batch: int
+) -> Iterator[FeatureTable]:
+    """Yield the features that an exported file gives for each batch of pictures.
+
+    Args:
+        run: the file.
+        model: that the file is of.
+        pictures: all of which can be decoded.
+        batch: pictures of one forward pass.
+    """
+    size = (model.description.input.height, model.description.input.width)
+    for pixels in read_batches(pictures, size, batch):
+        yield FeatureTable(
+            run(pixels.pixels),
+            [picture.path for picture in pixels.pictures],
+            [picture.person for picture in pixels.pictures],
+            [picture.camera for picture in pixels.pictures],
+            model.identity,
+        )
 
 
 class Speed(NamedTuple):
@@ -207,22 +231,32 @@ class Speed(NamedTuple):
         return self.batch / self.latency
 
 
-def measure(run: Runner, pixels: NDArray[np.uint8], batches: Iterable[int]) -> list[Speed]:
-    """Return the speed at each size of batch, of pixels that are repeated where too few.
+def measure(
+    run: Runner, model: Model, pictures: Sequence[Picture], batches: Iterable[int]
+) -> list[Speed]:
+    """Return the speed at each size of batch, without decoding.
 
     Args:
         run: computes features.
-        pixels: (N, H, W, 3).
+        model: whose size the pictures get.
+        pictures: that are repeated where they are fewer than a batch.
         batches: the sizes.
     """
+    size = (model.description.input.height, model.description.input.width)
+    [decoded] = read_batches(pictures, size, len(pictures))
     speeds = []
     for batch in batches:
-        given = np.resize(pixels, (batch, *pixels.shape[1:]))
-        run(given)  # the first batch of a size takes longer
+        pixels = np.resize(decoded.pixels, (batch, *decoded.pixels.shape[1:]))
+        run(pixels)  # the first batch of a size takes longer
         times = []
         for _ in range(REPEATS):
             start = time.perf_counter()
-            run(given)
+            run(pixels)
             times.append(time.perf_counter() - start)
         speeds.append(Speed(batch, statistics.median(times)))
     return speeds
+
+
+def find_difference(table: FeatureTable, other: FeatureTable) -> float:
+    """Return the largest absolute difference of a feature of two tables of the same pictures."""
+    return float(np.abs(table.features - other.features).max())
