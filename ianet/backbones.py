@@ -8,17 +8,18 @@ is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ianet.images import DEVIATION, MEAN
-from ianet.options import STAGES, refuse_unknown
+from ianet.options import PROJECTS, RESNETS, STAGES, refuse_unknown
+from ianet.weights import Checkpoint, find_misfits, read_checkpoint, sort_weights
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class Backbone:
         stem: (B, 3, H, W) to the input of the first stage.
         stages: name to the residual blocks (or inception modules) of a stage, in order.
         channels: stage name to the output channels of each of these blocks.
+        blocks: weights of inserted blocks, under their names in a `Network`, if the initial weights
+            are those of a model of ianet.
     """
 
     stem: nn.Sequential
     stages: dict[str, list[nn.Module]]
     channels: dict[str, list[int]]
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def build(name: str, weights: str = "none") -> Backbone:
@@ -41,9 +45,9 @@ def build(name: str, weights: str = "none") -> Backbone:
 
     Args:
         name: one of `ianet.options.BACKBONES`.
-        weights: "none" (random), "imagenet" (torchvision's download), or the path of a
-            safetensors or state-dict file under torchvision's key names, with or without a
-            classifier.
+        weights: "none" (random), "imagenet" (torchvision's download), or a path: of a safetensors
+            or state-dict file, see `ianet.weights`, or of a model. A classifier and a neck are
+            dropped.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit the network.
@@ -55,19 +59,42 @@ def build(name: str, weights: str = "none") -> Backbone:
     from torchvision import models
 
     refuse_unknown("backbone", name, CONVERSIONS)
+    architecture = find_architecture(name)
     # Spelt out, as torchvision warns that the default of GoogLeNet's first weights will change.
-    options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    model = models.get_model(name, weights=None, **options)
-    if weights != "none":
-        _load(model, name, weights)
-    return CONVERSIONS[name](model)
+    options = {"aux_logits": False, "init_weights": True} if architecture == "googlenet" else {}
+    model = models.get_model(architecture, weights=None, **options)
+    backbone = CONVERSIONS[name](model)
+    if weights == "none":
+        return backbone
+    checkpoint = (
+        sort_weights(_download(architecture))
+        if weights == "imagenet"
+        else read_checkpoint(Path(weights))
+    )
+    _load(backbone, model, name, weights, checkpoint)
+    return replace(backbone, blocks=checkpoint.others if checkpoint.project == "ianet" else {})
 
 
-def _resnet(model: Any) -> Backbone:
-    first = model.layer4[0]
-    for convolution in (first.conv1, first.conv2, first.downsample[0]):
-        convolution.stride = (1, 1)
-    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+def find_architecture(name: str) -> str:
+    """Return torchvision's name of a backbone."""
+    for project in PROJECTS:
+        name = name.removesuffix(f"_{project}")
+    return name
+
+
+def _resnet(model: Any, project: str = "") -> Backbone:
+    """Return a ResNet, or a ResNet as another project computes it with the same weights.
+
+    torchreid keeps the last down-sampling. fast-reid pools with ceil_mode and without padding
+    after the first convolution. reid-strong-baseline has no ReLU there.
+    """
+    if project != "torchreid":
+        first = model.layer4[0]
+        for convolution in (first.conv1, first.conv2, first.downsample[0]):
+            convolution.stride = (1, 1)
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True) if project == "fastreid" else model.maxpool
+    relu = [] if project == "strong_baseline" else [model.relu]
+    stem = nn.Sequential(model.conv1, model.bn1, *relu, pool)
     layers = (model.layer1, model.layer2, model.layer3, model.layer4)
     stages = {stage: list(layer) for stage, layer in zip(STAGES, layers, strict=True)}
     channels = {
@@ -139,32 +166,39 @@ CONVERSIONS: dict[str, Callable[[Any], Backbone]] = {
     "resnet101": _resnet,
     "mobilenet_v2": _mobilenet_v2,
     "googlenet": _googlenet,
+    **{
+        f"{name}_{project}": partial(_resnet, project=project)
+        for project in PROJECTS
+        for name in RESNETS
+    },
 }
 """Name to the function that takes torchvision's network apart."""
 
 
-def _load(model: nn.Module, name: str, weights: str) -> None:
-    state = _download(name) if weights == "imagenet" else _read(Path(weights))
-    state = {key: value for key, value in state.items() if not key.startswith(_CLASSIFIERS)}
-    expected = {
-        key: value for key, value in model.state_dict().items() if not key.startswith(_CLASSIFIERS)
-    }
-    # Files written before PyTorch 0.4.1 have no `num_batches_tracked`.
-    wrong = [
-        key
-        for key, value in expected.items()
-        if not key.endswith("num_batches_tracked")
-        and (key not in state or state[key].shape != value.shape)
-    ]
+def _load(
+    backbone: Backbone, model: nn.Module, name: str, weights: str, checkpoint: Checkpoint
+) -> None:
+    """Copy the weights of a checkpoint to a backbone, whose modules are those of `model`."""
+    if checkpoint.project == "ianet":
+        module: nn.Module = nn.ModuleDict({"stem": backbone.stem, "stages": _to_module(backbone)})
+        expected = module.state_dict()
+    else:
+        module = model
+        expected = sort_weights(model.state_dict()).backbone
+    wrong = find_misfits(checkpoint.backbone, expected)
     if wrong:
         raise ValueError(
             f"the weights {weights} do not fit {name}: {len(wrong)} of {len(expected)} tensors are "
             f"missing or have another shape, the first of them {wrong[0]}"
         )
-    model.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+    state = {key: checkpoint.backbone[key] for key in expected if key in checkpoint.backbone}
+    module.load_state_dict(state, strict=False)
 
 
-_CLASSIFIERS = ("fc.", "classifier.")
+def _to_module(backbone: Backbone) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {stage: nn.ModuleList(blocks) for stage, blocks in backbone.stages.items()}
+    )
 
 
 def _download(name: str) -> dict[str, torch.Tensor]:
@@ -179,17 +213,3 @@ def _download(name: str) -> dict[str, torch.Tensor]:
             f"the ImageNet weights of {name} could not be downloaded ({error}): set weights to "
             "a file that you have, under torchvision's key names, or to none"
         ) from error
-
-
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"the weights file {path} does not exist: give a safetensors or state-dict file, "
-            "imagenet or none"
-        )
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each library raises other kinds for a damaged file
-        raise ValueError(f"the weights file {path} cannot be read: {error}") from error

@@ -18,6 +18,7 @@ from ianet.intervals import bootstrap_identities
 from ianet.model_description import Interval
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
+from ianet.validation import Cameras
 
 Pool = Literal["none", "mean"]
 RANKS = 50
