@@ -13,7 +13,7 @@ from PIL import Image
 
 from ianet import retrieval, single_shot
 from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import FeatureTable
+from ianet.feature_table import Cameras, FeatureTable, refuse_unknown
 from ianet.intervals import bootstrap_identities
 from ianet.model_description import Interval
 from ianet.pictures import Picture
@@ -91,10 +91,10 @@ def evaluate(
             single-shot protocol.
     """
     for table in (query, gallery):
-        _refuse_unknown(table.paths, table.persons, "person", "name the persons")
+        refuse_unknown(table.paths, table.persons, "person", "name the persons")
         if cameras == "respect":
             remedy = "name the cameras, or ignore them (--cameras ignore)"
-            _refuse_unknown(table.paths, table.cameras, "camera", remedy)
+            refuse_unknown(table.paths, table.cameras, "camera", remedy)
     if pool == "mean":
         query, gallery = pool_tracklets(query), pool_tracklets(gallery)
     person = _encode(query.persons, gallery.persons)
@@ -158,15 +158,6 @@ def pool_tracklets(table: FeatureTable) -> FeatureTable:
         [table.cameras[row] for row in first],
         table.model,
     )
-
-
-def _refuse_unknown(paths: list[str], values: list[str], name: str, remedy: str) -> None:
-    unknown = [path for path, value in zip(paths, values, strict=True) if not value]
-    if unknown:
-        raise ValueError(
-            f"the {name} of {len(unknown):,} of {len(paths):,} pictures is unknown, the first of "
-            f"them {unknown[0]}: {remedy}"
-        )
 
 
 def _encode(query: list[str], gallery: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 BLOCK = 4096  # pictures whose features are read or written at a time
+
+Cameras = Literal["respect", "ignore"]
+"""Whether only pictures of a person from another camera count, or from any camera."""
 
 
 class Identity(NamedTuple):
@@ -80,3 +83,20 @@ def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
         parts[0].model,
         {path: reason for part in parts for path, reason in part.skipped.items()},
     )
+
+
+def refuse_unknown(paths: Sequence[str], values: Sequence[str], name: str, remedy: str) -> None:
+    """Raise ValueError if a label of a picture, its person or its camera, is unknown.
+
+    Args:
+        paths: of the pictures.
+        values: of the label, "" where unknown.
+        name: of the label.
+        remedy: what a user does about the error.
+    """
+    unknown = [path for path, value in zip(paths, values, strict=True) if not value]
+    if unknown:
+        raise ValueError(
+            f"the {name} of {len(unknown):,} of {len(paths):,} pictures is unknown, the first of "
+            f"them {unknown[0]}: {remedy}"
+        )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ianet.calibration import Calibration
 from ianet.description import Description
 from ianet.options import check_types
 
@@ -74,7 +73,7 @@ class ModelDescription(Description):
     terms: str
     scores: tuple[ModelScores, ...]
     commit: str
-    calibration: Mapping[str, Any] | None
+    calibration: Calibration | None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,8 +39,7 @@ NETWORK_ROOTS = {
     ),
     "figure": (
         "ianet.network",
-        "ianet.receptive",
-        "ianet.drawing",
+        "ianet.attention",
         "ianet.synthetic.portrait",
     ),
 }
