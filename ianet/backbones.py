@@ -7,9 +7,10 @@ is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
@@ -150,46 +151,92 @@ def _load(model: nn.Module, name: str, weights: str) -> None:
         key: value for key, value in model.state_dict().items() if not key.startswith(_CLASSIFIERS)
     }
     # Files written before PyTorch 0.4.1 have no `num_batches_tracked`.
-    wrong = [
-        key
-        for key, value in expected.items()
-        if not key.endswith("num_batches_tracked")
-        and (key not in state or state[key].shape != value.shape)
+    missing = [
+        key for key in expected if key not in state and not key.endswith("num_batches_tracked")
     ]
-    if wrong:
-        raise ValueError(
-            f"the weights {weights} do not fit {name}: {len(wrong)} of {len(expected)} tensors are "
-            f"missing or have another shape, the first of them {wrong[0]}"
+    unknown = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} of shape {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    differences = [
+        f"{len(wrong)} tensors are {what}, the first of them {wrong[0]}"
+        for what, wrong in (
+            ("missing", missing), ("unknown", unknown), ("of another shape", reshaped),
         )
-    model.load_state_dict({key: state[key] for key in expected if key in state}, strict=False)
+        if wrong
+    ]  # fmt: skip
+    if differences:
+        raise ValueError(
+            f"the weights {weights} do not fit {name}, which has {len(expected)} tensors beside "
+            f"its classifier: {'; '.join(differences)}"
+        )
+    infinite = [key for key, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise ValueError(
+            f"the weights {weights} hold NaN or infinite values in {len(infinite)} of "
+            f"{len(state)} tensors, the first of them {infinite[0]}: take another file"
+        )
+    model.load_state_dict(state, strict=False)
 
 
-_CLASSIFIERS = ("fc.", "classifier.")
+_CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
+"""Parts that no backbone has; GoogLeNet has two auxiliary classifiers."""
 
 
-def _download(name: str) -> dict[str, torch.Tensor]:
+def _download(name: str) -> dict[str, Tensor]:
     from torchvision import models  # here for the reason given in `build`
 
+    # The field of 2019 started from version 1; later versions are trained otherwise.
+    version = models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        # The field of 2019 started from version 1; later versions are trained otherwise.
-        versions = models.get_model_weights(name)
-        return versions["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+        return version.get_state_dict(progress=False, check_hash=True)
     except (URLError, TimeoutError) as error:
         raise ConnectionError(
             f"the ImageNet weights of {name} could not be downloaded ({error}): set weights to "
             "a file that you have, under torchvision's key names, or to none"
         ) from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(version.url).name)
+        raise ValueError(
+            f"the ImageNet weights of {name} are damaged ({_first_line(error)}): delete {file}, "
+            "and the next start downloads the file again"
+        ) from error
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    if not path.is_file():
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.exists():
         raise FileNotFoundError(
             f"the weights file {path} does not exist: give a safetensors or state-dict file, "
             "imagenet or none"
         )
+    if not path.is_file():
+        raise ValueError(f"the weights file {path} is no regular file: {_EXPECTED}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # each library raises other kinds for a damaged file
-        raise ValueError(f"the weights file {path} cannot be read: {error}") from error
+        with path.open("rb") as file:
+            start = file.read(12)
+        raise ValueError(
+            f"the weights file {path}, which begins with {start!r}, cannot be read "
+            f"({_first_line(error)}): {_EXPECTED}"
+        ) from error
+    if not isinstance(state, Mapping) or not state:
+        raise ValueError(f"the weights file {path} holds a {type(state).__name__}: {_EXPECTED}")
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    if others:
+        raise ValueError(
+            f"the weights file {path} holds {', '.join(map(str, list(state)[:5]))}, and "
+            f"{others[0]} is a {type(state[others[0]]).__name__}: {_EXPECTED}"
+        )
+    return dict(state)
+
+
+_EXPECTED = "expected is a whole safetensors or state-dict file, tensors by torchvision's names"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
