@@ -263,7 +263,8 @@ class Comparison:
         valid = gallery_labels[0] != JUNK
         self.gallery_id, self.gallery_camera = (labels[valid] for labels in gallery_labels)
         self.size = len(self.gallery_id)
-        self._gallery, self._rows = gallery, valid.nonzero()[:, 0]
+        self._gallery = gallery
+        self._rows = None if valid.all() else valid.nonzero()[:, 0]
         self._dtype = torch.promote_types(query.dtype, self._read(slice(0, 0)).dtype)
         self._dtype = torch.promote_types(self._dtype, torch.float32)
         query = query.to(self._dtype)
@@ -295,18 +296,24 @@ class Comparison:
 
     def take(self, images: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Return right (B, D) and offset (B,) of some gallery images."""
-        right = self._read(images).to(self._dtype)
+        vectors = self._read(images).to(self._dtype)
         if self._origin is None:
-            return right.div_(self._length[images]), right.new_zeros(len(right))
-        right -= self._origin
+            return vectors / self._length[images], vectors.new_zeros(len(vectors))
+        right = vectors - self._origin
         return right, right.square().sum(1) / 2
 
     def _read(self, images: slice | Tensor) -> Tensor:
-        """Return a copy of the features of some gallery images, on the device that computes."""
-        rows = self._rows[images]
+        """Return the features of some gallery images, on the device that computes."""
+        device = self.query_id.device
+        rows = images if self._rows is None else self._rows[images]
         if isinstance(self._gallery, Tensor):
-            return self._gallery[rows.to(self._gallery.device)].to(rows.device)
-        return torch.from_numpy(self._gallery[rows.cpu().numpy()]).to(rows.device)
+            if isinstance(rows, slice):
+                return self._gallery[rows].to(device)
+            # `index_select` takes a seventh of the time of an index.
+            return self._gallery.index_select(0, rows.to(self._gallery.device)).to(device)
+        # A copy, as torch warns about read-only arrays such as pandas'.
+        index = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        return torch.from_numpy(np.array(self._gallery[index])).to(device)
 
 
 def prepare(
@@ -562,15 +569,17 @@ def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
         others = costs.sort(dim=1).values
         return torch.searchsorted(others, bounds), torch.searchsorted(others, bounds, right=True)
     # NumPy's sort of numbers is vectorised. It is many times as fast as torch's, which also finds
-    # the order, but uses one core. All of this loop releases the interpreter's lock.
+    # the order, but uses one core. All of this loop releases the interpreter's lock. Where many
+    # numbers stand before the last match, choosing them takes longer than sorting all.
     last = bounds.masked_fill(bounds == torch.inf, -torch.inf).amax(1).numpy()
     rows, limits = costs.numpy(), bounds.numpy()
     less, not_more = np.empty((2, *limits.shape), np.int64)
 
     def count(indices: NDArray[np.int64]) -> None:
         for row in indices:
-            near = rows[row][rows[row] <= last[row]]
-            near.sort()
+            is_near = rows[row] <= last[row]
+            few = 8 * np.count_nonzero(is_near) < len(is_near)
+            near = np.sort(rows[row][is_near] if few else rows[row])
             less[row] = near.searchsorted(limits[row])
             not_more[row] = near.searchsorted(limits[row], side="right")
 
