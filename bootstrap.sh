@@ -55,8 +55,11 @@ find_uv() {
   echo $tools/bin/uv
 }
 
+# Without bytecode each process compiles what it imports where PYTHONDONTWRITEBYTECODE is set, as
+# in many containers: torch then takes twice as long. pip compiles by itself.
 install_by_uv() {
-  uv=$(find_uv) && "$uv" pip sync --python $venv/bin/python --require-hashes "$lock"
+  uv=$(find_uv) &&
+    "$uv" pip sync --compile-bytecode --python $venv/bin/python --require-hashes "$lock"
 }
 
 install_by_pip() {

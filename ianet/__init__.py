@@ -1,5 +1,12 @@
 """Interaction-and-Aggregation Network (Hou et al., CVPR 2019) for person re-identification.
 
+`ianet.load(source)` returns a model, see `ianet.model.load`. The modules:
+
+- `model`, `model_description`: a model's folder, and the features that a model gives for pictures.
+- `pictures`: pictures of one's own, from files, folders, archives, lists and arrays.
+- `feature_table`: features of pictures, and of which model they are.
+- `cli`: the command `ianet`.
+
 - `options`: the options that distinguish one network from another, without torch.
 - `network`, `backbones`: a backbone with blocks after chosen stages, its files and its weights.
 - `description`: what the user of a trained network needs to know.
@@ -12,14 +19,31 @@
 - `decoding`: pictures as a viewer shows them.
 - `packing`, `images`: the images of a data set as one array, and its use as inputs of a network.
 - `reading`: packed images in their file, in memory or on a GPU.
-- `features`: features of packed images.
+- `features`: features of images.
 - `retrieval`, `single_shot`, `reranking`: scores of features.
 - `comparison`: the uncertainty of the difference between two networks.
 - `diagnostics`: what the inserted blocks do in images, as numbers.
 - `receptive`, `drawing`: what an IA block computes in images, and pictures of results.
 - `cost`: parameters and multiply-adds.
+- `files`: files and folders that appear whole or not at all.
 - `numerics`: denormals, which slow a CPU down.
 - `synthetic`: synthetic people, drawn in the layout of Market-1501.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ianet.model import load as load
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """Return `load`, and import torch not before it is needed."""
+    if name != "load":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ianet.model import load
+
+    return load

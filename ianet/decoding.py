@@ -25,10 +25,7 @@ TURNS = {
 
 
 def decode(content: bytes) -> Image.Image:
-    """Return a picture as a viewer shows it, in RGB.
-
-    The picture is turned as EXIF says. Transparent pixels lie on `BACKGROUND`. 16-bit pixels keep
-    their upper 8 bits. Colour profiles are not applied. Of several frames the first counts.
+    """Return the picture in a file as a viewer shows it, see `to_viewed`.
 
     Args:
         content: of a file, in any format that Pillow reads.
@@ -39,13 +36,26 @@ def decode(content: bytes) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
-            image.load()  # which turns a TIFF, and removes its orientation
-            turn = _find_turn(image)
-            picture = _convert(image)
-            return picture if turn is None else picture.transpose(turn)
+            return to_viewed(image)
     except Exception as error:  # Pillow raises errors of many types for damaged content
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(reason) from error
+
+
+def to_viewed(image: Image.Image) -> Image.Image:
+    """Return a picture as a viewer shows it, in RGB.
+
+    The picture is turned as EXIF says. Transparent pixels lie on `BACKGROUND`. 16-bit pixels keep
+    their upper 8 bits. Colour profiles are not applied. Of several frames the first counts.
+
+    Raises:
+        ValueError: 32-bit pixels.
+        Exception: what Pillow raises for damaged content that is not loaded yet.
+    """
+    image.load()  # which turns a TIFF, and removes its orientation
+    turn = _find_turn(image)
+    picture = _convert(image)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _find_turn(image: Image.Image) -> Transpose | None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from ianet import __version__
 from ianet.images import DEVIATION, MEAN
@@ -134,17 +135,32 @@ def read_description(path: Path) -> Description:
         OSError: the file cannot be read.
         ValueError: the file is damaged, or of another version of ianet; one line.
     """
-    try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}): train the run again") from error
-    try:
-        return _build(Description, content)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return parse_description(Description, path.read_bytes(), str(path), "train the run again")
 
 
-def _build(kind: type[Value], content: Any) -> Value:
+def parse_description(kind: type[Value], content: bytes, where: str, remedy: str) -> Value:
+    """Return the description of a kind, a dataclass, from JSON.
+
+    Args:
+        kind: of the description.
+        content: of the file.
+        where: the content stands, for the messages.
+        remedy: what a user does about a file that is damaged or of an older version.
+
+    Raises:
+        ValueError: the content is damaged, or of another version of ianet; one line.
+    """
+    try:
+        values = json.loads(content)
+    except ValueError as error:
+        raise ValueError(f"{where} is damaged ({error}): {remedy}") from error
+    try:
+        return _build(kind, values, remedy)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _build(kind: type[Value], content: Any, remedy: str) -> Value:
     """Return a value of a dataclass, whose fields may be dataclasses too, from plain data."""
     hints = get_type_hints(kind)
     if not isinstance(content, dict):
@@ -153,19 +169,24 @@ def _build(kind: type[Value], content: Any) -> Value:
     missing = [name for name in hints if name not in content]
     if missing:
         raise ValueError(
-            f"{', '.join(missing)} missing: the run is of an older version of ianet, so train the "
-            "run again"
+            f"{', '.join(missing)} missing: the file is of an older version of ianet, so {remedy}"
         )
     unknown = [name for name in content if name not in hints]
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown)} unknown: the run is of a newer version of ianet, so update ianet"
+            f"{', '.join(unknown)} unknown: the file is of a newer version of ianet, so update "
+            "ianet"
         )
-    return kind(
-        **{
-            name: _build(hint, content[name])
-            if isinstance(hint, type) and is_dataclass(hint)
-            else content[name]
-            for name, hint in hints.items()
-        }
-    )
+    return kind(**{name: _convert(hint, content[name], remedy) for name, hint in hints.items()})
+
+
+def _convert(hint: Any, content: Any, remedy: str) -> Any:
+    """Return plain data, with values of dataclasses where a hint asks for them."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if isinstance(hint, type) and is_dataclass(hint):
+        return _build(hint, content, remedy)
+    if origin is tuple and isinstance(content, list):
+        return tuple(_convert(arguments[0], item, remedy) for item in content)
+    if origin is UnionType and content is not None:
+        return _convert(arguments[0], content, remedy)
+    return content

@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -63,8 +64,17 @@ def learning_curves(
     return figure
 
 
+class Band(NamedTuple):
+    """Scores in percent over numbers, with the bounds of their intervals; NaN without a bound."""
+
+    numbers: Sequence[float]
+    scores: Sequence[float]
+    lows: Sequence[float]
+    highs: Sequence[float]
+
+
 def sensitivity(
-    panels: Mapping[str, Mapping[str, tuple[Sequence[float], Sequence[float], Sequence[float]]]],
+    panels: Mapping[str, Mapping[str, Band]],
     levels: Mapping[str, Mapping[str, Mapping[str, float]]],
     axis: str,
     title: str,
@@ -72,8 +82,7 @@ def sensitivity(
     """Draw Figure 7: scores over a number, a panel for each metric.
 
     Args:
-        panels: metric to data set to numbers, mean scores in percent and their standard
-            deviations over the seeds, NaN for one seed.
+        panels: metric to data set to the scores.
         levels: metric to data set to label and score of networks without the number.
         axis: name of the number.
         title: printed above.
@@ -81,10 +90,11 @@ def sensitivity(
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     [row] = figure.subplots(1, len(panels), squeeze=False)
     for axes, (metric, curves) in zip(row, panels.items(), strict=True):
-        for dataset, (numbers, scores, spreads) in curves.items():
-            [line] = axes.plot(numbers, scores, marker="o", label=dataset)
-            if not np.isnan(spreads).any():
-                axes.errorbar(numbers, scores, spreads, fmt="none", color=line.get_color())
+        for dataset, band in curves.items():
+            [line] = axes.plot(band.numbers, band.scores, marker="o", label=dataset)
+            axes.fill_between(
+                band.numbers, band.lows, band.highs, color=line.get_color(), alpha=0.15, lw=0
+            )
             for label, score in levels.get(metric, {}).get(dataset, {}).items():
                 axes.axhline(score, linestyle="--", color=line.get_color(), alpha=0.6)
                 place = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "bottom"}
@@ -94,6 +104,53 @@ def sensitivity(
         axes.margins(y=0.15)
     row[0].legend()
     figure.suptitle(title, fontsize=11)
+    return figure
+
+
+class Gain(NamedTuple):
+    """A difference between two networks in points of percent, with its interval.
+
+    Attributes:
+        finding: whether the difference is distinguished from 0.
+    """
+
+    label: str
+    mean: float
+    low: float
+    high: float
+    finding: bool
+
+
+def forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
+    """Draw gains with their intervals, a line each: a forest plot.
+
+    Args:
+        panels: data set and metric to the gains. A data set is a row of panels.
+    """
+    datasets = list(dict.fromkeys(dataset for dataset, _ in panels))
+    metrics = list(dict.fromkeys(metric for _, metric in panels))
+    lines = {name: max(len(panels.get((name, each), ())) for each in metrics) for name in datasets}
+    heights = [0.28 * lines[name] + 0.9 for name in datasets]
+    size = (2.2 + 3.2 * max(len(metrics), 1), sum(heights) or 1)
+    figure = Figure(figsize=size, layout="constrained")
+    if not panels:
+        return figure
+    rows = figure.subplots(
+        len(datasets), len(metrics), sharey="row", squeeze=False, height_ratios=heights
+    )
+    for dataset, row in zip(datasets, rows, strict=True):
+        for metric, axes in zip(metrics, row, strict=True):
+            gains = panels.get((dataset, metric), ())
+            for place, gain in enumerate(gains):
+                color = "C7" if not gain.finding else "C2" if gain.mean > 0 else "C3"
+                axes.plot([gain.low, gain.high], [place, place], color=color, lw=1.5)
+                face = color if gain.finding else "white"
+                axes.plot(gain.mean, place, marker="o", mfc=face, mec=color)
+            axes.axvline(0, color="black", lw=0.8)
+            axes.set(xlabel=f"gain in {metric}, points", title=dataset)
+            axes.set_yticks(range(len(gains)), [gain.label for gain in gains])
+            axes.grid(axis="x", alpha=0.3)
+        row[0].set_ylim(lines[dataset] - 0.5, -0.5)
     return figure
 
 

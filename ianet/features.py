@@ -1,6 +1,9 @@
-"""Features of packed images."""
+"""Features of packed images, and of images as they come."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,8 @@ from torch import Tensor, nn
 from ianet.images import normalize
 from ianet.numerics import flush_denormals
 from ianet.reading import PackedImages, read
+
+Precision = Literal["float32", "bfloat16"]
 
 
 @torch.inference_mode()
@@ -22,9 +27,36 @@ def extract(
         device: that computes.
         batch: images of one forward pass.
     """
+    places = [slice(first, first + batch) for first in range(0, len(images) or 1, batch)]
+    return torch.cat(list(extract_batches(network, read(images, places), device=device)))
+
+
+@torch.inference_mode()
+def extract_batches(
+    network: nn.Module,
+    batches: Iterable[Tensor],
+    *,
+    device: torch.device,
+    precision: Precision = "float32",
+    flip: bool = False,
+) -> Iterator[Tensor]:
+    """Yield the features of each batch in evaluation mode, (B, D) float32 on the device.
+
+    Args:
+        network: gives features (B, D) in evaluation mode; it is moved to `device`.
+        batches: (B, H, W, 3) uint8 each.
+        device: that computes.
+        precision: "bfloat16" is faster on a GPU; relations stay in float32.
+        flip: whether features are the mean of those of the image and of its mirror image.
+    """
     network.to(device).to(memory_format=torch.channels_last).eval()
-    batches = [slice(first, first + batch) for first in range(0, len(images) or 1, batch)]
+    reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with flush_denormals():
-        return torch.cat(
-            [network(normalize(pixels.to(device))).float() for pixels in read(images, batches)]
-        )
+        for images in batches:
+            pixels = images.to(device)
+            with reduced:
+                features = network(normalize(pixels)).float()
+                if flip:
+                    mirrored = torch.ones(len(pixels), dtype=torch.bool, device=device)
+                    features = (features + network(normalize(pixels, mirrored)).float()) / 2
+            yield features

@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ianet import backbones
@@ -136,7 +136,14 @@ def save(network: Network, folder: Path, *, dataset: str, height: int, width: in
         dataset: the name of the data set on which the network was trained.
         height, width: of its images, in pixels.
     """
-    description = Description(
+    description = describe(network, dataset=dataset, height=height, width=width)
+    write_description(description, folder / DESCRIPTION)
+    (folder / WEIGHTS).write_bytes(serialize(network))
+
+
+def describe(network: Network, *, dataset: str, height: int, width: int) -> Description:
+    """Return the description of a network; `save` has the arguments."""
+    return Description(
         dataset=dataset,
         identities=network.identities,
         input=InputDescription(height, width),
@@ -145,9 +152,12 @@ def save(network: Network, folder: Path, *, dataset: str, height: int, width: in
         options=replace(network.options, weights="none"),
         versions=current_versions(),
     )
-    write_description(description, folder / DESCRIPTION)
+
+
+def serialize(network: Network) -> bytes:
+    """Return the weights of a network as the content of a safetensors file, without denormals."""
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
-    save_file(zero_denormals(state), folder / WEIGHTS)
+    return safetensors.torch.save(zero_denormals(state))
 
 
 def load(folder: Path) -> TrainedNetwork:
@@ -162,22 +172,58 @@ def load(folder: Path) -> TrainedNetwork:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name} does not exist: {folder} is no trained run")
     description = read_description(folder / DESCRIPTION)
+    return restore(
+        description,
+        (folder / WEIGHTS).read_bytes(),
+        description_path=str(folder / DESCRIPTION),
+        weights_path=str(folder / WEIGHTS),
+        remedy="train the run again",
+    )
+
+
+def restore(
+    description: Description,
+    weights: bytes,
+    *,
+    description_path: str,
+    weights_path: str,
+    remedy: str,
+) -> TrainedNetwork:
+    """Return the network of a description and of the content of a file of weights.
+
+    Args:
+        description: of the network.
+        weights: see `serialize`.
+        description_path, weights_path: of the two files, for the messages.
+        remedy: what a user does about a damaged file.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        ValueError: the weights are damaged, not finite, or of another network; one line.
+    """
     try:
         network = TrainedNetwork(description)
     except ValueError as error:
-        raise ValueError(f"{folder / DESCRIPTION}: {error}") from error
+        raise ValueError(f"{description_path}: {error}") from error
     try:
-        state = load_file(folder / WEIGHTS)
-    except SafetensorError as error:
-        reason = f"{folder / WEIGHTS} is damaged ({error}): train the run again"
-        raise ValueError(reason) from error
+        state = safetensors.torch.load(weights)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{weights_path} is damaged ({error}): {remedy}") from error
     shapes = {name: value.shape for name, value in state.items()}
     expected = {name: value.shape for name, value in network.state_dict().items()}
     wrong = sorted(dict(shapes.items() ^ expected.items()))
     if wrong:
         raise ValueError(
-            f"{folder / WEIGHTS} does not fit {DESCRIPTION}: {len(wrong)} tensors are missing, "
-            f"unknown or of another shape than expected, the first of them {wrong[0]}"
+            f"{weights_path} does not fit {Path(description_path).name}: {len(wrong)} tensors are "
+            f"missing, unknown or of another shape than expected, the first of them {wrong[0]}"
+        )
+    infinite = [name for name, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise ValueError(
+            f"{weights_path} holds NaN or infinite values in {len(infinite)} of {len(state)} "
+            f"tensors, the first of them {infinite[0]}: {remedy}"
         )
     network.load_state_dict(state)
     return network.eval()

@@ -41,7 +41,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import digamma
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -205,26 +204,6 @@ def count_candidates(
     return pd.DataFrame(
         {"matches": same_person - same_both, "candidates": len(gallery) - same_both}
     )
-
-
-def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArray[np.float64]:
-    """Return the expected average precision ("step") of a random ranking.
-
-    With R matches among N candidates, rank k holds a match with chance R / N. The k - 1 images
-    before a match hold (k - 1) (R - 1) / (N - 1) further matches on average. The sum over k of the
-    precision, divided by R, is
-
-        H_N / N + (R - 1) / (N - 1) * (1 - H_N / N),    H_N = 1 + 1/2 + ... + 1/N
-
-    Args:
-        matches, candidates: (Q,), see `count_candidates`; at least one match a query.
-
-    Returns:
-        (Q,) fractions.
-    """
-    found, ranked = np.asarray(matches, float), np.asarray(candidates, float)
-    first = (digamma(ranked + 1) + np.euler_gamma) / ranked
-    return first + (found - 1) / np.maximum(ranked - 1, 1) * (1 - first)
 
 
 class Comparison:

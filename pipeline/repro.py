@@ -69,8 +69,17 @@ def preparing_stages(evaluations: Sequence[Evaluation], settings: Settings) -> l
     ]
 
 
+def stages_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """The stages of runs, of their evaluations and of their models, in an order to run them."""
+    return [
+        *(f"train@{run.key}" for run in unique_runs(evaluations)),
+        *(f"evaluate@{evaluation.key}" for evaluation in evaluations),
+        *(f"model@{evaluation.key}" for evaluation in evaluations if evaluation.is_own),
+    ]
+
+
 class Job:
-    """One run: its training and its evaluations, as a process of DVC.
+    """One run: its training, its evaluations and its model, as a process of DVC.
 
     Attributes:
         run: that is trained.
@@ -82,8 +91,7 @@ class Job:
     def __init__(self, run: Run, evaluations: Sequence[Evaluation], threads: int) -> None:
         """`threads` are for what a job does beside Ray: the evaluations, where there is no GPU."""
         self.run, self.threads = run, threads
-        evaluation_stages = (f"evaluate@{evaluation.key}" for evaluation in evaluations)
-        self.stages = [f"train@{run.key}", *evaluation_stages]
+        self.stages = stages_of(evaluations)
         self.log = LOGS / f"{run.key}.log"
         self.events = LOGS / f"{run.key}.jsonl"
         self.last = "waits"
@@ -298,20 +306,14 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     runs = unique_runs(evaluations)
     preparing = preparing_stages(evaluations, plan.settings)
     changed = changed_stages()
-    needed = {*preparing, *targets}
-    for evaluation in evaluations:
-        needed |= {f"train@{evaluation.run.key}", f"evaluate@{evaluation.key}"}
+    needed = {*preparing, *targets, *stages_of(evaluations)}
     if not (changed & needed if targets else changed):
         print(f"nothing to do: {len(runs)} runs and all results are up to date")
         return
     if changed & set(preparing):
         _dvc_repro([stage for stage in preparing if stage != "synthesize"])
         changed = changed_stages()
-    stale = [
-        evaluation
-        for evaluation in evaluations
-        if changed & {f"train@{evaluation.run.key}", f"evaluate@{evaluation.key}"}
-    ]
+    stale = [each for each in evaluations if changed.intersection(stages_of([each]))]
     print(f"{len(runs)} runs, {len(unique_runs(stale))} of them to do", flush=True)
     failed = run_stale(stale, plan.settings) if stale else []
     if failed:

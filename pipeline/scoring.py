@@ -24,6 +24,7 @@ from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE, prepared_files
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
+NO_CAMERA = -1
 DIAGNOSTIC_IMAGES = 16  # queries in which blocks are described: images hardly differ
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
@@ -102,6 +103,9 @@ def score(
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
     description = json.loads((prepared / DESCRIPTION).read_text())
+    if description["cameras"] == "ignore":
+        # No camera of the gallery is that of a query: no match is left out.
+        arguments["query_cameras"] = np.full_like(arguments["query_cameras"], NO_CAMERA)
     cmc, means = SCORINGS[description["scoring"]](**arguments)
     labels = {name: values for name, values in arguments.items() if "features" not in name}
     queries = retrieval.count_candidates(**labels).set_index(table.index[split == "query"])

@@ -1,4 +1,4 @@
-"""The model that MLflow serves: images to features.
+"""The model that MLflow serves: photos to features.
 
 MLflow copies this file beside `ianet` into the logged model and imports the copy as a module of its
 own. So this module imports nothing of `pipeline`.
@@ -6,42 +6,48 @@ own. So this module imports nothing of `pipeline`.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ianet.features import extract
-from ianet.network import load
+from ianet.model import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMN = "image"
 
 
 class Features:
-    """A trained network with the interface that MLflow calls."""
+    """A model with the interface that MLflow calls; a GPU computes where there is one."""
 
-    def __init__(self, folder: Path) -> None:
-        """`folder` holds the weights and the description of a run."""
-        self.network = load(folder)
+    def __init__(self, folder: str) -> None:
+        """`folder` holds the model, see `ianet.model`."""
+        self.model = load(folder)
 
-    def predict(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Features, (N, D) float32.
+    def predict(self, table: pd.DataFrame, params: Any = None) -> NDArray[np.float32]:
+        """Features, (N, D) float32, as `ianet.model.Model.embed` gives.
 
         Args:
-            images: (N, height, width, 3) uint8, with values from 0 to 255.
+            table: N rows with one column, image: the bytes of a JPEG, a PNG or another picture.
+            params: not used.
 
         Raises:
-            ValueError: images of another type or shape.
+            ValueError: another table, or a picture that cannot be decoded; one line.
         """
-        pixels = np.asarray(images)
-        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
-            raise ValueError(
-                f"images are {pixels.dtype} of shape {pixels.shape}: give uint8 from 0 to 255 of "
-                "shape (N, height, width, 3)"
-            )
-        packed = torch.from_numpy(np.ascontiguousarray(pixels))
-        return extract(self.network, packed, device=torch.device("cpu")).numpy()
+        if list(table) != [COLUMN]:
+            raise ValueError(f"columns are {', '.join(map(str, table))}: give one column, {COLUMN}")
+        photos = table[COLUMN].tolist()
+        for row, photo in enumerate(photos):
+            if not isinstance(photo, bytes):
+                raise ValueError(
+                    f"row {row} of {COLUMN} is of type {type(photo).__name__}: give the bytes of "
+                    "a picture's file"
+                )
+        return self.model.embed(photos).features
 
 
 def _load_pyfunc(folder: str) -> Features:
     """The model of a folder; MLflow calls the function by this name."""
-    return Features(Path(folder))
+    return Features(folder)

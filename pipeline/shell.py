@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from ianet.files import write_whole
 from pipeline.config.settings import SettingsError
 
 LOGS = Path("build/logs")
@@ -117,14 +118,6 @@ def exclusive(lock: Path, work: str) -> Iterator[None]:
         yield
     finally:
         file.release()
-
-
-def write_whole(target: Path, content: str | bytes) -> None:
-    """Write a file that appears whole or not at all; its folder is made where there is none."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    temporary.replace(target)
 
 
 def format_minutes(number: float) -> str:

@@ -23,7 +23,7 @@ from ianet import network as networks
 from ianet.datasets import cuhk03
 from ianet.network import Network
 from ianet.options import NetworkOptions
-from pipeline.data import readers
+from ianet.readers import guess_reader
 from pipeline.data.splits import split_of_run
 from pipeline.plan.runs import Evaluation, Run, check_prepared
 from pipeline.scoring import score
@@ -271,7 +271,7 @@ def test_cuhk03_as_images(tmp_path: Path) -> None:
         ("images/0843_09.jpg", 844, 2, "query"),
         ("images/1466_04.jpg", 1467, 1, "gallery"),
     ]
-    assert readers.guess_reader(source) == "cuhk03"
+    assert guess_reader(source) == "cuhk03"
 
 
 def test_cuhk03_with_both_boxes_is_refused(tmp_path: Path) -> None:

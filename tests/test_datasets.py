@@ -16,9 +16,11 @@ import pytest
 from conftest import packed, rows, written
 from PIL import Image
 
-from ianet.datasets import dukemtmc, folders, listed, market1501, msmt17
+from ianet import datasets
+from ianet.datasets import dukemtmc, folders, listed, market1501, msmt17, persons
 from ianet.datasets import source as sources
 from ianet.datasets.source import Files, open_source
+from ianet.readers import guess_reader
 from pipeline.config import settings
 from pipeline.config.settings import SettingsError
 from pipeline.data import readers
@@ -303,7 +305,7 @@ def test_images_of_every_kind_are_read(tmp_path: Path) -> None:
         ValueError, match=r"0003_c1s1_000001_01\.heic cannot be decoded \(cannot id"
     ):
         listing.open(paths[3])
-    assert readers.guess_reader(tmp_path) == "market1501"
+    assert guess_reader(tmp_path) == "market1501"
     (tmp_path / "query" / "person5.PNG").write_bytes(b"")
     with pytest.raises(ValueError, match=r"query/person5\.PNG is not named like 0002_c1s1"):
         market1501.read(tmp_path, published=False)
@@ -324,8 +326,8 @@ def test_two_sets_in_one_source_are_refused(tmp_path: Path, reader: str, names: 
 
 def test_dukemtmc_and_market1501_are_told_apart(tmp_path: Path, market: Path) -> None:
     source = written(tmp_path / "duke", DUKE)
-    assert readers.guess_reader(source) == "dukemtmc"
-    assert readers.guess_reader(market) == "market1501"
+    assert guess_reader(source) == "dukemtmc"
+    assert guess_reader(market) == "market1501"
     with pytest.raises(ValueError, match=r"0005_c2_f0046985\.jpg with a camera of 1 to 8"):
         dukemtmc.read(market)
 
@@ -365,7 +367,7 @@ def test_msmt17(tmp_path: Path, version: str, kind: str) -> None:
     assert more.counts["train images"] == 3
     assert more.counts["train identities"] == 2
     assert rows(more.table[more.table.camera == 4], "person", "split") == [(0, "train")]
-    assert readers.guess_reader(source) == "msmt17"
+    assert guess_reader(source) == "msmt17"
 
 
 def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -461,7 +463,7 @@ def test_listed(tmp_path: Path, kind: str) -> None:
     assert counts["train identities"] == 2
     assert scoring == "ranking"
     assert [opened(path).size for path in table.path] == [(8, 16)] * 4
-    assert readers.guess_reader(source) == "listed"
+    assert guess_reader(source) == "listed"
 
 
 def test_blanks_are_no_part_of_a_value(tmp_path: Path) -> None:
@@ -507,7 +509,7 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
         ("images/2.jpg", "/etc/2.jpg", r"image 2 names /etc/2\.jpg, which points outside"),
         ("query", "probe", r"image 3 \(images/3\.jpg\) is in split 'probe': choose one of train"),
         ("-1", " ", r"image 5 has no person: fill it in"),
-        ("camera", "view", r"has no column camera, or several\. Expected: a CSV or Parquet file"),
+        ("person", "view", r"has no column person, or several\. Expected: a CSV or Parquet file"),
         ("note", "camera ", r"has no column camera, or several\. Expected: a CSV or Parquet file"),
     ],
 )
@@ -555,19 +557,54 @@ def test_folders(tmp_path: Path, kind: str) -> None:
     ]  # fmt: skip
     assert counts["train identities"] == 1
     assert opened(table.path[0]).size == (8, 16)
-    assert readers.guess_reader(source) == "folders"
+    assert guess_reader(source) == "folders"
 
 
 @pytest.mark.parametrize(
     "name",
-    ["train/anna/1.jpg", "train/anna/_hall_1.jpg", "anna/hall_1.jpg", "train/hall_1.jpg"],
+    ["anna/hall_1.jpg", "train/hall_1.jpg", "trained/anna/hall_1.jpg"],
 )
 def test_mistakes_in_folders(tmp_path: Path, name: str) -> None:
     with pytest.raises(FileNotFoundError, match="holds no image"):
         folders.read(tmp_path)
     written(tmp_path, [*FOLDERS, name])
-    with pytest.raises(ValueError, match=f"{name} does not lie and is not named like"):
+    with pytest.raises(ValueError, match=f"{name} does not lie like"):
         folders.read(tmp_path)
+
+
+def test_a_camera_may_be_unknown(tmp_path: Path) -> None:
+    names = ["train/anna/1.jpg", "query/bert/hall_2.jpg", "gallery/bert/_3.jpg"]
+    found = folders.read(written(tmp_path / "folders", names)).table
+    assert rows(found, "camera", "split") == [("", "train"), ("hall", "query"), ("", "gallery")]
+    root = written(tmp_path / "listed", LISTED.path.tolist())
+    for table, cameras in [
+        (LISTED.drop(columns="camera"), ["", "", "", ""]),
+        (LISTED.assign(camera=["hall", None, " ", "door", "hall"]), ["hall", "", "", "door"]),
+    ]:
+        table.to_csv(root / "people.csv", index=False)
+        assert listed.read(root / "people.csv").table.camera.tolist() == cameras
+        table.to_parquet(root / "people.parquet")
+        assert listed.read(root / "people.parquet").table.camera.tolist() == cameras
+
+
+def test_persons(tmp_path: Path) -> None:
+    root = written(tmp_path / "photos", ["anna/1.jpg", "anna/hall_2.jpg", "bert/3.jpg"])
+    table, counts, opened, scoring = persons.read(root)
+    for split in ("query", "gallery"):
+        assert rows(table[table.split == split], "path", "person", "camera") == [
+            ("anna/1.jpg", "anna", ""), ("anna/hall_2.jpg", "anna", "hall"),
+            ("bert/3.jpg", "bert", ""),
+        ]  # fmt: skip
+    assert counts["query images"] == counts["gallery images"] == 3
+    assert (opened("bert/3.jpg").size, scoring) == ((8, 16), "ranking")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no image"):
+        persons.read(tmp_path / "empty")
+    written(root, ["4.jpg"])
+    with pytest.raises(
+        ValueError, match=r"4\.jpg lies in no folder of a person: move or remove it"
+    ):
+        persons.read(root)
 
 
 # Options, and the pipeline around the readers
@@ -609,12 +646,12 @@ def test_a_data_set_is_one_file_and_an_entry(
     folder = tmp_path / "readers"
     folder.mkdir()
     (folder / "corridor.py").write_text(code)
-    monkeypatch.setattr(readers.datasets, "__path__", [*readers.datasets.__path__, str(folder)])
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(folder)])
     source = written(
         tmp_path / "Corridor",
         [f"c{n}/{person:04d}_0001.jpg" for n in (1, 2) for person in range(6)],
     )
     listing = readers.read("corridor", source, {"published": False}, "here")
     assert list(listing.counts.values()) == [6, 3, 3, 3, 3, 3]
-    assert readers.guess_reader(source) == "corridor"
+    assert guess_reader(source) == "corridor"
     sys.modules.pop("ianet.datasets.corridor")

@@ -12,13 +12,14 @@ import math
 import sys
 from math import nan
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import covariance, fmean, stdev, variance
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from scipy import stats
 
 from pipeline.config.experiments import Table
 from pipeline.plan.plan import load_plan
@@ -29,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 DATASETS = ("market1501", "dukemtmc")
 METRICS = ("top-1", "mAP", "mINP")
 SEEDS = (0, 1, 2)
-QUERIES = 11
+QUERIES, PERSONS = 11, 4
 RECIPES = {"plain": "paper", "strong": "strong"}
 LINES: list[dict[str, Any]] = [
     {"label": "base.", "network": "base", "paper": {"market1501": [90.4, 76.2, None]}},
@@ -60,6 +61,7 @@ def write_scores(run: str, dataset: str, draw: np.random.Generator, *, reverse: 
     means = {metric: round(float(draw.random()), 6) for metric in METRICS}
     values = draw.random((QUERIES, len(METRICS)), dtype=np.float32)
     queries = pd.DataFrame(values, 3 * np.arange(QUERIES), METRICS)
+    queries[["person", "matches", "candidates"]] = [[n % PERSONS, 2, 30] for n in range(QUERIES)]
     for kind in ("scores", "queries"):
         file_of(kind, run, dataset).parent.mkdir(parents=True, exist_ok=True)
     content = json.dumps({**means, "split": "test", "torch": "2"})
@@ -95,22 +97,25 @@ def differences(run: str, baseline: str, dataset: str, metric: str) -> list[floa
 
 
 def interval(seeds: list[list[float]]) -> tuple[float, float]:
-    """2.5 and 97.5 % of 2,000 means, each over random queries of random seeds."""
-    queries = len(seeds[0])
+    """The mean and its error over persons and seeds: two-way, with Student's t."""
+    number = len(seeds)
+    persons = [range(person, QUERIES, PERSONS) for person in range(PERSONS)]
     draw = np.random.default_rng(0)
-    rows = draw.integers(queries, size=(2000, queries)).tolist()
-    picks = draw.integers(len(seeds), size=(2000, len(seeds))).tolist()
-    means = sorted(
-        fmean(seeds[seed][query] for seed in pick for query in row)
-        for row, pick in zip(rows, picks, strict=True)
-    )
-
-    def quantile(fraction: float) -> float:
-        place = fraction * (len(means) - 1)
-        low = math.floor(place)
-        return means[low] + (place - low) * (means[low + 1] - means[low])
-
-    return quantile(0.025), quantile(0.975)
+    draws = []
+    for times in draw.multinomial(PERSONS, [1 / PERSONS] * PERSONS, 2000).tolist():
+        rows = [
+            row for person, many in zip(persons, times, strict=True) for row in many * [*person]
+        ]
+        draws.append([fmean(seed[row] for row in rows) for seed in seeds])
+    columns = list(zip(*draws, strict=True))
+    own = fmean(covariance(column, column) for column in columns)
+    pairs = itertools.combinations(columns, 2)
+    shared = max(0, fmean(covariance(one, other) for one, other in pairs))
+    between = max(variance(map(fmean, seeds)), own - shared) / number
+    freedom = (shared + between) ** 2 / (shared**2 / (PERSONS - 1) + between**2 / (number - 1))
+    half = stats.t.ppf(0.975, freedom) * math.sqrt(shared + between)
+    mean = fmean(map(fmean, seeds))
+    return mean - half, mean + half
 
 
 def numbers(line: dict[str, Any], dataset: str, metric: str) -> dict[str, float]:

@@ -267,8 +267,8 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path
 
 
-OLDER = "missing: the run is of an older version of ianet, so train the run again"
-NEWER = "unknown: the run is of a newer version of ianet, so update ianet"
+OLDER = "missing: the file is of an older version of ianet, so train the run again"
+NEWER = "unknown: the file is of a newer version of ianet, so update ianet"
 CURRENT = "this version of ianet computes with"
 
 

@@ -189,7 +189,8 @@ def test_a_data_set_can_be_limited_to_some_networks() -> None:
     deps = pipeline(plan_of(alone, "table4f"))["stages"]["table4f"]["deps"]
     # There is nothing to compare the network with.
     assert [dep for dep in deps if dep.startswith("results")] == [
-        "results/synthetic/scores/synthetic.stage23.quick.0.json"
+        "results/synthetic/scores/synthetic.stage23.quick.0.json",
+        "results/synthetic/queries/synthetic.stage23.quick.0.parquet",
     ]
 
 

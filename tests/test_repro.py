@@ -65,7 +65,7 @@ def test_a_job_that_dvc_did_not_start_is_tried_again(
     assert failed == []
     assert ends == ["d.a.r.0: top-1 50.0%"]
     assert attempts() == 3
-    assert job.stages == ["train@d.a.r.0", "evaluate@d.a.r.0"]
+    assert job.stages == ["train@d.a.r.0", "evaluate@d.a.r.0", "model@d.a.r.0"]
     assert job.log == Path("build/logs/d.a.r.0.log")
     assert job.events == Path("build/logs/d.a.r.0.jsonl")
     assert [event["event"] for event in job.read_events()] == [

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import tracemalloc
 from collections.abc import Callable
-from itertools import accumulate, combinations
+from itertools import accumulate
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from ianet import retrieval
-from ianet.retrieval import count_candidates, evaluate, expect_average_precision, per_query
+from ianet.retrieval import count_candidates, evaluate, per_query
 
 Case = dict[str, Any]
 DISTANCES = ["cosine", "euclidean"]
@@ -120,17 +119,6 @@ def test_candidates_worked_by_hand() -> None:
     table = count_candidates(**labels)
     assert table.matches.tolist() == [3, 1, 0, 0]
     assert table.candidates.tolist() == [5, 6, 6, 5]
-
-
-@pytest.mark.parametrize(("matches", "candidates"), [(1, 1), (1, 4), (2, 5), (3, 3), (3, 6)])
-def test_the_expectation_of_a_random_ranking_is_the_mean_over_all(
-    matches: int, candidates: int
-) -> None:
-    precisions = [
-        fmean(found / (place + 1) for found, place in enumerate(places, 1))
-        for places in combinations(range(candidates), matches)
-    ]
-    assert expect_average_precision([matches], [candidates]) == pytest.approx([fmean(precisions)])
 
 
 def test_trapezoid_worked_by_hand() -> None:

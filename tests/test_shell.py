@@ -252,23 +252,3 @@ def test_an_error_of_the_work_itself_is_not_taken_for_another_process(tmp_path: 
         pytest.fail("two at a time")
     with pytest.raises(Timeout), shell.exclusive(lock, "doing work"):
         raise Timeout(str(other))
-
-
-def test_a_file_appears_whole_or_not_at_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "folder" / "file"
-    shell.write_whole(target, "text")
-    assert target.read_text() == "text"
-
-    def fail(path: Path, content: bytes) -> int:
-        raise OSError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", fail)
-        with pytest.raises(OSError, match="the disk is full"):
-            shell.write_whole(target, b"other")
-    assert target.read_text() == "text"
-    shell.write_whole(target, b"\x00other")
-    assert target.read_bytes() == b"\x00other"
-    assert [path.name for path in target.parent.iterdir()] == ["file"]

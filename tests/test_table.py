@@ -10,19 +10,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 import yaml
 
-from ianet.features import extract
-from ianet.network import Network, save
-from ianet.options import NetworkOptions
+from ianet.comparison import estimate_mean
 from pipeline.config.experiments import Table
 from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import cells, overview, page
+from pipeline.report import cells, page
 from pipeline.report.cells import Results, build_panel, build_section, describe, read_results
-from pipeline.served import Features
 from pipeline.stages import table as stage
 
 ROWS: list[dict[str, Any]] = [
@@ -61,12 +57,28 @@ def score(top: float, mean: float | None, version: str = "2.13.0") -> dict[str, 
     return {"top-1": top, "mAP": mean, "split": "test", "torch": version}
 
 
+def queries_of(top: list[float], mean: list[float] | None) -> pd.DataFrame:
+    """Queries 3, 5, ... of as many persons, each with a match among 100 images."""
+    scores = {"top-1": top} if mean is None else {"top-1": top, "mAP": mean}
+    persons = {"person": range(len(top)), "matches": 1, "candidates": 100}
+    return pd.DataFrame({**persons, **scores}, [3 + 2 * place for place in range(len(top))])
+
+
+def results_of(scores: dict[Evaluation, dict[str, Any]]) -> Results:
+    """With two queries that are as good as the mean."""
+    queries = {
+        each: queries_of(2 * [one["top-1"]], None if one["mAP"] is None else 2 * [one["mAP"]])
+        for each, one in scores.items()
+    }
+    return Results(scores, queries)
+
+
 def test_table_by_hand() -> None:
     table, plan = build_plan(0, 1, 2, networks=["base"])
     # Mean 0.90 and standard deviation 0.02 of 88, 90, 92 percent.
     tops = (0.88, 0.90, 0.92)
     scores = {evaluation("base", seed): score(top, 0.75) for seed, top in enumerate(tops)}
-    results = Results(scores, {})
+    results = results_of(scores)
     frame = cells.cells(table, plan, results)
     first = frame.round(6).iloc[0].dropna().to_dict()
     assert first == {
@@ -75,7 +87,11 @@ def test_table_by_hand() -> None:
         "dataset": "market1501",
         "metric": "top-1",
         "ours": 90.0,
+        # 4.3027 is Student's t for two degrees of freedom.
+        "low": round(90 - 4.30265273 * 2 / 3**0.5, 6),
+        "high": round(90 + 4.30265273 * 2 / 3**0.5, 6),
         "spread": 2.0,
+        "chance": False,
         "paper": 90.4,
         "difference": -0.4,
         "against": "",
@@ -103,34 +119,81 @@ def test_table_by_hand() -> None:
 
 
 def test_gain_by_hand() -> None:
-    """Queries 3 and 5: the gain is the mean difference, its interval that of the bootstrap."""
+    """Two persons, a seed: the gain is the mean difference, its error half of their difference."""
     table, plan = build_plan(0, networks=["base", "stage2"])
     queries = {
-        evaluation("base"): pd.DataFrame({"top-1": [0.0, 1.0], "mAP": [0.5, 0.5]}, [3, 5]),
-        evaluation("stage2"): pd.DataFrame({"top-1": [1.0, 1.0], "mAP": [0.75, 0.75]}, [3, 5]),
+        evaluation("base"): queries_of([0.0, 1.0], [0.5, 0.5]),
+        evaluation("stage2"): queries_of([1.0, 1.0], [0.75, 0.75]),
     }
-    results = Results({each: score(*frame.mean()) for each, frame in queries.items()}, queries)
+    scores = {each: score(*frame[["top-1", "mAP"]].mean()) for each, frame in queries.items()}
+    results = Results(scores, queries)
     frame = cells.cells(table, plan, results)
     top, mean = frame[frame.label == "lost"].itertuples()
-    assert (top.gain, top.gain_low, top.gain_high) == (50, 0, 100)
+    # 0, 50 and 100 with chances 1/4, 1/2 and 1/4: a deviation of 35.4. t has one degree: 12.7.
+    assert top.gain == 50
+    assert top.gain_high - 50 == pytest.approx(12.706 * 35.355, rel=0.05)
+    assert 50 - top.gain_low == pytest.approx(top.gain_high - 50)
     assert (mean.gain, mean.gain_low, mean.gain_high) == (25, 25, 25)
+    assert mean.gain_p == 0
     row = build_panel(frame, "market1501").rows[1]
-    assert row.cells[1] == page.Cell("+50.0 [+0.0, +100.0]", "unsure")
-    assert row.cells[5] == page.Cell("+25.0 [+25.0, +25.0]", "gain")
+    assert row.cells[5] == page.Cell("+25.0 [+25.0, +25.0]", "unsure")  # one seed is no finding
     note = describe(frame, table, plan, results)
-    assert "Gain: over base, with a 95 %" in note
-    assert "says nothing of other seeds" in note
+    assert (
+        "Gain: over base, with a 95 % interval for other persons alone: with fewer than 3" in note
+    )
+    assert "2 comparisons" in note
+
+
+@pytest.mark.parametrize(("base", "kind"), [(0.5, "gain"), (0.9, "loss"), (0.699, "unsure")])
+def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float, kind: str) -> None:
+    table, plan = build_plan(0, 1, 2, networks=["base", "stage2"])
+    noise = 0.001 * np.array([[1, -2, 1, 0], [0, 1, -2, 1], [1, 0, 1, -2]])
+    queries = {}
+    for seed in range(3):
+        queries[evaluation("base", seed)] = queries_of([0.0] * 4, [base] * 4)
+        mean = list(0.7 + noise[seed] + 0.001 * (seed - 1))
+        queries[evaluation("stage2", seed)] = queries_of([0.0] * 4, mean)
+    scores = {each: score(*frame[["top-1", "mAP"]].mean()) for each, frame in queries.items()}
+    results = Results(scores, queries)
+    frame, section = build_section("t", table, plan, results)
+    assert section.panels[0].rows[1].cells[5].kind == kind
+    assert "for other persons and other seeds" in section.note
+    assert section.picture.count("<svg") == 1
+    gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]
+    assert gain.gain == pytest.approx(100 * (0.7 - base), abs=0.1)
+    # Two comparisons: top-1 has p = 1, so the smaller p is doubled by Holm.
+    values = pd.concat(
+        [
+            queries[evaluation("stage2", s)].mAP - queries[evaluation("base", s)].mAP
+            for s in range(3)
+        ],
+        axis=1,
+    )
+    assert gain.gain_p == pytest.approx(min(1, 2 * estimate_mean(values, range(4)).p_value))
+
+
+def test_a_score_of_random_rankings_is_told() -> None:
+    """One match among 100 images: the mean of 1 / rank is 5.2 %."""
+    table, plan = build_plan(0, networks=["base"])
+    texts = []
+    for mean in ([0.02, 0.09], [0.30, 0.31]):
+        queries = {evaluation("base"): queries_of([0.0, 0.0], mean)}
+        results = Results({evaluation("base"): score(0.0, sum(mean) / 2)}, queries)
+        _, section = build_section("t", table, plan, results)
+        assert ("Chance: no better than random rankings" in section.note) == (mean[0] < 0.1)
+        texts.append(section.panels[0].rows[0].cells[4].text)
+    assert texts == ["5.5 (chance)", "30.5"]
 
 
 def test_what_a_protocol_does_not_define_is_a_dash() -> None:
     table, plan = build_plan(0, networks=["base"])
-    frame = cells.cells(table, plan, Results({evaluation("base"): score(0.5, None)}, {}))
+    frame = cells.cells(table, plan, results_of({evaluation("base"): score(0.5, None)}))
     assert build_panel(frame, "market1501").rows[0].cells[4].text == "–"
 
 
 def test_a_single_seed_has_no_spread() -> None:
     table, plan = build_plan(0, networks=["base"])
-    results = Results({evaluation("base"): score(0.5, 0.25)}, {})
+    results = results_of({evaluation("base"): score(0.5, 0.25)})
     frame = cells.cells(table, plan, results)
     row = build_panel(frame, "market1501").rows[0]
     assert [cell.text for cell in row.cells][:4] == ["50.0", "–", "90.4", "-40.4"]
@@ -145,7 +208,7 @@ def test_a_single_seed_has_no_spread() -> None:
     [
         (["2.13.0", "2.13.0"], ". Trained with torch 2.13.0. In percent"),
         (["2.13.0", "2.11.0+cpu"], ". Trained with torch 2.11.0+cpu and 2.13.0. In percent"),
-        ([], "Ours: nothing was run. Gain: over base"),
+        ([], "Ours: nothing was run. In percent"),
     ],
 )
 def test_a_note_names_each_version_of_torch(versions: list[str], text: str) -> None:
@@ -153,7 +216,7 @@ def test_a_note_names_each_version_of_torch(versions: list[str], text: str) -> N
     scores = {
         evaluation("base", seed): score(0.5, 0.5, version) for seed, version in enumerate(versions)
     }
-    results = Results(scores, {})
+    results = results_of(scores)
     assert text in describe(cells.cells(table, plan, results), table, plan, results)
 
 
@@ -164,7 +227,7 @@ def test_texts_of_a_page() -> None:
         {"label": "C → D", "group": "second", "network": "base"},
     ]
     table, plan = build_plan(0, networks=["base"], rows=rows)
-    frame = cells.cells(table, plan, Results({evaluation("base"): score(0.5, 0.25)}, {}))
+    frame = cells.cells(table, plan, results_of({evaluation("base"): score(0.5, 0.25)}))
     section = page.Section("t", "Table", "100 %", [build_panel(frame, "market1501")], "Note.")
     latex = page.to_latex(section)
     assert r"first & A \& B\_1 & -- & 1.0" in latex
@@ -198,7 +261,7 @@ def test_signs_of_markdown_and_latex_in_a_label() -> None:
     assert r"p|q\_1" in latex
 
 
-def test_the_command_writes_four_files_and_prints_what_is_at_hand(
+def test_the_command_writes_its_files_and_prints_what_is_at_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, plan = build_plan(0, networks=["base", "stage2"])
@@ -216,10 +279,11 @@ def test_the_command_writes_four_files_and_prints_what_is_at_hand(
         for path in (files.scores, files.queries):
             path.parent.mkdir(parents=True, exist_ok=True)
         files.scores.write_text(json.dumps(score(mean, mean)))
-        pd.DataFrame({"top-1": [mean] * 4, "mAP": [mean] * 4}).to_parquet(files.queries)
+        queries_of([mean] * 4, [mean] * 4).to_parquet(files.queries)
     stage.main()
     tables = Path("results/tables")
-    assert sorted(path.suffix for path in tables.iterdir()) == [".csv", ".html", ".md", ".tex"]
+    suffixes = sorted(path.suffix for path in tables.iterdir())
+    assert suffixes == [".csv", ".html", ".md", ".svg", ".tex"]
     printed = capsys.readouterr().out
     assert printed.startswith("Table, market1501\n|")
     assert " 45.0 " in printed  # with its digits, as in the files
@@ -227,46 +291,3 @@ def test_the_command_writes_four_files_and_prints_what_is_at_hand(
     results = read_results("t", table, plan)
     assert set(results.queries) == {evaluation("base"), evaluation("stage2")}
     assert build_section("t", table, plan, results)[1].panels[0].dataset == "market1501"
-
-
-def test_the_commit_of_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The program git is a stand-in, or missing."""
-    git = tmp_path / "git"
-
-    def install(status: str) -> None:
-        git.write_text(f"#!/bin/sh\ncase $2 in rev-parse) echo abc1234;; status) {status};; esac\n")
-        git.chmod(0o755)
-
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    install("true")
-    assert overview.commit() == "abc1234"
-    install("echo ' M ianet/network.py'")
-    assert overview.commit() == "abc1234 with changes"
-    git.write_text("#!/bin/sh\nexit 128\n")
-    assert overview.commit() == "unknown"
-    git.unlink()
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert overview.commit() == "unknown"
-
-
-def test_the_served_model_refuses_what_is_no_image(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = Network(3, NetworkOptions("resnet18")).eval()
-    save(network, tmp_path, dataset="synthetic", height=64, width=32)
-    model = Features(tmp_path)
-    images = np.random.default_rng(0).integers(0, 256, (2, 64, 32, 3), dtype=np.uint8)
-    expected = extract(network, torch.from_numpy(images), device=torch.device("cpu"))
-    features = model.predict(images)
-    assert features.dtype == np.float32
-    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-5, atol=1e-6)
-    for mistake, shape in (
-        ((images / 255).astype(np.float32), r"float32 of shape \(2, 64, 32, 3\)"),
-        (images[0], r"uint8 of shape \(64, 32, 3\)"),
-        (images.transpose(0, 3, 1, 2), r"uint8 of shape \(2, 3, 64, 32\)"),
-        (images.astype(np.int64), "int64 of shape"),
-    ):
-        with pytest.raises(
-            ValueError, match=rf"^images are {shape}[^\n]*: give uint8 from 0"
-        ) as info:
-            model.predict(mistake)  # type: ignore[arg-type]
-        assert "\n" not in str(info.value)

@@ -1,23 +1,21 @@
-"""What `pipeline.validate` finds wrong, in words."""
+"""What `ianet validate` finds wrong, in words."""
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
 from conftest import noise
+from models import Outcome, runner
 
-from pipeline import validate
-from pipeline.config.settings import SettingsError
-from pipeline.data.readers import guess_reader
-from pipeline.shell import command
-from pipeline.validate import find_table_problems
+from ianet.readers import guess_reader
+from ianet.validation import find_table_problems
 
 RIGHT = [
     ("anna", "hall", "train"),
@@ -57,6 +55,16 @@ def test_nothing_is_wrong() -> None:
             "one camera, 6, and a match must be from another camera than the query",
         ),
         (
+            [(person, "", split) for person, _, split in RIGHT],
+            "every query would be left without a match: no camera is known, and a match must be "
+            "from another camera than the query. Name the cameras, or ignore them",
+        ),
+        (
+            [*RIGHT, ("carl", "", "gallery")],
+            "1 image is without a camera, where others have one: 6.jpg. Such images count as of "
+            "one camera",
+        ),
+        (
             [*RIGHT[:4], ("carl", "hall", "query"), ("carl", "hall", "gallery")],
             "1 query is left without a match, as the gallery has its identity from its own camera "
             "only: 4.jpg",
@@ -91,33 +99,16 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-class Outcome(NamedTuple):
-    code: int | str | None
-    """1, or a line for stderr and then 1; None when nothing is wrong."""
-    output: str
-
-
 @pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
-    """The command, in this process."""
-
-    def run(*arguments: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["validate", *map(str, arguments)])
-        code = None
-        try:
-            command(validate.main)
-        except SystemExit as end:
-            code = end.code
-        return Outcome(code, capsys.readouterr().out)
-
-    return run
+    return runner(monkeypatch, capsys)
 
 
 def test_the_command_on_a_right_set(folder: Path, run: Callable[..., Outcome]) -> None:
-    outcome = run(folder)
-    assert outcome.code is None
+    outcome = run("validate", folder)
+    assert outcome.code == 0
     assert "read by folders: 2 train images, 1 train identities, 2 query images" in outcome.output
     assert "nothing is wrong" in outcome.output
 
@@ -126,7 +117,7 @@ def test_the_command_on_a_wrong_set(folder: Path, run: Callable[..., Outcome]) -
     shutil.copy(folder / "query/bert/hall_2.jpg", folder / "gallery/carl/door_9.jpg")
     (folder / "train/anna/hall_0.jpg").write_bytes(b"no picture")
     (folder / "gallery/bert/door_3.jpg").write_bytes(noise(3, 32, 16)[:300])
-    outcome = run(folder)
+    outcome = run("validate", folder)
     assert outcome.code == 1
     wrong = [line for line in outcome.output.splitlines() if line.startswith("wrong: ")]
     assert len(wrong) == 2
@@ -138,28 +129,46 @@ def test_the_command_on_a_wrong_set(folder: Path, run: Callable[..., Outcome]) -
 
 
 def test_the_command_on_what_is_no_data_set(tmp_path: Path, run: Callable[..., Outcome]) -> None:
-    outcome = run(tmp_path)
-    assert str(outcome.code).startswith(
+    outcome = run("validate", tmp_path)
+    assert outcome.code == 2
+    assert outcome.errors.startswith(
         f"error: {tmp_path} is in the layout of no known data set: name"
     )
-    outcome = run(tmp_path, "--reader", "msmt17")
-    assert str(outcome.code).startswith("error: reader msmt17 needs training, without a default")
-    outcome = run(tmp_path, "--reader", "msmt17", "--option", "training")
-    assert outcome.code == "error: --option training: write it as name=value"
+    outcome = run("validate", tmp_path, "--reader", "msmt17")
+    assert outcome.errors.startswith("error: reader msmt17 needs training, without a default")
+    outcome = run("validate", tmp_path, "--reader", "msmt17", "--option", "training")
+    assert outcome.errors == "error: --option training: write it as name=value\n"
 
 
 def test_the_command_takes_a_readers_options(market: Path, run: Callable[..., Outcome]) -> None:
-    outcome = run(market)
-    assert str(outcome.code).startswith(f"error: {market} is not all of Market-1501")
-    outcome = run(market, "--option", "published=false")
+    outcome = run("validate", market)
+    assert outcome.errors.startswith(f"error: {market} is not all of Market-1501")
+    outcome = run("validate", market, "--option", "published=false")
     # Its noise is drawn with few seeds, so that pictures repeat.
     assert "read by market1501: 3 train images" in outcome.output
     assert "images are there more than once" in outcome.output
+    outcome = run("validate", market, "--option", "published=no")
+    assert outcome.errors == "error: published is 'no': it must be true or false\n"
+    outcome = run("validate", market, "--option", "publish=false")
+    assert (
+        outcome.errors == "error: reader market1501 has no option publish: choose from published\n"
+    )
+    outcome = run("validate", market, "--reader", "market")
+    assert outcome.errors.startswith("error: there is no reader 'market': choose from cuhk03")
+
+
+def test_problems_as_json(folder: Path, run: Callable[..., Outcome]) -> None:
+    (folder / "train/anna/hall_0.jpg").write_bytes(b"no picture")
+    outcome = run("validate", folder, "--json")
+    answer = json.loads(outcome.output)
+    assert outcome.code == 1
+    assert (answer["reader"], answer["counts"]["train images"]) == ("folders", 2)
+    assert [problem[:21] for problem in answer["problems"]] == ["1 image is unreadable"]
 
 
 def test_a_layout_of_several_readers_is_not_guess_reader(folder: Path) -> None:
     (folder / "people.csv").write_text("path,person,camera,split\n")
-    with pytest.raises(SettingsError, match="in the layout of folders and of listed: name it with"):
+    with pytest.raises(ValueError, match="in the layout of folders and of listed: name it with"):
         guess_reader(folder)
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         guess_reader(folder / "nowhere")
@@ -167,8 +176,8 @@ def test_a_layout_of_several_readers_is_not_guess_reader(folder: Path) -> None:
 
 def test_it_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys; from pipeline import validate; from pipeline.data import readers;"
-        "readers.readers();"
+        "import sys; import ianet.validation; from ianet.readers import readers;"
+        "readers();"
         "print({'torch', 'ray', 'mlflow'} & set(sys.modules))"
     )
     outcome = subprocess.run(

@@ -4,7 +4,7 @@
     query/bert/hall_0417.jpg, gallery/bert/entrance_0398.jpg
 
 is split (train, query or gallery), person, and camera. The camera is the image's name up to the
-first "_". Persons and cameras are text.
+first "_", and "", unknown, of a name without. Persons and cameras are text.
 """
 
 from __future__ import annotations
@@ -48,11 +48,12 @@ def read(source: Path, *, published: bool = True) -> Listing:
             continue
         if not _is_in_layout(path):
             raise ValueError(
-                f"{source}: {path} does not lie and is not named like "
-                "train/anna/entrance_0001.jpg: move, rename or remove it"
+                f"{source}: {path} does not lie like train/anna/entrance_0001.jpg: move or remove "
+                "it"
             )
         split, person, name = PurePosixPath(path).parts[-3:]
-        rows.append((path, person, name.split("_")[0], split))
+        camera, underscore, _ = name.partition("_")
+        rows.append((path, person, camera if underscore else "", split))
         places.setdefault(split, set()).add(PurePosixPath(path).parents[2].as_posix())
     if not rows:
         raise FileNotFoundError(f"{source} holds no image. Expected: {EXPECTED}")
@@ -72,5 +73,4 @@ def fits(paths: Sequence[str]) -> bool:
 
 
 def _is_in_layout(path: str) -> bool:
-    split, _, name = ("", "", "", *PurePosixPath(path).parts)[-3:]
-    return split in SPLITS and name.find("_") > 0
+    return ("", "", *PurePosixPath(path).parts)[-3] in SPLITS

@@ -5,7 +5,8 @@
 
 Paths are relative to the folder of the file and stay beneath this folder. Persons and cameras are
 integers or text. Images of person -1 are junk and are ignored. The split is train, query or
-gallery. Other columns are ignored.
+gallery. Other columns are ignored. A camera that is unknown is left empty, and the column may be
+missing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from ianet.datasets.source import image_opener, open_source, refuse_outside
 
 KINDS = (".csv", ".parquet")
 COLUMNS = ["path", "person", "camera", "split"]
+REQUIRED = ["path", "person", "split"]
 EXPECTED = (
     f"a CSV or Parquet file with the columns {', '.join(COLUMNS)}, or a folder, zip or tar that "
     "holds one such file"
@@ -63,6 +65,8 @@ def read(source: Path, *, published: bool = True) -> Listing:
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise ValueError(f"{where} is no CSV or Parquet file ({error}): write it anew") from error
     table.columns = table.columns.astype(str).str.strip()
+    if "camera" not in table:
+        table["camera"] = ""
     wrong = [column for column in COLUMNS if list(table.columns).count(column) != 1]
     if wrong:
         raise ValueError(
@@ -97,7 +101,8 @@ def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
     Persons and cameras are integers if all are, else text.
     """
-    for column in COLUMNS:
+    table = table.fillna({"camera": ""})
+    for column in REQUIRED:
         empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
         if empty.any():
             raise ValueError(f"{where}: image {empty.argmax() + 1} has no {column}: fill it in")

@@ -4,7 +4,7 @@ A reader is a module of this folder, named as `reader` in params.yaml, with
 
     read(source, *, published, ...) -> Listing      further keywords are `options` in params.yaml
     fits(paths) -> bool                             whether files of these paths are in its layout;
-                                                    `pipeline.validate` guesses a reader by `fits`
+                                                    `ianet.readers` guesses a reader by `fits`
 """
 
 from __future__ import annotations

@@ -78,6 +78,10 @@ class Files(Protocol):
         """
         ...
 
+    def size(self, path: str) -> int:
+        """Return the bytes that `read` returns of a path of `paths`."""
+        ...
+
 
 def open_source(path: Path, expected: str) -> Files:
     """Return the files of a folder or of an archive, one of `ARCHIVES`.
@@ -160,6 +164,9 @@ class Folder:
         refuse_irregular(self._root / path)
         return (self._root / path).read_bytes()
 
+    def size(self, path: str) -> int:
+        return (self._root / path).stat().st_size
+
 
 class Zip:
     """The files of a zip."""
@@ -188,6 +195,9 @@ class Zip:
             return self._archive.read(self._members[path])
         except (KeyError, NotImplementedError, *DAMAGE) as error:
             raise OSError(str(error)) from error
+
+    def size(self, path: str) -> int:
+        return self._members[path].file_size
 
 
 class Tar:
@@ -241,6 +251,9 @@ class Tar:
             raise FileNotFoundError(f"there is no {path} in it")
         offset, size = self._places[path]
         return os.pread(self._file.fileno(), size, offset)
+
+    def size(self, path: str) -> int:
+        return self._places[path][1]
 
 
 def refuse_outside(path: str, where: str) -> None:

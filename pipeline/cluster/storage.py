@@ -30,8 +30,8 @@ from pyarrow.fs import (
     copy_files,
 )
 
+from ianet.files import write_whole
 from pipeline.config.settings import PARAMS, SettingsError
-from pipeline.shell import write_whole
 
 PROJECT = Path("build")  # in the project's folder, where params.yaml names no storage
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"

@@ -23,8 +23,8 @@ from pipeline.config.settings import (
 EXPERIMENTS = Path("experiments")
 SEARCH_PREFIX = "search_"  # of the files of searches
 STAGES = (
-    *("plan", "sources", "synthesize", "prepare", "pack", "train", "evaluate"),
-    *("report", "search"),
+    *("plan", "sources", "synthesize", "prepare", "pack", "train", "evaluate", "model", "report"),
+    "search",
 )
 """Stages of dvc.yaml that no table or figure may be named like."""
 

@@ -63,14 +63,30 @@ Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Unique]
 
 
 class Dataset(Value):
+    """A data set: a reader and a source, and what differs from the usual.
+
+    Attributes:
+        reader: of `ianet.datasets`.
+        source: folder or archive.
+        options: of the reader.
+        published: whether the counts must be the published ones.
+        cameras: "respect": a match is from another camera than the query. "ignore": from any.
+        terms: under which the images are to be had; models carry them.
+        held_out: number of training identities that `hold_out: true` of a recipe leaves out.
+        recipes: role to recipe: a table asks for a role, "plain" or "strong".
+        seeds: of the runs.
+        networks: that are run.
+    """
+
     reader: Name
     source: Path
-    options: dict[str, Any]  # of its reader
-    published: bool
-    held_out: int = Field(ge=0)
-    # Role to recipe: a table asks for a role, "plain" or "strong".
-    recipes: dict[Name, Name]
-    seeds: Seeds
+    options: dict[str, Any] = {}
+    published: bool = False
+    cameras: Literal["respect", "ignore"] = "respect"
+    terms: str = "Unknown. Ask whoever made the data set."
+    held_out: int = Field(0, ge=0)
+    recipes: dict[Name, Name] = {"plain": "paper"}
+    seeds: Seeds = (0,)
     networks: Literal["all"] | Annotated[tuple[Name, ...], Unique] = "all"
 
     @field_validator("recipes")

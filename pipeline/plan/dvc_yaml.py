@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ianet.files import write_whole
 from pipeline.config.experiments import (
     EXPERIMENTS,
     BlockTable,
@@ -21,7 +22,6 @@ from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import SYNTHETIC, Plan, image_sets, unique_runs
 from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE
 from pipeline.plan.sources import SOURCES, input_files
-from pipeline.shell import write_whole
 
 PIPELINE = Path("dvc.yaml")
 SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
@@ -82,6 +82,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         "pack": _pack_stage(plan),
         "train": _train_stage(plan),
         "evaluate": _evaluate_stage(plan),
+        "model": _model_stage(plan),
     }
     for name, experiment in plan.experiments.items():
         if isinstance(experiment, Table):
@@ -91,7 +92,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         elif isinstance(experiment, BlockTable):
             stages[name] = _block_stage(name, experiment, plan)
         elif isinstance(experiment, CostTable):
-            stages[name] = _cost_stage(name, experiment, plan)
+            stages[name] = _cost_stage(name, experiment)
         elif isinstance(experiment, RelationFigure):
             stages[name] = _figure_stage(name, experiment, plan)
     stages["report"] = _report_stage(stages, plan)
@@ -259,15 +260,36 @@ def _evaluate_stage(plan: Plan) -> Stage:
     }
 
 
+def _model_stage(plan: Plan) -> Stage:
+    return {
+        "foreach": {
+            evaluation.key: {"dataset": evaluation.on}
+            for evaluation in plan.evaluations()
+            if evaluation.is_own
+        },
+        "do": {
+            "desc": "a folder with a trained network and all that its user must know",
+            "cmd": "python -m pipeline.stages.model ${key}",
+            "deps": [
+                "runs/${key}",
+                f"{RESULTS}/${{item.dataset}}/scores/${{key}}.json",
+                f"{RESULTS}/${{item.dataset}}/queries/${{key}}.parquet",
+                _code("model"),
+            ],
+            "params": ["datasets.${item.dataset}.terms"],
+            "outs": ["models/${key}"],
+        },
+    }
+
+
 def _score_files(name: str, table: ScoreTable, plan: Plan) -> list[str]:
     """The files that `pipeline.report.cells.read_results` reads for a table."""
     files = [f"{EXPERIMENTS}/{name}.yaml"]
     for row, evaluations in plan.rows(table):
         for evaluation in evaluations:
-            files.append(str(evaluation.scores))
-            baseline = plan.baseline(row, evaluation)
-            if baseline is not None:
-                files += [str(evaluation.queries), str(baseline.queries)]
+            for each in (evaluation, plan.baseline(row, evaluation)):
+                if each is not None:
+                    files += [str(each.scores), str(each.queries)]
     return list(dict.fromkeys(files))
 
 
@@ -276,7 +298,10 @@ def _table_stage(name: str, table: Table, plan: Plan) -> Stage:
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.table {name}",
         "deps": [*_score_files(name, table, plan), _code("table")],
-        "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),
+        "outs": _small(
+            TABLES / f"{name}.{kind}"
+            for kind in (*TABLE_FORMATS, *(["svg"] if plan.is_compared(table) else []))
+        ),
     }
 
 
@@ -303,18 +328,15 @@ def _block_stage(name: str, table: BlockTable, plan: Plan) -> Stage:
     }
 
 
-def _cost_stage(name: str, table: CostTable, plan: Plan) -> Stage:
+def _cost_stage(name: str, table: CostTable) -> Stage:
     networks = dict.fromkeys(row.network for row in table.rows)
-    settings = plan.settings
-    plain = [settings.datasets[dataset].recipes["plain"] for dataset in settings.at_hand]
-    recipes = dict.fromkeys([table.recipe, *plain])
     return {
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.cost {name}",
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
             *(f"{SOURCES}/networks/{network}/train.json" for network in networks),
-            *(f"{SOURCES}/recipes/{recipe}.json" for recipe in recipes),
+            f"{SOURCES}/recipes/{table.recipe}.json",
             _code("cost"),
         ],
         "outs": _small(TABLES / f"{name}.{kind}" for kind in TABLE_FORMATS),

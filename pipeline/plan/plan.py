@@ -96,6 +96,14 @@ class Plan:
             return None
         return evaluation._replace(run=run._replace(network=row.against))
 
+    def is_compared(self, table: ScoreTable) -> bool:
+        """Whether a row of a table has a number that is compared with another network's."""
+        return any(
+            self.baseline(row, evaluation) is not None
+            for row, evaluations in self.rows(table)
+            for evaluation in evaluations
+        )
+
     def figure_run(self, figure: RelationFigure) -> Run | None:
         """The run whose view of synthetic people a figure shows: the first seed of its network.
 

@@ -14,6 +14,7 @@ from pipeline.config.settings import Settings, SettingsError, check_known
 PREPARED = Path("data/prepared")
 RUNS = Path("runs")
 RESULTS = Path("results")
+MODELS = Path("models")
 TABLE, DESCRIPTION = "table.parquet", "dataset.json"  # of a prepared data set
 WEIGHTS, RECORD = "weights.safetensors", "training.json"  # of a run
 
@@ -41,14 +42,24 @@ class Run(NamedTuple):
         """The folder that `train` writes."""
         return RUNS / self.key
 
+    @property
+    def model(self) -> Path:
+        """The folder that `model` writes."""
+        return MODELS / self.key
+
     def weights_digest(self) -> str:
         """SHA-256 of the trained weights, as hexadecimal digits.
 
         Raises:
             FileNotFoundError: the run was not trained.
         """
-        with (self.folder / WEIGHTS).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_file(self.folder / WEIGHTS)
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Evaluation(NamedTuple):
@@ -60,7 +71,12 @@ class Evaluation(NamedTuple):
     @property
     def key(self) -> str:
         """The run's key, and across domains the scored data set as a fifth name."""
-        return self.run.key if self.on == self.run.dataset else f"{self.run.key}.{self.on}"
+        return self.run.key if self.is_own else f"{self.run.key}.{self.on}"
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data set is that of the training."""
+        return self.on == self.run.dataset
 
     @property
     def scores(self) -> Path:

@@ -22,8 +22,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ianet.files import write_whole
 from pipeline.config.settings import Dataset, Settings, load
-from pipeline.shell import command, write_whole
+from pipeline.shell import command
 
 SOURCES = Path("build/sources")
 TEMPLATE = Path("pipeline/report/page.html.jinja")
@@ -53,6 +54,7 @@ STAGE_CODE = {
         ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
     ),
     "evaluate": ((), ("pipeline.stages.evaluate", "pipeline.scoring", "pipeline.data.splits")),
+    "model": (("ianet.model", "ianet.comparison"), ("pipeline.stages.model",)),
     "search": (
         (),
         (
@@ -63,7 +65,7 @@ STAGE_CODE = {
         ),
     ),
     "table": (
-        ("ianet.comparison",),
+        ("ianet.comparison", "ianet.drawing"),
         ("pipeline.stages.table", "pipeline.report.cells", "pipeline.report.page"),
     ),
     "curve": (
@@ -76,7 +78,7 @@ STAGE_CODE = {
         ("pipeline.stages.blocks", "pipeline.report.blocks", "pipeline.report.page"),
     ),
     "cost": (
-        ("ianet.cost", "ianet.features"),
+        ("ianet.cost", "ianet.network"),
         ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),
     ),
     "report": (
@@ -88,7 +90,7 @@ STAGE_CODE = {
 
 Of `pipeline` only what decides a result is named. What moves bytes or reports progress is not.
 """
-PREPARATION = ("reader", "source", "options", "published", "held_out")
+PREPARATION = ("reader", "source", "options", "published", "cameras", "held_out")
 """Options of a data set that its preparation depends on."""
 
 

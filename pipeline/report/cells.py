@@ -1,8 +1,9 @@
 """The cells of tables and curves: ours beside the paper's, and gains over baselines.
 
-A cell is the mean over the seeds, with the spread over the seeds and the difference from the paper.
-A gain over the network that a row is compared with has an interval. What was not run, and what the
-paper does not print, is a dash.
+A cell is the mean over the seeds, with an interval, the spread over the seeds and the difference
+from the paper. A gain over the network that a row is compared with has an interval and a p-value,
+which is corrected for all comparisons of the table. What was not run, and what the paper does not
+print, is a dash.
 """
 
 from __future__ import annotations
@@ -14,13 +15,21 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ianet.comparison import paired_bootstrap
-from pipeline.config.experiments import ScoreTable
+from ianet import drawing
+from ianet.comparison import (
+    Estimate,
+    correct_holm,
+    estimate_mean,
+    expect_average_precision,
+)
+from pipeline.config.experiments import Row, ScoreTable
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import Evaluation
 from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 
 ENTROPY = "entropy"  # the only metric that queries do not contribute to
+ENOUGH_SEEDS = 3  # for a difference that is a finding
+LEVEL = 0.05  # p-values below are findings
 
 
 class Results(NamedTuple):
@@ -28,7 +37,7 @@ class Results(NamedTuple):
 
     Attributes:
         scores: content of the files of scores.
-        queries: content of the files of queries, for the evaluations that are compared.
+        queries: content of the files of queries.
     """
 
     scores: Mapping[Evaluation, dict[str, Any]]
@@ -41,20 +50,24 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
     Raises:
         FileNotFoundError: an evaluation was not run.
     """
+    evaluations = [
+        each
+        for row, needed in plan.rows(table)
+        for evaluation in needed
+        for each in (evaluation, plan.baseline(row, evaluation))
+        if each is not None
+    ]
     scores: dict[Evaluation, dict[str, Any]] = {}
     queries: dict[Evaluation, pd.DataFrame] = {}
-    for row, evaluations in plan.rows(table):
-        for evaluation in evaluations:
-            baseline = plan.baseline(row, evaluation)
-            compared = [evaluation, baseline] if baseline else []
-            for path in [evaluation.scores, *(each.queries for each in compared)]:
-                if not path.exists():
-                    raise FileNotFoundError(
-                        f"{path} does not exist: `dvc repro {name}` trains and evaluates what is "
-                        "missing"
-                    )
-            scores[evaluation] = json.loads(evaluation.scores.read_text())
-            queries |= {each: pd.read_parquet(each.queries) for each in compared}
+    for evaluation in dict.fromkeys(evaluations):
+        for path in (evaluation.scores, evaluation.queries):
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{path} does not exist: `dvc repro {name}` trains and evaluates what is "
+                    "missing"
+                )
+        scores[evaluation] = json.loads(evaluation.scores.read_text())
+        queries[evaluation] = pd.read_parquet(evaluation.queries)
     return Results(scores, queries)
 
 
@@ -69,28 +82,31 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
         results: of the evaluations that the table needs.
 
     Returns:
-        group, label, dataset, metric; ours, the mean over the seeds, and spread, their standard
-        deviation (NaN for a single seed); paper, and difference, ours less the paper's; against,
-        gain over that network with gain_low and gain_high, a 95 % interval (`paired_bootstrap`);
-        seeds, their number; split; and runs, their keys.
+        group, label, dataset, metric; ours, the mean over the seeds, with low and high, a 95 %
+        interval, and spread, their standard deviation (NaN for a single seed); chance, whether
+        the mean is not surely above that of random rankings; paper, and difference, ours less
+        the paper's; against, gain over that network with gain_low and gain_high, a 95 %
+        interval, gain_p, the p-value after Holm's correction for the table, and detectable, the
+        smallest gain that would be found; seeds, their number; split; and runs, their keys.
     """
     rows = plan.rows(table)
     scored = {evaluation.on for _, evaluations in rows for evaluation in evaluations}
     datasets = [name for name in plan.datasets(table) if name in scored]
-    contents = []
+    contents: list[dict[str, Any]] = []
+    gains: list[Estimate | None] = []
     for row, evaluations in rows:
         for dataset in dict.fromkeys([*datasets, *table.printed]):
             if row.network is None and dataset not in row.paper:
                 continue  # a rival without a number for the data set
             seeds = [evaluation for evaluation in evaluations if evaluation.on == dataset]
-            baselines = [plan.baseline(row, evaluation) for evaluation in seeds]
             scores = [results.scores[evaluation] for evaluation in seeds]
             paper = row.paper.get(dataset, (None,) * len(table.metrics))
             for metric, printed in zip(table.metrics, paper, strict=True):
                 # A metric that the data set's protocol does not define is null.
                 values = [score[metric] for score in scores if score[metric] is not None]
                 percent = 100 * pd.Series(values, dtype=float)
-                gain, low, high = _gain(seeds, baselines, metric, results)
+                low, high = _interval(_estimate_score(seeds, metric, results))
+                gains.append(_estimate_gain(row, seeds, metric, plan, results))
                 contents.append(
                     {
                         "group": row.group,
@@ -98,42 +114,92 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
                         "dataset": dataset,
                         "metric": metric,
                         "ours": percent.mean(),
+                        "low": low,
+                        "high": high,
                         "spread": percent.std(),
+                        "chance": metric == "mAP" and _is_at_chance(seeds, results),
                         "paper": printed,
                         "difference": percent.mean() - (nan if printed is None else printed),
                         "against": row.against or "",
-                        "gain": gain,
-                        "gain_low": low,
-                        "gain_high": high,
                         "seeds": len(seeds),
                         "split": scores[0]["split"] if scores else None,
                         "runs": " ".join(evaluation.run.key for evaluation in seeds),
                     }
                 )
-    return pd.DataFrame(contents).astype({"paper": float})
+    frame = pd.DataFrame(contents).astype({"paper": float})
+    return pd.concat([frame, _describe_gains(gains)], axis=1)
 
 
-def _gain(
-    evaluations: Sequence[Evaluation],
-    baselines: Sequence[Evaluation | None],
-    metric: str,
-    results: Results,
-) -> tuple[float, float, float]:
-    """Mean difference and its interval, in percent; NaN where nothing is compared."""
-    pairs = [
-        (evaluation, baseline)
-        for evaluation, baseline in zip(evaluations, baselines, strict=True)
-        if baseline is not None and results.scores[evaluation].get(metric) is not None
-    ]
-    if metric == ENTROPY or not pairs:
-        return nan, nan, nan
-    queries = results.queries
-    differences = pd.concat(
-        [queries[evaluation][metric] - queries[baseline][metric] for evaluation, baseline in pairs],
-        axis=1,
+def _describe_gains(gains: Sequence[Estimate | None]) -> pd.DataFrame:
+    """The columns of `cells` that describe gains, in percent; NaN where nothing is compared."""
+    found = [gain for gain in gains if gain is not None]
+    p_values = iter(correct_holm([gain.p_value for gain in found]))
+    rows = []
+    for gain in gains:
+        if gain is None:
+            rows.append((nan,) * 5)
+        else:
+            detectable = 100 * gain.detectable(len(found))
+            rows.append((100 * gain.mean, *_interval(gain), next(p_values), detectable))
+    names = ["gain", "gain_low", "gain_high", "gain_p", "detectable"]
+    return pd.DataFrame(rows, columns=names, dtype=float)
+
+
+def _estimate_score(
+    evaluations: Sequence[Evaluation], metric: str, results: Results
+) -> Estimate | None:
+    """The mean of a metric; None where queries do not contribute to the metric."""
+    queries = {each: results.queries[each] for each in evaluations}
+    return _estimate(
+        {each: table[metric] for each, table in queries.items() if metric in table}, results
     )
-    low, high = paired_bootstrap(differences)
-    return 100 * float(differences.mean().mean()), 100 * low, 100 * high
+
+
+def _estimate_gain(
+    row: Row, evaluations: Sequence[Evaluation], metric: str, plan: Plan, results: Results
+) -> Estimate | None:
+    """The mean difference from the network that a row is compared with; None without one."""
+    differences = {}
+    for evaluation in evaluations:
+        baseline = plan.baseline(row, evaluation)
+        queries = results.queries[evaluation]
+        if baseline is not None and metric in queries:
+            differences[evaluation] = queries[metric] - results.queries[baseline][metric]
+    return _estimate(differences, results)
+
+
+def _is_at_chance(evaluations: Sequence[Evaluation], results: Results) -> bool:
+    """Whether the interval of mAP reaches down to the mean of random rankings."""
+    excess = {
+        each: queries.mAP - expect_average_precision(queries.matches, queries.candidates)
+        for each in evaluations
+        if "mAP" in (queries := results.queries[each])
+    }
+    estimate = _estimate(excess, results)
+    return estimate is not None and estimate.interval()[0] <= 0
+
+
+def _estimate(values: Mapping[Evaluation, pd.Series], results: Results) -> Estimate | None:
+    """The mean of values of queries, a seed for each evaluation; None for fewer than 2 persons."""
+    if not values:
+        return None
+    persons = pd.concat([results.queries[each].person for each in values])
+    persons = persons[~persons.index.duplicated()]
+    if persons.nunique() < 2:
+        return None
+    columns = [column.reindex(persons.index) for column in values.values()]
+    return estimate_mean(pd.concat(columns, axis=1), persons)
+
+
+def _interval(estimate: Estimate | None) -> tuple[float, float]:
+    """The 95 % interval in percent, or NaN."""
+    low, high = estimate.interval() if estimate else (nan, nan)
+    return 100 * low, 100 * high
+
+
+def is_finding(cell: Any) -> bool:
+    """Whether the gain of a cell is distinguished from 0, over enough seeds."""
+    return bool(cell.seeds >= ENOUGH_SEEDS and cell.gain_p < LEVEL)
 
 
 def build_section(
@@ -145,7 +211,18 @@ def build_section(
     datasets = sorted(frame.dataset.unique(), key=lambda dataset: dataset not in at_hand)
     panels = [build_panel(frame, str(dataset)) for dataset in datasets]
     note = describe(frame, table, plan, results)
-    return frame, Section(name, table.title, table.caption, panels, note)
+    picture = draw_gains(frame) if plan.is_compared(table) else ""
+    return frame, Section(name, table.title, table.caption, panels, note, picture)
+
+
+def draw_gains(frame: pd.DataFrame) -> str:
+    """The gains of a table as SVG, a panel for each data set and metric."""
+    panels: dict[tuple[str, str], list[drawing.Gain]] = {}
+    for _, cell in frame[frame.gain.notna()].iterrows():
+        label = f"{cell.group}: {cell.label}" if cell.group else cell.label
+        gain = drawing.Gain(label, cell.gain, cell.gain_low, cell.gain_high, is_finding(cell))
+        panels.setdefault((cell.dataset, cell.metric), []).append(gain)
+    return drawing.svg(drawing.forest(panels))
 
 
 def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
@@ -165,8 +242,9 @@ def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
         texts: list[Cell] = []
         for _, content in contents.iterrows():
             spread = f" ± {content.spread:.1f}" if pd.notna(content.spread) else ""
+            chance = " (chance)" if content.chance else ""
             digits = 3 if content.metric == ENTROPY else 1
-            texts.append(Cell(_format(content.ours, digits) + spread, "ours"))
+            texts.append(Cell(_format(content.ours, digits) + spread + chance, "ours"))
             if is_compared and content.metric != ENTROPY:
                 texts.append(_gain_cell(content))
             if is_printed:
@@ -180,7 +258,7 @@ def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
 def _gain_cell(content: Any) -> Cell:
     if pd.isna(content.gain):
         return Cell(DASH)
-    kind = "gain" if content.gain_low > 0 else "loss" if content.gain_high < 0 else "unsure"
+    kind = "unsure" if not is_finding(content) else "gain" if content.gain > 0 else "loss"
     return Cell(f"{content.gain:+.1f} [{content.gain_low:+.1f}, {content.gain_high:+.1f}]", kind)
 
 
@@ -212,20 +290,40 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
         recipes = dict.fromkeys(roles.get(row.recipe) for row in table.rows)
         names = " and ".join(name for name in recipes if name)
         seeds = sorted(set(contents.seeds))
+        cameras = plan.settings.datasets[str(dataset)].cameras
         texts.append(
             f"{dataset}: recipe {names}, {' or '.join(map(str, seeds))} seed"
             f"{'s' if seeds != [1] else ''}, scored on {split}"
+            + (", cameras ignored" if cameras == "ignore" else "")
         )
     text = "; ".join(texts) if texts else "nothing was run"
-    if (frame.against != "").any():
-        text += (
-            f". Gain: over {' or '.join(dict.fromkeys(filter(None, frame.against)))}, with a 95 % "
-            "interval from a paired bootstrap over queries"
-            + (" and seeds" if (frame.seeds > 1).any() else ", which says nothing of other seeds")
-        )
+    text += describe_comparisons(frame)
     if versions := sorted({score["torch"] for score in results.scores.values()}):
         text += f". Trained with torch {' and '.join(versions)}"
+    if frame.chance.any():
+        text += ". Chance: no better than random rankings"
     return (
         f"Ours: {text}. In percent; ± is the standard deviation over the seeds; the difference "
         f"is ours less the paper's; {DASH} was not run, or is not in the paper."
+    )
+
+
+def describe_comparisons(frame: pd.DataFrame) -> str:
+    """How the gains of a table are to be read; nothing without gains."""
+    gains = frame[frame.gain.notna()]
+    if gains.empty:
+        return ""
+    against = " or ".join(dict.fromkeys(gains.against))
+    text = f". Gain: over {against}, with a 95 % interval for other persons"
+    if gains.seeds.max() < ENOUGH_SEEDS:
+        text += f" alone: with fewer than {ENOUGH_SEEDS} seeds no gain is a finding"
+    else:
+        text += " and other seeds"
+    smallest = ", ".join(
+        f"{group.detectable.median():.1f} in {metric}"
+        for metric, group in gains.groupby("metric", sort=False)
+    )
+    return (
+        f"{text}. {len(gains)} comparisons; a gain is coloured where p < {LEVEL} after Holm's "
+        f"correction for all of them. Gains that would be found with a chance of 80 %: {smallest}"
     )

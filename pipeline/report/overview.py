@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -12,8 +11,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ianet import drawing
+from pipeline.commit import find_commit
 from pipeline.config.experiments import (
-    EXPERIMENTS,
     BlockTable,
     CostTable,
     Curve,
@@ -21,29 +20,23 @@ from pipeline.config.experiments import (
     ScoreTable,
     Table,
 )
-from pipeline.config.settings import PARAMS, Settings
+from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import DESCRIPTION, PREPARED, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 
-CODE = ("ianet", "pipeline", str(EXPERIMENTS), str(PARAMS))  # what decides results
 PACKAGES = ("torch", "torchvision", "ray")
 
 
 class Picture(NamedTuple):
-    """A picture of the page, as an element of HTML."""
+    """A picture of the page."""
 
     name: str
     title: str
     caption: str
     svg: str
-
-
-def svg_element(svg: str) -> str:
-    """The element of an SVG file, without the lines that only a file may begin with."""
-    return svg[svg.index("<svg") :]
 
 
 def table_sections(plan: Plan) -> list[Section]:
@@ -69,7 +62,7 @@ def figure_pictures(plan: Plan) -> list[Picture]:
         if isinstance(figure, Curve | RelationFigure):
             caption = figure.caption if isinstance(figure, Curve) else ""
             svg = (FIGURES / f"{name}.svg").read_text()
-            pictures.append(Picture(name, figure.title, caption, svg_element(svg)))
+            pictures.append(Picture(name, figure.title, caption, svg))
     return pictures
 
 
@@ -88,7 +81,7 @@ def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
             f"{name}-{dataset}",
             f"{table.title}, {dataset}",
             "Training loss and queries matched by rank, of the first seed.",
-            svg_element(drawing.svg(drawing.learning_curves(lines))),
+            drawing.svg(drawing.learning_curves(lines)),
         )
         for dataset, lines in curves.items()
     ]
@@ -137,30 +130,8 @@ def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
         "Runs": f"{len(runs)}, seeds {seeds}",
         **data,
         **recipes,
-        "Code": f"commit {commit()}; Python {platform.python_version()}, {packages}",
+        "Code": f"commit {find_commit()}; Python {platform.python_version()}, {packages}",
     }
-
-
-def commit() -> str:
-    """The short name of the commit, and whether the code differs from the commit.
-
-    Returns:
-        "unknown" without git, or outside a repository with a commit.
-    """
-    name = _git("rev-parse", "--short", "HEAD")
-    if not name:
-        return "unknown"
-    return f"{name} with changes" if _git("status", "--porcelain", "--", *CODE) else name
-
-
-def _git(*arguments: str) -> str:
-    """What git prints; nothing where git fails or is missing."""
-    words = ["git", "--no-optional-locks", *arguments]
-    try:
-        process = subprocess.run(words, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return "" if process.returncode else process.stdout.strip()
 
 
 def run_row(run: Run, url: str | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
-from pipeline.shell import write_whole
+from ianet.files import write_whole
 
 DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
     """A text, and what a page may do with the text.
 
     Attributes:
-        kind: "ours"; "gain", "loss" or "unsure", by the interval of a gain; "within" or
+        kind: "ours"; "gain", "loss" or "unsure", by whether a gain is a finding; "within" or
             "outside" the spread, of a difference from the paper; or nothing.
         runs: keys of the runs behind the cell.
     """
@@ -61,13 +61,18 @@ class Panel(NamedTuple):
 
 
 class Section(NamedTuple):
-    """A table of experiments/, a panel for each data set."""
+    """A table of experiments/, a panel for each data set.
+
+    Attributes:
+        picture: the gains as SVG, or nothing.
+    """
 
     name: str
     title: str
     caption: str
     panels: list[Panel]
     note: str
+    picture: str = ""
 
 
 def to_frame(panel: Panel) -> pd.DataFrame:
@@ -81,11 +86,13 @@ def to_frame(panel: Panel) -> pd.DataFrame:
 
 
 def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
-    """Write <name>.csv of the frame, and .md, .tex and .html of the section."""
+    """Write <name>.csv of the frame, .md, .tex and .html of the section, and .svg of its gains."""
     write_whole(folder / f"{section.name}.csv", frame.to_csv(index=False, float_format="%.4g"))
     write_whole(folder / f"{section.name}.md", to_markdown(section))
     write_whole(folder / f"{section.name}.tex", to_latex(section))
     write_whole(folder / f"{section.name}.html", to_html(section.title, [section]))
+    if section.picture:
+        write_whole(folder / f"{section.name}.svg", section.picture)
 
 
 def to_markdown(section: Section) -> str:
@@ -127,11 +134,17 @@ def _translate(frame: pd.DataFrame, signs: Mapping[int, str]) -> pd.DataFrame:
     return frame.map(lambda text: text.translate(signs)).set_axis(columns, axis=1)
 
 
+def svg_element(svg: str) -> str:
+    """The element of an SVG file, without the lines that only a file may begin with."""
+    return svg[svg.index("<svg") :]
+
+
 def to_html(title: str, sections: Sequence[Section], **report: Any) -> str:
     """A page that fetches nothing; `report` holds what only results/report.html has."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["element"] = svg_element
     template = environment.from_string(TEMPLATE.read_text())
     values: Mapping[str, Any] = {"title": title, "sections": sections, **report}
     return template.render(values)

@@ -3,8 +3,7 @@
     python -m pipeline.stages.cost cost
 
 The table shows parameters and multiply-adds as the paper's recipe has them, beside the paper's
-numbers. For each data set at hand the table shows images a second on this machine, of training and
-of inference, through the functions that train and evaluate.
+numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pipeline.config.experiments import CostTable
 from pipeline.plan.dvc_yaml import TABLES
 from pipeline.plan.plan import load_plan
 from pipeline.report import page
-from pipeline.report.costs import build_section, measure_costs
+from pipeline.report.costs import build_section, count_costs
 from pipeline.shell import command, parser
 
 
@@ -23,7 +22,7 @@ def main() -> None:
     name = options.parse_args().name
     plan = load_plan()
     table = plan.experiment(name, CostTable)
-    frame = measure_costs(table, plan.settings)
+    frame = count_costs(table, plan.settings)
     page.write(build_section(name, table, frame), TABLES, frame)
 
 

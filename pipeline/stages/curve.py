@@ -8,11 +8,12 @@ from __future__ import annotations
 import pandas as pd
 
 from ianet import drawing
+from ianet.files import write_whole
 from pipeline.config.experiments import Curve
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import load_plan
 from pipeline.report.cells import cells, read_results
-from pipeline.shell import command, parser, write_whole
+from pipeline.shell import command, parser
 
 
 def draw_curve(curve: Curve, frame: pd.DataFrame) -> str:
@@ -20,16 +21,17 @@ def draw_curve(curve: Curve, frame: pd.DataFrame) -> str:
     numbers = dict(zip((row.label for row in curve.rows), curve.at, strict=True))
     frame = frame.assign(number=frame.label.map(numbers))
     frame = frame[frame.ours.notna()]
-    panels: dict[str, dict[str, tuple[list[float], list[float], list[float]]]] = {}
+    panels: dict[str, dict[str, drawing.Band]] = {}
     levels: dict[str, dict[str, dict[str, float]]] = {}
     for metric in curve.metrics:
         panels[metric], levels[metric] = {}, {}
         for dataset, contents in frame[frame.metric == metric].groupby("dataset", sort=False):
             points = contents[contents.number.notna()].sort_values("number")
-            panels[metric][str(dataset)] = (
+            panels[metric][str(dataset)] = drawing.Band(
                 points.number.tolist(),
                 points.ours.tolist(),
-                points.spread.tolist(),
+                points.low.tolist(),
+                points.high.tolist(),
             )
             level = contents[contents.number.isna()]
             levels[metric][str(dataset)] = dict(zip(level.label, level.ours, strict=True))

@@ -14,12 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from ianet.files import write_whole
 from pipeline.cluster.environment import prepare
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import load
 from pipeline.plan.runs import RECORD, Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
-from pipeline.shell import command, emit, parser, write_whole
+from pipeline.shell import command, emit, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.server import connect
 from pipeline.tracking.training import sync_run

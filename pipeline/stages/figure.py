@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ianet.files import write_whole
 from pipeline.config.experiments import RelationFigure
 from pipeline.config.settings import SettingsError
 from pipeline.plan.dvc_yaml import FIGURES
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import Run, parse_run
 from pipeline.report.relation_maps import draw_figure
-from pipeline.shell import command, parser, write_whole
+from pipeline.shell import command, parser
 
 
 def default_run(figure: RelationFigure, plan: Plan) -> Run:

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from ianet.datasets.listing import split_columns
+from ianet.files import write_whole
 from pipeline.data.readers import read_dataset
 from pipeline.data.splits import held_out_column
 from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE
-from pipeline.shell import command, parser, write_whole
+from pipeline.shell import command, parser
 
 
 def hold_out(table: pd.DataFrame, identities: int) -> pd.Series:
@@ -68,7 +69,9 @@ def main() -> None:
         )
     target = PREPARED / dataset
     write_whole(target / TABLE, table.to_parquet(index=False))
-    description = {"scoring": listing.scoring, "counts": listing.counts}
+    description = {
+        "scoring": listing.scoring, "cameras": settings.cameras, "counts": listing.counts,
+    }  # fmt: skip
     write_whole(target / DESCRIPTION, json.dumps(description, indent=2) + "\n")
 
 

@@ -6,10 +6,11 @@ page with all tables and figures. Without MLflow the page has no links.
 
 from __future__ import annotations
 
+from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import REPORT
 from pipeline.plan.plan import load_plan, unique_runs
 from pipeline.report import overview, page
-from pipeline.shell import command, parser, write_whole
+from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
 

@@ -1,9 +1,9 @@
-"""A table of experiments/ -> results/tables/<name>.csv, .md, .tex and .html.
+"""A table of experiments/ -> results/tables/<name>.csv, .md, .tex, .html and .svg.
 
     python -m pipeline.stages.table table4f
 
-The table shows ours beside the paper's, see `pipeline.report.cells`. A new look is a change of
-`pipeline.report.page`.
+The table shows ours beside the paper's, see `pipeline.report.cells`, and the picture the gains with
+their intervals. A new look is a change of `pipeline.report.page`.
 """
 
 from __future__ import annotations

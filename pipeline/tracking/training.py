@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import time
@@ -17,7 +18,7 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run
+from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run, digest_file
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     SCORES,
@@ -30,8 +31,10 @@ from pipeline.tracking.server import (
     set_status,
 )
 
-MODEL = Path("pipeline/served.py")
+SERVED = Path("pipeline/served.py")
 MODEL_PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
+BEST = "best"
+HELD_OUT_SCORE = metric_name("mAP", "held-out")
 
 
 def new_id() -> str:
@@ -113,40 +116,82 @@ def sync_run(run: Run) -> None:
     frame = pd.read_csv(run.folder / "history.csv")
     history: list[dict[str, float]] = frame.to_dict("records")  # type: ignore[assignment]
     run_id = sync_training(run, record, history, "FINISHED")
-    _sync_model(run, run_id)
     weights = run.weights_digest()
     for path in sorted(RESULTS.glob(f"*/scores/{run.key}*.json")):
         scores = json.loads(path.read_text())
         if scores["weights"] == weights:  # else of an earlier training
             _sync_scores(run_id, scores)
+    if run.model.exists():
+        _sync_model(run, run_id)
 
 
 def _sync_model(run: Run, run_id: str) -> None:
-    """Register the trained run by its data set and network, if it is not."""
+    """Register the run's model by its data set and network, if it is not.
+
+    A model of an earlier training stays out. The alias `best` is that of the version with the best
+    mAP on held-out people.
+    """
     client = mlflow.MlflowClient()
-    if "model" in client.get_run(run_id).data.tags:
+    tracked = client.get_run(run_id)
+    if "model" in tracked.data.tags:
         return
     # 60 MB, which a command that leads a training need not take.
     import numpy as np
     from mlflow.models import ModelSignature
-    from mlflow.types import Schema, TensorSpec
+    from mlflow.types import ColSpec, Schema, TensorSpec
 
+    from ianet.model import CARD, WEIGHTS
+
+    if digest_file(run.model / WEIGHTS) != run.weights_digest():
+        return
     signature = ModelSignature(
-        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))]),
+        inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
+    name = f"{run.dataset}.{run.network}"
     with _active(run_id):
-        mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="model",
-            registered_model_name=f"{run.dataset}.{run.network}",
-            loader_module=MODEL.stem,
-            data_path=str(run.folder),
-            code_paths=["ianet", str(MODEL)],
+            registered_model_name=name,
+            loader_module=SERVED.stem,
+            data_path=str(run.model),
+            code_paths=["ianet", str(SERVED)],
             # MLflow would find the packages by loading the model in a new process.
             pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
             signature=signature,
+            input_example=_draw_example(),
         )
-    client.set_tag(run_id, "model", f"{run.dataset}.{run.network}")
+    card = (run.model / CARD).read_text()
+    client.update_model_version(name, logged.registered_model_version, card)
+    client.set_tag(run_id, "model", name)
+    score = tracked.data.metrics.get(HELD_OUT_SCORE)
+    if score is not None and score > _best_score(name):
+        client.set_registered_model_alias(name, BEST, logged.registered_model_version)
+
+
+def _draw_example() -> pd.DataFrame:
+    """An input of the served model: a photo of a synthetic person."""
+    from PIL import Image
+
+    from ianet.synthetic.portrait import portrait
+
+    pixels, _ = portrait(
+        0, facing=0.5, stride=0.3, phase=1, stature=0.85, camera=1, height=128, width=64, seed=0
+    )
+    photo = io.BytesIO()
+    Image.fromarray(pixels).save(photo, "PNG")
+    return pd.DataFrame({"image": [photo.getvalue()]})
+
+
+def _best_score(model: str) -> float:
+    """mAP on held-out people of the version with the alias `best`; -1 without one."""
+    client = mlflow.MlflowClient()
+    aliases = client.get_registered_model(model).aliases
+    if BEST not in aliases:
+        return -1.0
+    best = client.get_model_version_by_alias(model, BEST)
+    assert best.run_id is not None  # every version is of a training
+    return float(client.get_run(best.run_id).data.metrics[HELD_OUT_SCORE])
 
 
 def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:

@@ -21,6 +21,7 @@ from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import check_visible
 from pipeline.cluster.resources import share
 from pipeline.cluster.storage import TRAININGS, Storage
+from pipeline.commit import find_commit
 from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
@@ -190,7 +191,7 @@ def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
     temporary.mkdir(parents=True)
     result.write_network(temporary)
     pd.DataFrame(result.history).to_csv(temporary / "history.csv", index=False)
-    content = {**record, "environment": result.environment}
+    content = {**record, "commit": find_commit(), "environment": result.environment}
     (temporary / RECORD).write_text(json.dumps(content, indent=2) + "\n")
     shutil.rmtree(run.folder, ignore_errors=True)
     temporary.replace(run.folder)

@@ -1,35 +1,21 @@
-"""What is wrong with a data set, in plain words, before anything is trained on the set.
-
-    python -m pipeline.validate data/Market-1501-v15.09.15.zip
-    python -m pipeline.validate data/cuhk-03.mat --option images=labeled --option protocol=classic
-
-Exit code 1 if something is wrong. Options are those of the reader; published=false allows a
-subset of a published set.
-"""
+"""What is wrong with a data set, in plain words, before anything is trained on the set."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import sys
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pandas as pd
-from rich.progress import track
 
 from ianet.datasets.listing import SPLITS, Listing, split_columns
-from pipeline.config.settings import SettingsError
-from pipeline.data.readers import guess_reader, read
-from pipeline.shell import command, parser
 
 EXAMPLES = 5  # that are named of each problem
 
 
 def find_table_problems(table: pd.DataFrame) -> Iterator[str]:
-    """Problems of identities, cameras and splits, a sentence for each; see `Listing`."""
+    """Yield problems of identities, cameras and splits, a sentence for each; see `Listing`."""
     for column in split_columns(table):
         where = "" if column == "split" else f"{column}: "
         for problem in _find_split_problems(table, table[column]):
@@ -58,7 +44,18 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
         )
     is_matched = _is_matched(query, gallery)
     cameras = test.camera.unique()
-    if len(cameras) == 1:
+    without = test[test.camera == ""]
+    if 0 < len(without) < len(test):
+        yield (
+            f"{_count(without.path, 'image', 'images')} without a camera, where others have one: "
+            f"{_list(without.path)}. Such images count as of one camera"
+        )
+    if list(cameras) == [""]:
+        yield (
+            "every query would be left without a match: no camera is known, and a match must be "
+            "from another camera than the query. Name the cameras, or ignore them"
+        )
+    elif len(cameras) == 1:
         yield (
             f"every query would be left without a match: all images of query and gallery are from "
             f"one camera, {cameras[0]}, and a match must be from another camera than the query"
@@ -78,7 +75,7 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
 
 
 def _is_matched(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
-    """Whether the gallery has a query's identity from another camera than the query's own."""
+    """Return whether the gallery has a query's identity from another camera than the query's."""
     places = gallery[["person", "camera"]].drop_duplicates()
     cameras = query.person.map(places.groupby("person").size()).fillna(0)
     is_seen_there = pd.MultiIndex.from_frame(query[["person", "camera"]]).isin(
@@ -88,7 +85,7 @@ def _is_matched(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
 
 
 def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError]) -> Iterator[str]:
-    """Problems of the images, a sentence for each, from the `image_digests`."""
+    """Yield problems of the images, a sentence for each, from the `image_digests`."""
     paths: dict[bytes, list[str]] = {}
     unreadable = []
     for path, digest in zip(listing.table.path, digests, strict=True):
@@ -104,7 +101,7 @@ def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError])
 
 
 def image_digests(listing: Listing) -> Iterator[bytes | ValueError]:
-    """For each image a digest of its pixels, or why the image cannot be read, in table order."""
+    """Yield a digest of the pixels of each image, or why there is none, in table order."""
 
     def digest(path: str) -> bytes | ValueError:
         try:
@@ -128,35 +125,3 @@ def _list(items: Iterable[str], separator: str = ", ") -> str:
     names = [str(item) for item in sorted(items)]
     more = len(names) - EXAMPLES
     return separator.join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
-
-
-def main() -> None:
-    options = parser(__doc__, "pipeline.validate")
-    options.add_argument("source", type=Path, help="folder, zip, tar, CSV, Parquet or cuhk-03.mat")
-    options.add_argument("--reader", help="of ianet/datasets; guessed where the layout tells")
-    options.add_argument("--option", action="append", default=[], metavar="NAME=VALUE")
-    arguments = options.parse_args()
-    start = time.monotonic()
-    reader = arguments.reader or guess_reader(arguments.source)
-    values = _parse_options(arguments.option)
-    listing = read(reader, arguments.source, values, f"reader {reader}")
-    counts = ", ".join(f"{number:,} {what}" for what, number in listing.counts.items())
-    print(f"{arguments.source}, read by {reader}: {counts}")
-    digests = track(image_digests(listing), "looking at each image", len(listing.table))
-    problems = [*find_table_problems(listing.table), *find_image_problems(listing, digests)]
-    for problem in problems:
-        print(f"wrong: {problem}")
-    if problems:
-        sys.exit(1)
-    print(f"nothing is wrong ({time.monotonic() - start:.0f} s)")
-
-
-def _parse_options(texts: list[str]) -> dict[str, str]:
-    for text in texts:
-        if "=" not in text:
-            raise SettingsError(f"--option {text}: write it as name=value")
-    return dict(text.split("=", 1) for text in texts)
-
-
-if __name__ == "__main__":
-    command(main)

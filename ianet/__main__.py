@@ -1,0 +1,5 @@
+"""`python -m ianet`, which is the command `ianet`."""
+
+from ianet.cli.main import main
+
+main()

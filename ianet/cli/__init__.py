@@ -1,0 +1,1 @@
+"""The command `ianet`. A file in `commands` is a command."""

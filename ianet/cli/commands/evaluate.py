@@ -1,0 +1,136 @@
+"""`ianet evaluate`: scores of a model on a data set."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from ianet.cli.shared import (
+    Batch,
+    Dataset,
+    Device,
+    Flip,
+    Json,
+    ModelSource,
+    Precision,
+    Reader,
+    ReaderOptions,
+    SkipBad,
+    parse_options,
+    print_json,
+    print_note,
+    print_table,
+)
+
+
+def evaluate(
+    model: ModelSource,
+    dataset: Dataset,
+    reader: Reader = None,
+    option: ReaderOptions = None,
+    cameras: Annotated[
+        Literal["respect", "ignore"],
+        typer.Option(
+            help="respect: a match is from another camera than the query. ignore: from any camera; "
+            "only the query's own picture is left out."
+        ),
+    ] = "respect",
+    rerank: Annotated[
+        bool, typer.Option("--rerank", help="Rank by k-reciprocal neighbours.")
+    ] = False,
+    pool: Annotated[
+        Literal["none", "mean"],
+        typer.Option(
+            help="mean: pictures of a person in the same folder and from the same camera, such as "
+            "a tracklet, count as one picture, with the mean feature."
+        ),
+    ] = "none",
+    batch: Batch = 64,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    flip: Flip = False,
+    skip_bad: SkipBad = False,
+    json: Json = False,
+) -> None:
+    """Score a model on a data set: CMC, mAP and mINP with 95 % intervals.
+
+    The intervals come from random people with replacement. They hold for people like those of the
+    set.
+
+    Examples:
+
+    \b
+      ianet evaluate MODEL data/Market-1501-v15.09.15.zip
+      ianet evaluate MODEL photos --reader persons --cameras ignore
+      ianet evaluate MODEL people.csv --flip --rerank --json
+    """
+    from dataclasses import asdict
+    from functools import partial
+
+    from ianet.cli.embedding import embed
+    from ianet.evaluation import evaluate as score
+    from ianet.evaluation import list_pictures
+    from ianet.feature_table import concatenate
+    from ianet.model import load
+    from ianet.readers import read_source
+    from ianet.reranking import KReciprocal
+
+    loaded = load(model)
+    listing = read_source(dataset, reader, parse_options(option))
+    embed_pictures = partial(
+        embed,
+        loaded,
+        batch=batch,
+        device=device,
+        precision=precision,
+        flip=flip,
+        skip_bad=skip_bad,
+    )
+    tables = []
+    for split in ("query", "gallery"):
+        pictures = list_pictures(listing, split)
+        if not pictures:
+            raise ValueError(f"{dataset} has no image in {split}: `ianet validate` says more")
+        tables.append(concatenate(embed_pictures(pictures)))
+    result = score(
+        *tables,
+        cameras=cameras,
+        pool=pool,
+        reranking=KReciprocal() if rerank else None,
+        scoring=listing.scoring,
+    )
+    if json:
+        print_json(
+            {
+                "model": loaded.identity._asdict(),
+                "dataset": str(dataset),
+                "cameras": cameras,
+                "rerank": rerank,
+                "flip": flip,
+                "pool": pool,
+                "queries": result.queries,
+                "identities": result.identities,
+                "without_match": result.without_match,
+                "gallery": result.gallery,
+                "scores": {name: asdict(score) for name, score in result.scores.items()},
+                "cmc": result.cmc.tolist(),
+            }
+        )
+        return
+    print_table(
+        ["score", "%", "95 % interval"],
+        [
+            [
+                name,
+                f"{score.value:.1%}"[:-1],
+                f"{score.low:.1%} to {score.high:.1%}".replace("%", ""),
+            ]
+            for name, score in result.scores.items()
+        ],
+    )
+    without = f", {result.without_match:,} without a match" if result.without_match else ""
+    print_note(
+        f"{result.queries:,} queries of {result.identities:,} people{without}; "
+        f"{result.gallery:,} in the gallery; cameras: {cameras}"
+    )

@@ -1,0 +1,176 @@
+"""How well features find the people of a data set again, with intervals over identities."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from ianet import retrieval, single_shot
+from ianet.datasets.listing import Listing, split_columns
+from ianet.feature_table import FeatureTable
+from ianet.intervals import bootstrap_identities
+from ianet.model_description import Interval
+from ianet.pictures import Picture
+from ianet.reranking import KReciprocal
+
+Cameras = Literal["respect", "ignore"]
+Pool = Literal["none", "mean"]
+RANKS = 50
+TOP = (1, 5, 10)
+MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
+
+
+class Evaluation(NamedTuple):
+    """Scores of a query and a gallery.
+
+    Attributes:
+        scores: name (top-1, top-5, top-10, mAP, mINP) to the mean over the queries that have a
+            match, with its 95 % interval over identities. A single-shot protocol has top-k alone.
+        cmc: (50,), the CMC curve.
+        queries, identities: of which the means are.
+        without_match: queries whose person the gallery lacks.
+        gallery: its size.
+    """
+
+    scores: dict[str, Interval]
+    cmc: NDArray[np.float64]
+    queries: int
+    identities: int
+    without_match: int
+    gallery: int
+
+
+def list_pictures(listing: Listing, split: str) -> list[Picture]:
+    """Return the pictures of query or gallery of a data set; of several splits of the first."""
+
+    def open_image(path: str) -> Image.Image:
+        try:
+            return listing.open(path)
+        except ValueError as error:  # which names the image again
+            raise ValueError(str(error.__cause__ or error)) from error
+
+    table = listing.table
+    rows = table[table[split_columns(table)[0]] == split]
+    columns = (rows[name].astype(str) for name in ("path", "person", "camera"))
+    return [
+        Picture(path, partial(open_image, path), person, camera)
+        for path, person, camera in zip(*columns, strict=True)
+    ]
+
+
+def evaluate(
+    query: FeatureTable,
+    gallery: FeatureTable,
+    *,
+    cameras: Cameras = "respect",
+    pool: Pool = "none",
+    reranking: KReciprocal | None = None,
+    scoring: str = "ranking",
+) -> Evaluation:
+    """Return the scores of features of one model.
+
+    Args:
+        query, gallery: with the person of each picture. Pictures of person -1 are junk, see
+            `ianet.retrieval`.
+        cameras: "respect": a match is from another camera than the query. "ignore": a match may be
+            from any camera, and only the query's own picture is left out, by its path.
+        pool: "mean" takes the pictures of a person that are in the same folder and from the same
+            camera, such as a tracklet, for one: the mean of their features of length 1.
+        reranking: to rank by k-reciprocal neighbours, see `ianet.reranking`.
+        scoring: "ranking" (`ianet.retrieval`) or "single_shot" (`ianet.single_shot`), see
+            `ianet.datasets.listing.Listing`.
+
+    Raises:
+        ValueError: a person or a camera is unknown, no query has a match, or re-ranking of a
+            single-shot protocol.
+    """
+    for table in (query, gallery):
+        _refuse_unknown(table.paths, table.persons, "person", "name the persons")
+        if cameras == "respect":
+            remedy = "name the cameras, or ignore them (--cameras ignore)"
+            _refuse_unknown(table.paths, table.cameras, "camera", remedy)
+    if pool == "mean":
+        query, gallery = pool_tracklets(query), pool_tracklets(gallery)
+    person = _encode(query.persons, gallery.persons)
+    # A gallery picture of the query's person and camera is left out. If each picture is a camera
+    # of its own, that is the query's own picture.
+    camera = (
+        _encode(query.cameras, gallery.cameras)
+        if cameras == "respect"
+        else _encode(query.paths, gallery.paths)
+    )
+    arguments = (query.features, gallery.features, *person, *camera)
+    if scoring == "single_shot":
+        if reranking is not None:
+            raise ValueError("re-ranking is not defined for a single-shot protocol: leave it out")
+        cmc = single_shot.per_query(*arguments, max_rank=RANKS)
+        means = pd.DataFrame(index=cmc.index)
+    else:
+        ranks = retrieval.per_query(*arguments, reranking=reranking)
+        first = ranks["first_rank"].to_numpy()[:, None]
+        cmc = pd.DataFrame(first <= np.arange(1, RANKS + 1), ranks.index, range(1, RANKS + 1))
+        means = pd.DataFrame({name: ranks[column] for name, column in MEANS.items()})
+    values = pd.concat(
+        [cmc[list(TOP)].astype(float).rename(columns="top-{}".format), means], axis=1
+    )
+    persons = [query.persons[row] for row in values.index]
+    bounds = bootstrap_identities(values, persons)
+    scores = {}
+    for name in values.columns:
+        mean, low, high = (float(value) for value in (values[name].mean(), *bounds.loc[name]))
+        # Few people may put the mean of all at a bound, where rounding errors decide.
+        scores[name] = Interval(mean, min(low, mean), max(high, mean))
+    return Evaluation(
+        scores,
+        cmc.mean().to_numpy(dtype=float),
+        queries=len(values),
+        identities=len(set(persons)),
+        without_match=len(query) - len(values),
+        gallery=len(gallery),
+    )
+
+
+def pool_tracklets(table: FeatureTable) -> FeatureTable:
+    """Return a picture for each person, camera and folder: the first, with the mean feature.
+
+    Features get a length of 1 before the mean, so that each picture counts alike.
+    """
+    keys = [
+        (person, camera, PurePosixPath(path).parent.as_posix())
+        for person, camera, path in zip(table.persons, table.cameras, table.paths, strict=True)
+    ]
+    codes, _ = pd.factorize(pd.Index(keys, tupleize_cols=False))
+    length = np.linalg.norm(table.features, axis=1, keepdims=True)
+    units = table.features / np.where(length == 0, 1, length)
+    _, first, counts = np.unique(codes, return_index=True, return_counts=True)
+    features = np.zeros((len(first), table.features.shape[1]))
+    np.add.at(features, codes, units)
+    return FeatureTable(
+        (features / counts[:, None]).astype(np.float32),
+        [table.paths[row] for row in first],
+        [table.persons[row] for row in first],
+        [table.cameras[row] for row in first],
+        table.model,
+    )
+
+
+def _refuse_unknown(paths: list[str], values: list[str], name: str, remedy: str) -> None:
+    unknown = [path for path, value in zip(paths, values, strict=True) if not value]
+    if unknown:
+        raise ValueError(
+            f"the {name} of {len(unknown):,} of {len(paths):,} pictures is unknown, the first of "
+            f"them {unknown[0]}: {remedy}"
+        )
+
+
+def _encode(query: list[str], gallery: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return numbers for texts, from 0 in order of appearance; "-1" stays -1, which is junk."""
+    codes, _ = pd.factorize(pd.Series([*query, *gallery], dtype=object))
+    numbers = np.where(np.array([*query, *gallery], dtype=object) == str(retrieval.JUNK), -1, codes)
+    return numbers[: len(query)].astype(np.int64), numbers[len(query) :].astype(np.int64)

@@ -1,0 +1,262 @@
+"""Files of features: Parquet, NumPy's .npz, and CSV, each with the model that made them.
+
+| suffix | holds |
+|---|---|
+| .parquet | the columns path, person, camera, feature (a list of D float32); the model under `ianet.model` in the metadata of its schema; written and read in blocks |
+| .npz | the arrays path, person, camera, feature (N, D) and model |
+| .csv | the columns path, person, camera, model, and a column for each of the D numbers, from 0 |
+
+An unknown person or camera is "" and in Parquet null. Features of two models are never mixed, as
+they cannot be compared.
+"""  # noqa: E501 - a row of a table
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ianet.feature_table import BLOCK, FeatureTable, Identity, concatenate
+from ianet.files import whole
+
+SUFFIXES = (".parquet", ".npz", ".csv")
+MODEL = b"ianet.model"
+LABELS = ("path", "person", "camera")
+FOREIGN = (
+    *(KeyError, TypeError, AttributeError, ValueError),
+    *(EOFError, BadZipFile, pa.ArrowException),
+)
+"""What files raise that are damaged or hold something else, apart from OSError."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ValueError unless a path has the suffix of a file of features."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{path} does not end in {', '.join(SUFFIXES)}: name the file so")
+
+
+def write_features(path: Path, tables: Iterable[FeatureTable]) -> int:
+    """Write features, in the format of the suffix. The file appears whole or not at all.
+
+    Args:
+        path: of the file.
+        tables: of one model, at least one. Parquet is written as they come, other formats at once.
+
+    Returns:
+        The number of the pictures.
+
+    Raises:
+        ValueError: an unknown suffix.
+    """
+    check_suffix(path)
+    with whole(path) as temporary:
+        if path.suffix.lower() == ".parquet":
+            return _write_parquet(temporary, tables)
+        table = concatenate(tables)
+        labels = (table.paths, table.persons, table.cameras)
+        if path.suffix.lower() == ".npz":
+            arrays: dict[str, Any] = {
+                name: np.array(values, np.str_) for name, values in zip(LABELS, labels, strict=True)
+            }
+            arrays |= {"feature": table.features, "model": np.array(str(table.model))}
+            with temporary.open("wb") as file:
+                np.savez(file, **arrays)
+        else:
+            frame = pd.DataFrame(table.features)
+            for place, (name, values) in enumerate(zip(LABELS, labels, strict=True)):
+                frame.insert(place, name, values)
+            frame.insert(len(LABELS), "model", str(table.model))
+            frame.to_csv(temporary, index=False, float_format="%.9g", na_rep="nan")
+        return len(table)
+
+
+def _write_parquet(path: Path, tables: Iterable[FeatureTable]) -> int:
+    tables = iter(tables)
+    first = next(tables)
+    schema = pa.schema(
+        [
+            *(pa.field(name, pa.string()) for name in LABELS),
+            pa.field("feature", pa.list_(pa.float32(), first.features.shape[1])),
+        ],
+        metadata={MODEL: str(first.model)},
+    )
+    waiting: list[FeatureTable] = []
+    written = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for table in itertools.chain([first], tables):
+            waiting.append(table)
+            written += len(table)
+            if sum(map(len, waiting)) >= BLOCK:
+                writer.write_table(_to_arrow(concatenate(waiting), schema))
+                waiting = []
+        if waiting:
+            writer.write_table(_to_arrow(concatenate(waiting), schema))
+    return written
+
+
+def _to_arrow(table: FeatureTable, schema: pa.Schema) -> pa.Table:
+    columns = [
+        pa.array(table.paths, pa.string()),
+        *(
+            pa.array([value or None for value in values], pa.string())
+            for values in (table.persons, table.cameras)
+        ),
+        pa.FixedSizeListArray.from_arrays(table.features.ravel(), table.features.shape[1]),
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def is_feature_file(path: Path) -> bool:
+    """Return whether a path is a file of features; a CSV file may list pictures instead."""
+    if path.suffix.lower() != ".csv":
+        return path.suffix.lower() in SUFFIXES
+    with path.open(errors="replace") as file:
+        return "model" in file.readline().strip().split(",")
+
+
+class FeatureFile:
+    """A file of features, which is read in blocks.
+
+    Attributes:
+        path: of the file.
+        model: that made the features.
+        size: D, the numbers of a feature.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: an unknown suffix, or a file that holds no features; one line.
+        """
+        check_suffix(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist: `ianet embed` makes such a file")
+        self.path = path
+        self._table: FeatureTable | None = None
+        try:
+            if path.suffix.lower() == ".parquet":
+                schema = pq.read_schema(path)
+                self.model = _parse_model(schema.metadata[MODEL].decode())
+                self.size = schema.field("feature").type.list_size
+                self._rows = pq.read_metadata(path).num_rows
+                return
+            read = _read_npz if path.suffix.lower() == ".npz" else _read_csv
+            self._table = read(path)
+        except FOREIGN as error:
+            raise ValueError(
+                f"{path} holds no features of ianet ({_line(error)}): `ianet embed` makes a file "
+                "that does"
+            ) from error
+        self.model = self._table.model
+        self._rows, self.size = self._table.features.shape
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def labels(self) -> pd.DataFrame:
+        """Return path, person and camera of each picture, "" where unknown."""
+        if self._table is not None:
+            return self._table.labels()
+        return pd.read_parquet(self.path, columns=list(LABELS)).astype("str").fillna("")
+
+    def blocks(self) -> Iterator[FeatureTable]:
+        """Yield the features of at most `BLOCK` pictures at a time.
+
+        Raises:
+            ValueError: a block that cannot be read, or a feature that is not finite; one line.
+        """
+        first = 0
+        for table in self._read():
+            bad = ~np.isfinite(table.features).all(axis=1)
+            if bad.any():
+                row = int(bad.argmax())
+                raise ValueError(
+                    f"{self.path}: the feature of row {first + row + 1} ({table.paths[row]}) holds "
+                    "NaN or infinite values: embed the pictures again"
+                )
+            first += len(table)
+            yield table
+
+    def _read(self) -> Iterator[FeatureTable]:
+        if self._table is not None:
+            yield from self._table.blocks()
+            return
+        try:
+            with pq.ParquetFile(self.path) as file:
+                for batch in file.iter_batches(BLOCK):
+                    paths, persons, cameras = (
+                        batch.column(name).fill_null("").to_pylist() for name in LABELS
+                    )
+                    features = batch.column("feature").flatten().to_numpy()
+                    features = features.reshape(len(batch), self.size).copy()  # may be written to
+                    yield FeatureTable(features, paths, persons, cameras, self.model)
+        except (ValueError, pa.ArrowException, OSError) as error:
+            raise ValueError(
+                f"{self.path} cannot be read ({_line(error)}): embed the pictures again"
+            ) from error
+
+
+def read_features(path: Path) -> FeatureTable:
+    """Return all features of a file.
+
+    Raises:
+        FileNotFoundError, ValueError: as `FeatureFile` and its blocks.
+    """
+    return concatenate(FeatureFile(path).blocks())
+
+
+def refuse_mixed(model: Identity, other: Identity, where: str) -> None:
+    """Raise ValueError unless features at a place are of a model.
+
+    Args:
+        model: that is expected.
+        other: that made the features.
+        where: the features are.
+    """
+    if model.digest != other.digest:
+        raise ValueError(
+            f"{where} holds features of {other}, and not of {model}: features of two models cannot "
+            "be compared, so embed the pictures again"
+        )
+
+
+def _parse_model(text: str) -> Identity:
+    name, separator, digest = text.partition(" sha256:")
+    if not separator:
+        raise ValueError(f"the model is {text[:80]!r}, not like 'name sha256:...'")
+    return Identity(name, digest)
+
+
+def _read_npz(path: Path) -> FeatureTable:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        paths, persons, cameras = (arrays[name].tolist() for name in LABELS)
+        features = np.asarray(arrays["feature"], np.float32)
+        model = _parse_model(str(arrays["model"]))
+    if features.ndim != 2 or not len(paths) == len(persons) == len(cameras) == len(features):
+        raise ValueError(
+            f"the array feature has the shape {features.shape}, and there are {len(paths)} paths"
+        )
+    return FeatureTable(features, paths, persons, cameras, model)
+
+
+def _read_csv(path: Path) -> FeatureTable:
+    texts = dict.fromkeys((*LABELS, "model"), str)
+    frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
+    models = frame.pop("model").unique()
+    if len(models) != 1:
+        raise ValueError(f"it has {len(models)} models")
+    paths, persons, cameras = (frame.pop(name).tolist() for name in LABELS)
+    model = _parse_model(models[0])
+    return FeatureTable(frame.to_numpy(np.float32), paths, persons, cameras, model)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

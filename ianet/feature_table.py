@@ -1,0 +1,82 @@
+"""Features of pictures, and of which model they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+BLOCK = 4096  # pictures whose features are read or written at a time
+
+
+class Identity(NamedTuple):
+    """Which model: features of two models cannot be compared.
+
+    Attributes:
+        name: of the model, for people.
+        digest: SHA-256 of the weights and of what else decides the features, in hexadecimal.
+    """
+
+    name: str
+    digest: str
+
+    def __str__(self) -> str:
+        return f"{self.name} sha256:{self.digest}"
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureTable:
+    """Features of pictures.
+
+    Attributes:
+        features: (N, D) float32.
+        paths: of the N pictures.
+        persons, cameras: of the N pictures, "" where unknown.
+        model: that made the features.
+        skipped: path to the reason, of the pictures that could not be decoded.
+    """
+
+    features: NDArray[np.float32]
+    paths: list[str]
+    persons: list[str]
+    cameras: list[str]
+    model: Identity
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def labels(self) -> pd.DataFrame:
+        """Return path, person and camera of each picture."""
+        return pd.DataFrame(
+            {"path": self.paths, "person": self.persons, "camera": self.cameras}, dtype="str"
+        )
+
+    def blocks(self) -> Iterator[FeatureTable]:
+        """Yield the features of at most `BLOCK` pictures at a time."""
+        for first in range(0, len(self), BLOCK):
+            rows = slice(first, first + BLOCK)
+            yield FeatureTable(
+                self.features[rows],
+                self.paths[rows],
+                self.persons[rows],
+                self.cameras[rows],
+                self.model,
+            )
+
+
+def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
+    """Return the pictures of all tables, which are of one model, in order."""
+    parts = list(tables)
+    return FeatureTable(
+        np.concatenate([part.features for part in parts]),
+        [path for part in parts for path in part.paths],
+        [person for part in parts for person in part.persons],
+        [camera for part in parts for camera in part.cameras],
+        parts[0].model,
+        {path: reason for part in parts for path, reason in part.skipped.items()},
+    )

@@ -1,0 +1,33 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Yield a path beside the target, at which a file or a folder is to be written.
+
+    At the end this file or folder gets the target's name. After an error it is deleted. The folder
+    of the target is made where there is none.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        yield temporary
+        temporary.replace(target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(target: Path, content: str | bytes) -> None:
+    """Write a file that appears whole or not at all; its folder is made where there is none."""
+    with whole(target) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)

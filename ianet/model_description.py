@@ -1,0 +1,183 @@
+"""What a model's folder says of the model, as values and as a card in Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ianet.description import Description
+from ianet.options import check_types
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score, a fraction, with the bounds of its 95 % interval.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0 <= self.low <= self.value <= self.high <= 1:
+            raise ValueError(
+                f"a score of {self.value} with bounds {self.low} and {self.high}: they must ascend "
+                "from low to high, within 0 to 1"
+            )
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """How well a model finds people on whom it was not trained.
+
+    Attributes:
+        dataset: whose query and gallery were scored.
+        queries, identities: their numbers.
+        top_1, mAP, mINP: see `ianet.retrieval`; None where the set's protocol does not define one.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    dataset: str
+    queries: int
+    identities: int
+    top_1: Interval
+    mAP: Interval | None
+    mINP: Interval | None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+
+@dataclass(frozen=True)
+class ModelDescription(Description):
+    """A model: its network, and what a user must know before using the model.
+
+    Attributes:
+        name: of the model.
+        terms: of the training data, which bind the user of the model too.
+        scores: on people who were not trained on; empty where none are known.
+        commit: of the code that trained the network; empty where unknown.
+        calibration: thresholds, see `ianet calibrate`; None before a calibration.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    name: str
+    terms: str
+    scores: tuple[ModelScores, ...]
+    commit: str
+    calibration: Mapping[str, Any] | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.name or any(character.isspace() for character in self.name):
+            raise ValueError(f"name is {self.name!r}: give a name without spaces")
+
+
+def write_card(description: ModelDescription, digest: str, parameters: int) -> str:
+    """Return the card of a model, in Markdown.
+
+    Args:
+        description: of the model.
+        digest: of the model, see `ianet.model.Model`.
+        parameters: their number.
+    """
+    size, features = description.input, description.features
+    options = description.options
+    blocks = ", ".join(options.after)
+    network = f"{options.backbone}, " + (
+        f"with blocks `{options.block}` after {blocks}" if blocks else "without blocks"
+    )
+    scores = "\n".join(
+        f"| {scores.dataset} | {_percent(scores.top_1)} | {_percent(scores.mAP)} | "
+        f"{_percent(scores.mINP)} | {scores.identities:,} | {scores.queries:,} |"
+        for scores in description.scores
+    )
+    table = (
+        "Scores are in %, with their 95 % intervals.\n\n"
+        "| data set | top-1 | mAP | mINP | people | queries |\n|---|---|---|---|---|---|\n"
+        f"{scores}\n\nOther cameras and other people give other scores. `ianet evaluate` scores "
+        "a set of your own."
+        if scores
+        else "No score is known. `ianet evaluate` scores a set of your own."
+    )
+    threshold = (
+        "`config.json` holds thresholds, under `calibration`."
+        if description.calibration
+        else "No threshold is known. `ianet calibrate` finds one on people of your own."
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in description.versions.items())
+    return f"""# {description.name}
+
+A model for person re-identification. A picture of a person becomes {features.size} numbers, its
+features. Pictures of the same person have features at a small {features.distance} distance.
+
+```
+ianet embed . photos -o features.parquet
+ianet search . query gallery -k 10
+```
+
+## Input and output
+
+| | |
+|---|---|
+| picture | {size.channels}, cut to one person |
+| resize | to {size.height}x{size.width} (height x width), {size.resize}, by Pillow |
+| values | scaled to {size.scale[0]:g} to {size.scale[1]:g} |
+| mean, then deviation | {_list(size.mean)}, then {_list(size.deviation)} |
+| features | {features.size} float32, {"" if features.normalized else "not "}of length 1 |
+| distance | {features.distance} |
+| network | {network}, {parameters / 1e6:.1f} million parameters |
+
+`ianet` does all of this itself: give it photos of any size.
+
+## Training data
+
+Trained on `{description.dataset}`, {description.identities:,} people. Its terms:
+
+> {description.terms}
+
+## Scores
+
+{table}
+
+## Same person or not
+
+{threshold}
+
+## Intended use
+
+The model is for research on re-identification. The model compares pictures and does not name
+people. A small distance is no proof of identity. Let nobody be judged by a distance alone.
+
+## Privacy
+
+Features of a person's picture are personal data in many countries. Collect pictures and keep
+features only as far as the law and the people in them allow.
+
+## Origin
+
+| | |
+|---|---|
+| features are those of | sha256:{digest} |
+| commit | {description.commit or "unknown"} |
+| versions | {versions} |
+"""
+
+
+def _percent(score: Interval | None) -> str:
+    if score is None:
+        return "–"
+    return f"{score.value:.1%} ({score.low:.1%} to {score.high:.1%})".replace("%", "")
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,135 @@
+"""Ranked lists as pictures: one page of HTML that needs no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from html import escape
+from typing import Literal
+
+import pandas as pd
+from PIL import Image
+
+from ianet.datasets.source import Opener
+
+Sort = Literal["worst", "best", "given"]
+SIZE = (96, 160)  # of a thumbnail in pixels, at most: width and height
+SIGNS = {True: ("right", "✓"), False: ("wrong", "✗")}
+UNKNOWN = ("unknown", "")
+
+STYLE = """
+:root { color-scheme: light dark; --right: #15803d; --wrong: #b91c1c; --line: #8886; }
+@media (prefers-color-scheme: dark) { :root { --right: #4ade80; --wrong: #f87171; } }
+body { font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 80rem; padding: 0 1rem; }
+section { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
+h1 { font-size: 1.4rem; }
+h2 { font-size: 1rem; overflow-wrap: anywhere; }
+ol { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0; }
+li { width: 96px; }
+img, .none { border: 3px solid var(--line); box-sizing: border-box; display: block; }
+img { height: auto; max-width: 100%; }
+.none { align-items: center; display: flex; height: 8rem; padding: .3rem; }
+.right img, .right .none { border-color: var(--right); }
+.wrong img, .wrong .none { border-color: var(--wrong); border-style: dashed; }
+.right b { color: var(--right); }
+.wrong b { color: var(--wrong); }
+small { display: block; font-size: .75rem; overflow-wrap: anywhere; }
+"""
+
+
+def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
+    """Return the paths of the queries in an order.
+
+    A query is as good as its average precision among its shown neighbours: the mean, over the right
+    ones, of the share of right ones up to there, or 0 without a right one. Queries whose neighbours
+    are all unknown come last, as given.
+
+    Args:
+        ranks: see `ianet.searching.search`.
+        sort: "worst" or "best" first, or as "given".
+    """
+    known = ranks[ranks.right.notna()]
+    right = known.right.astype(int)
+    query = known["query"]
+    precision = right.groupby(query).cumsum() / known["rank"] * right
+    scores = precision.groupby(query).sum() / right.groupby(query).sum().clip(lower=1)
+    queries = list(dict.fromkeys(ranks["query"]))
+    if sort == "given":
+        return queries
+    sign = 1 if sort == "worst" else -1
+    return sorted(queries, key=lambda path: sign * scores[path] if path in scores else 2)
+
+
+def write_page(
+    ranks: pd.DataFrame, queries: list[str], open_picture: Opener, title: str
+) -> Iterator[str]:
+    """Yield the parts of a page, the first before, then one for each query.
+
+    Args:
+        ranks: see `ianet.searching.search`.
+        queries: their paths, in the order of the page.
+        open_picture: decodes the picture of a path. ValueError leaves a gap with the reason.
+        title: of the page.
+    """
+    total = ranks["query"].nunique()
+    shown = (
+        f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
+    )
+    legend = (
+        "A solid green frame with ✓ is the same person, a dashed red frame with ✗ another. "
+        if ranks.right.notna().any()
+        else ""
+    )
+    yield (
+        '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n"
+        f"<p>{shown}. {legend}The number is the distance, from 0 to 2.</p>\n"
+    )
+    thumbnail = lru_cache(maxsize=1000)(lambda path: _draw(path, open_picture))
+    groups = dict(iter(ranks.groupby("query", sort=False)))
+    for query in queries:
+        rows = groups[query]
+        yield "".join(_write_section(query, rows, thumbnail))
+
+
+def _write_section(
+    query: str, rows: pd.DataFrame, thumbnail: Callable[[str], tuple[str, str]]
+) -> Iterator[str]:
+    person = rows.query_person.iloc[0]
+    name = f"{query}, person {person}" if person else query
+    yield f"<section>\n<h2>{escape(name)}</h2>\n<ol>\n"
+    yield _write_item("", thumbnail(query), f"query {name}", "<b>query</b>")
+    for row in rows.to_dict("records"):
+        kind, sign = UNKNOWN if pd.isna(row["right"]) else SIGNS[bool(row["right"])]
+        who = f", person {row['person']}" if row["person"] else ""
+        words = f", {kind}" if sign else ""
+        distance = f"{row['distance']:.3f}"
+        text = f"rank {row['rank']}: {row['path']}{who}, distance {distance}{words}"
+        caption = f"<b>{sign} {row['rank']}</b> {distance}<small>{escape(row['person'])}</small>"
+        yield _write_item(kind, thumbnail(row["path"]), text, caption)
+    yield "</ol>\n</section>\n"
+
+
+def _write_item(kind: str, picture: tuple[str, str], text: str, caption: str) -> str:
+    source, reason = picture
+    image = (
+        f'<img src="{source}" alt="{escape(text)}" title="{escape(text)}">'
+        if source
+        else f'<span class="none" title="{escape(text)}">{escape(reason)}</span>'
+    )
+    return f'<li class="{kind}">{image}{caption}</li>\n'
+
+
+def _draw(path: str, open_picture: Opener) -> tuple[str, str]:
+    """Return a picture as a data URL, or "" and why there is none."""
+    try:
+        image = open_picture(path)
+    except ValueError as error:
+        return "", str(error)
+    image.thumbnail(SIZE, Image.Resampling.BILINEAR)
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(content.getvalue()).decode()}", ""

@@ -1,0 +1,171 @@
+"""Exact search: the k nearest images of a gallery, which may be larger than memory.
+
+Features are compared by the cosine distance, 1 - cos, from 0 (the same direction) to 2. Equal
+distances are ranked by the place in the gallery.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ianet.feature_table import FeatureTable
+
+PAIRS = 2**21  # of a query and a gallery image that are compared at a time: 60 MB
+PLACE = 2**32 - 1  # the bits of a key that hold a place in the gallery
+MISSING = 2**63 - 1  # the key of no image: farther than any
+
+
+class Gallery(Protocol):
+    """Features that are searched: a `FeatureTable` or a `FeatureFile`."""
+
+    def labels(self) -> pd.DataFrame:
+        """Return path, person and camera of each picture, "" where unknown."""
+        ...
+
+    def blocks(self) -> Iterator[FeatureTable]:
+        """Yield the features in order, some at a time."""
+        ...
+
+
+def search(
+    queries: FeatureTable,
+    gallery: Gallery,
+    k: int,
+    advance: Callable[[int], object] = lambda pictures: None,
+) -> pd.DataFrame:
+    """Return the k nearest pictures of each query.
+
+    A picture is no neighbour of itself: gallery pictures with the path of the query are left out.
+
+    Args:
+        queries: of one model with the gallery.
+        gallery: to search.
+        k: at least 1.
+        advance: is told the number of pictures of each block.
+
+    Returns:
+        A row for each query and rank: query, rank (from 1), path, distance, query_person, person,
+        camera, and right, whether both are the same person; NA where a person is unknown.
+
+    Raises:
+        ValueError: as `find_neighbours` and the blocks.
+    """
+    labels = gallery.labels()
+    places = pd.Series(np.arange(len(queries)), index=pd.Index(queries.paths, name="path"))
+    itself = labels.path[labels.path.isin(places.index)]
+    pairs = itself.reset_index().merge(places.rename("query").reset_index(), on="path")
+    excluded = zip(pairs["query"], pairs["index"], strict=True)
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        for block in gallery.blocks():
+            yield block.features
+            advance(len(block))
+
+    found = find_neighbours(queries.features, blocks(), k, excluded)
+    query, rank = (found.indices >= 0).nonzero()
+    neighbours = labels.iloc[found.indices[query, rank]].reset_index(drop=True)
+    table = pd.DataFrame(
+        {
+            "query": pd.Series(queries.paths).iloc[query].to_numpy(),
+            "rank": rank + 1,
+            "path": neighbours.path,
+            "distance": found.distances[query, rank],
+            "query_person": pd.Series(queries.persons).iloc[query].to_numpy(),
+            "person": neighbours.person,
+            "camera": neighbours.camera,
+        }
+    )
+    is_known = (table.query_person != "") & (table.person != "")
+    right = (table.query_person == table.person).astype("boolean")
+    return table.assign(right=right.where(is_known))
+
+
+class Neighbours(NamedTuple):
+    """The nearest images of each query, nearest first; n is k, or the gallery if that is smaller.
+
+    Attributes:
+        distances: (Q, n) float32.
+        indices: (Q, n) int64, places in the gallery; -1 where fewer than n images are left.
+    """
+
+    distances: NDArray[np.float32]
+    indices: NDArray[np.int64]
+
+
+@torch.inference_mode()
+def find_neighbours(
+    queries: NDArray[np.float32],
+    blocks: Iterable[NDArray[np.float32]],
+    k: int,
+    excluded: Iterable[tuple[int, int]] = (),
+) -> Neighbours:
+    """Return the k nearest images of each query.
+
+    Args:
+        queries: (Q, D).
+        blocks: of the gallery, (B, D) each. One block at a time is in memory.
+        k: at least 1.
+        excluded: pairs of a query and a place in the gallery that are left out.
+
+    Raises:
+        ValueError: k is less than 1, or a block with other features than the queries.
+    """
+    if k < 1:
+        raise ValueError(f"k is {k}: it must be 1 at least")
+    query = F.normalize(torch.from_numpy(queries), dim=1)
+    # A key holds a distance in its upper 32 bits and a place in its lower: the least k are exact.
+    best = torch.empty(len(query), 0, dtype=torch.int64)
+    pairs = torch.tensor(sorted(excluded, key=lambda pair: pair[1]), dtype=torch.int64)
+    pairs = pairs.reshape(-1, 2)
+    first = 0
+    for block in blocks:
+        if block.shape[1] != query.shape[1]:
+            raise ValueError(
+                f"a gallery feature has {block.shape[1]} numbers and a query feature "
+                f"{query.shape[1]}: both must come from the same model"
+            )
+        gallery = F.normalize(torch.from_numpy(block), dim=1)
+        bounds = torch.tensor([first, first + len(block)])
+        start, end = torch.searchsorted(pairs[:, 1].contiguous(), bounds).tolist()
+        best = _merge(best, query, gallery, first, pairs[start:end], k)
+        first += len(block)
+    is_left = best != MISSING
+    distances = _from_ordered(best >> 32).numpy()
+    indices = torch.where(is_left, best & PLACE, -1).numpy()
+    return Neighbours(np.where(is_left, distances, np.inf).astype(np.float32), indices)
+
+
+def _merge(
+    best: Tensor, query: Tensor, gallery: Tensor, first: int, excluded: Tensor, k: int
+) -> Tensor:
+    """Return the least k keys of `best` and of a block that begins at a place in the gallery."""
+    count = min(k, best.shape[1] + len(gallery))
+    merged = torch.empty(len(query), count, dtype=torch.int64)
+    places = torch.arange(first, first + len(gallery))
+    step = max(1, PAIRS // max(1, len(gallery)))
+    for start in range(0, len(query), step):
+        rows = slice(start, start + step)
+        distances = (1 - query[rows] @ gallery.T).clamp_(min=0)
+        keys = (_to_ordered(distances) << 32) | places
+        own = excluded[(excluded[:, 0] >= start) & (excluded[:, 0] < start + step)]
+        keys[own[:, 0] - start, own[:, 1] - first] = MISSING
+        keys = torch.cat([best[rows], keys], dim=1)
+        merged[rows] = keys.topk(count, dim=1, largest=False).values
+    return merged
+
+
+def _to_ordered(distances: Tensor) -> Tensor:
+    """Return int64 in the order of the distances, whose bits are in order as none is negative."""
+    return distances.view(torch.int32).long()
+
+
+def _from_ordered(keys: Tensor) -> Tensor:
+    return keys.int().view(torch.float32)

@@ -1,0 +1,49 @@
+"""A split of one's own images into train, query and gallery, where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+LEAST_PERSONS = 4
+
+
+def sees_twice(images: pd.DataFrame) -> pd.Series:
+    """Whether each person is seen by two cameras, by person."""
+    return images.groupby("person").camera.nunique() > 1
+
+
+def propose_split(images: pd.DataFrame, *, cameras: str) -> pd.Series:
+    """The split of each image: half of the persons who can be tested are for testing.
+
+    A person can be tested who has two images, and with cameras to respect two cameras. The persons
+    are drawn with a fixed seed. The first image of each test person and camera is a query, unless
+    the camera has no other image of the person. A person without such a camera has one query.
+
+    Args:
+        images: person and camera of each image.
+        cameras: "respect" or "ignore", see `pipeline.config.settings.Dataset`.
+
+    Returns:
+        "train", "query" or "gallery".
+
+    Raises:
+        ValueError: too few persons can be tested.
+    """
+    numbers = images.groupby("person").size()
+    testable = sees_twice(images) if cameras == "respect" else numbers > 1
+    persons = np.sort(testable[testable].index.to_numpy())
+    if len(persons) < LEAST_PERSONS:
+        raise ValueError(
+            f"too few persons have two images ({len(persons)}): a data set needs {LEAST_PERSONS} "
+            "such persons at least, to train and to test"
+        )
+    chosen = np.random.default_rng(0).permutation(persons)[: len(persons) // 2]
+    split = pd.Series("train", index=images.index)
+    test = images[images.person.isin(chosen)]
+    split[test.index] = "gallery"
+    places = test.groupby(["person", "camera"])
+    queries = test[(places.cumcount() == 0) & (places.person.transform("size") > 1)]
+    others = test[~test.person.isin(queries.person)].groupby("person").head(1)
+    split[[*queries.index, *others.index]] = "query"
+    return split

@@ -1,0 +1,154 @@
+"""Add your own photos to params.yaml as a data set, ready to be trained on.
+
+    python -m pipeline.new_dataset photos
+    python -m pipeline.new_dataset photos --name lobby --recipe cpu
+
+The folder is in a layout of docs/data.md, or holds a folder for each person. Without a split into
+train, query and gallery, half of the persons become the test, in a new file images.csv of the
+folder. The data set is checked first. Nothing is written where anything is wrong.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.progress import track
+from ruamel.yaml import YAML
+
+from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
+from ianet.datasets.source import image_opener, open_source
+from ianet.files import whole, write_whole
+from ianet.pictures import find_pictures
+from ianet.readers import guess_reader, read_source
+from ianet.validation import find_image_problems, find_table_problems, image_digests
+from pipeline.config.settings import PARAMS, SettingsError, check_known, load
+from pipeline.data.proposal import propose_split, sees_twice
+from pipeline.plan.dvc_yaml import write
+from pipeline.plan.plan import load_plan
+from pipeline.shell import command, parser
+
+LIST = "images.csv"
+NETWORKS = ["base", "stage23"]
+EXPECTED = "a folder with a folder of photos for each person"
+HELD_OUT_SHARE = 0.2  # of the training identities
+
+
+def propose_list(folder: Path) -> str:
+    """The content of images.csv for photos in a folder for each person, with a split.
+
+    Raises:
+        SettingsError: photos that lie in no person's folder, or an archive.
+        FileNotFoundError: no photo.
+        ValueError: too few persons, see `propose_split`.
+    """
+    if folder.is_file():
+        raise SettingsError(f"{folder} has no split: unpack the archive, and give the folder")
+    pictures = find_pictures(folder, "folders")
+    paths = [Path(picture.path).relative_to(folder).as_posix() for picture in pictures]
+    alone = [path for path in paths if "/" not in path]
+    if alone:
+        raise SettingsError(
+            f"{folder / alone[0]} lies in no person's folder: put the photos of each person into a "
+            "folder of the person's name, or write a list (docs/data.md)"
+        )
+    cameras = [picture.camera for picture in pictures]
+    if not all(cameras):
+        cameras = ["0"] * len(cameras)  # where some names tell no camera, none is known
+    persons = [picture.person for picture in pictures]
+    table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
+    respect = "respect" if sees_twice(table).any() else "ignore"
+    split = propose_split(table, cameras=respect)
+    return table.assign(split=split).to_csv(index=False)
+
+
+def find_cameras(table: pd.DataFrame) -> str:
+    """Whether to respect cameras or to ignore them: no test person is seen by two."""
+    for column in split_columns(table):
+        test = table[table[column].isin(["query", "gallery"])]
+        if not sees_twice(test).any():
+            return "ignore"
+    return "respect"
+
+
+def find_problems(listing: Listing, cameras: str) -> list[str]:
+    """What is wrong with a data set, a sentence each."""
+    table = listing.table
+    if cameras == "ignore":  # each image as from a camera of its own
+        table = table.assign(camera=range(len(table)))
+    digests = track(image_digests(listing), "looking at each image", len(table))
+    return [*find_table_problems(table), *find_image_problems(listing, digests)]
+
+
+def has_split(folder: Path) -> bool:
+    """Whether a reader knows the layout of a source."""
+    try:
+        guess_reader(folder)
+    except ValueError:
+        return False
+    return True
+
+
+def add_entry(name: str, entry: dict[str, Any]) -> None:
+    """Add a data set to params.yaml, at hand; all else keeps its form."""
+    yaml = YAML()
+    yaml.width = 200
+    content = yaml.load(PARAMS)
+    content["at_hand"].append(name)
+    content["datasets"].insert(1, name, entry)  # at the end a comment would come between
+    with whole(PARAMS) as temporary:
+        yaml.dump(content, temporary)
+
+
+def main() -> None:
+    options = parser(__doc__, "pipeline.new_dataset")
+    options.add_argument("folder", type=Path, help="of the photos, or an archive")
+    options.add_argument("--name", help="of the data set; the folder's name if none is given")
+    options.add_argument("--recipe", default="cpu", help="of params.yaml; cpu if none is given")
+    arguments = options.parse_args()
+    folder = arguments.folder
+    settings = load()
+    name = arguments.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().stem).strip("-")
+    check_known(arguments.recipe, settings.recipes, "--recipe", "recipes of params.yaml")
+    if name in settings.datasets:
+        raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
+    if has_split(folder):
+        reader, text = guess_reader(folder), None
+        listing = read_source(folder, reader, {})
+    else:
+        reader, text = "listed", propose_list(folder)
+        table = pd.read_csv(io.StringIO(text), dtype=str)
+        rows = sort_rows(table.itertuples(index=False, name=None))
+        listing = Listing(rows, count_images(rows), image_opener(open_source(folder, EXPECTED)))
+    cameras = find_cameras(listing.table)
+    problems = find_problems(listing, cameras)
+    if problems:
+        lines = "".join(f"\nwrong: {problem}" for problem in problems)
+        raise SettingsError(f"{folder} is not ready, and nothing was written:{lines}")
+    if text is not None:
+        write_whole(folder / LIST, text)
+        print(f"{folder / LIST} has the split: half of the persons are for testing")
+    split = listing.table[split_columns(listing.table)[0]]
+    train_persons = listing.table.person[split == "train"].nunique()
+    entry = {
+        "reader": reader,
+        "source": str(folder),
+        "cameras": cameras,
+        "held_out": int(HELD_OUT_SHARE * train_persons),
+        "recipes": {"plain": arguments.recipe},
+        "networks": NETWORKS,
+    }
+    add_entry(name, entry)
+    write(load_plan())
+    print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
+    if cameras == "ignore":
+        print("No person is seen by two cameras: cameras are ignored when scores are computed")
+    key = f"{name}.{NETWORKS[-1]}.{arguments.recipe}.0"
+    print(f"params.yaml has {name}. This trains models/{key}:\n    dvc repro model@{key}")
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,85 @@
+"""A trained and scored run -> models/<key>: a folder that `ianet.load` and the command ianet take.
+
+    python -m pipeline.stages.model synthetic.base.quick.0
+
+The model says what its user must know, and the scores of the run on its data set with their
+intervals. MLflow gets the same folder as a version of the registered model <data set>.<network>.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pandas as pd
+
+from ianet.comparison import estimate_mean
+from ianet.model import save_model
+from ianet.model_description import Interval, ModelScores
+from ianet.network import load as load_network
+from pipeline.config.settings import load
+from pipeline.plan.runs import RECORD, Evaluation, Run, parse_run
+from pipeline.shell import command, parser
+from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.server import connect
+from pipeline.tracking.training import sync_run
+
+
+def read_scores(evaluation: Evaluation) -> ModelScores:
+    """What a model says of an evaluation.
+
+    Raises:
+        FileNotFoundError: the run was not evaluated.
+    """
+    for path in (evaluation.scores, evaluation.queries):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{path} does not exist: `dvc repro evaluate@{evaluation.key}` makes it"
+            )
+    content = json.loads(evaluation.scores.read_text())
+    queries = pd.read_parquet(evaluation.queries)
+
+    def bound(metric: str) -> Interval | None:
+        if content[metric] is None:
+            return None
+        low, high = estimate_mean(queries[[metric]], queries.person).interval()
+        value = content[metric]
+        return Interval(value, min(max(low, 0.0), value), max(min(high, 1.0), value))
+
+    top = bound("top-1")
+    assert top is not None  # every protocol defines CMC
+    name = evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}"
+    return ModelScores(
+        name, len(queries), queries.person.nunique(), top, bound("mAP"), bound("mINP")
+    )
+
+
+def main() -> None:
+    options = parser(__doc__, "pipeline.stages.model")
+    options.add_argument("key", help="of the run: <data set>.<network>.<recipe>.<seed>")
+    key = options.parse_args().key
+    settings = load()
+    run = parse_run(key, settings)
+    scores = read_scores(Evaluation(run, run.dataset))
+    network = load_network(run.folder)
+    shutil.rmtree(run.model, ignore_errors=True)
+    save_model(
+        network,
+        network.description,
+        run.model,
+        name=key,
+        terms=settings.datasets[run.dataset].terms,
+        scores=(scores,),
+        commit=json.loads((run.folder / RECORD).read_text())["commit"],
+    )
+    print(f"{run.model}: top-1 {scores.top_1.value:.1%} on {scores.dataset}")
+    Recorder(lambda _: _send(run)).send_now(None)
+
+
+def _send(run: Run) -> None:
+    connect()
+    sync_run(run)
+
+
+if __name__ == "__main__":
+    command(main)

@@ -1,0 +1,94 @@
+"""What all commands share: help, errors, exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer
+from models import Outcome, runner
+
+import ianet
+from ianet.cli import main as cli
+from ianet.cli.shared import print_table
+
+COMMANDS = sorted(
+    path.stem for path in Path(cli.__file__).parent.glob("commands/*.py") if path.stem[0] != "_"
+)
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    return runner(monkeypatch, capsys)
+
+
+def test_the_help_names_each_command(run: Callable[..., Outcome]) -> None:
+    outcome = run("--help")
+    assert outcome.code == 0
+    assert re.findall(r"^  (\w+) +[A-Z].*\.$", outcome.output, re.MULTILINE) == COMMANDS
+    assert run("--version").output == f"ianet {ianet.__version__}\n"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_examples_and_json(command: str, run: Callable[..., Outcome]) -> None:
+    text = run(command, "--help").output
+    examples = text[text.index("Examples:") : text.index("Arguments:")]
+    assert examples.count(f"ianet {command} ") >= 2
+    assert "--json" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["embed"], "error: Missing argument 'MODEL'.\n"),
+        (["embed", "m", "p", "-o", "f.csv", "--btch", "2"], "error: No such option: --btch"),
+        (["embed", "m", "p", "-o", "f.csv", "--batch", "0"], "error: Invalid value for '--batch'"),
+        (["embed", "m", "p", "-o", "f.csv"], "error: m does not exist. Expected: a model: a fol"),
+        (["embd"], "error: No such command 'embd'."),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, run: Callable[..., Outcome]
+) -> None:
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(message)
+    assert outcome.errors.count("\n") == 1
+
+
+def test_a_traceback_is_shown_where_asked_for(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IANET_DEBUG", "1")
+    with pytest.raises(FileNotFoundError, match="m does not exist"):
+        run("embed", "m", "p", "-o", "f.csv")
+
+
+def test_ctrl_c_is_quiet(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(name: str) -> None:
+        raise KeyboardInterrupt
+
+    app = typer.Typer()
+    app.command()(stop)
+    monkeypatch.setattr(cli, "app", app)
+    assert run("name") == (130, "", "stopped\n")
+
+
+@pytest.mark.slow
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "ianet", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"ianet {ianet.__version__}\n"
+
+
+def test_a_table_shows_text_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(["path", "rank"], [["[red]a.jpg[/red]", 1], ["b", 10]])
+    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["path              rank", "[red]a.jpg[/red]     1", "b                   10"]

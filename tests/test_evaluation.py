@@ -1,0 +1,233 @@
+"""Scores with intervals, and `ianet evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import noise
+from models import SIZE, Outcome, runner, tiny_model
+
+import ianet
+from ianet import images, retrieval
+from ianet.datasets import market1501
+from ianet.evaluation import evaluate, pool_tracklets
+from ianet.feature_table import FeatureTable, Identity
+from ianet.features import extract
+from ianet.intervals import bootstrap_identities, draw_identities
+from ianet.packing import pack
+from ianet.reranking import KReciprocal
+from ianet.synthetic import archive
+
+MODEL = Identity("tiny", "ab")
+
+
+def table(angles: list[float], persons: str, cameras: str = "", start: int = 0) -> FeatureTable:
+    """Features of a length of 2 at angles in degrees; a letter for each person and camera."""
+    radians = np.deg2rad(angles)
+    features = 2 * np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+    paths = [f"{start + number}.jpg" for number in range(len(angles))]
+    return FeatureTable(features, paths, list(persons), list(cameras) or [""] * len(angles), MODEL)
+
+
+def test_scores_worked_out_by_hand() -> None:
+    query = table([0, 90, 180], "abx", "111")
+    gallery = table([1, 2, 3, 91, 100, 20], "baabba", "222122", start=10)
+    result = evaluate(query, gallery)
+    # a: ranks b, a, a, a(20), so 1/2, 2/3, 3/4. b: camera 1 at 91 is left out; 100 first, then
+    # 20 (a), 3, 2 and 1 last: 1/1, 2/5. Nobody in the gallery is x.
+    assert result.scores["top-1"].value == 1 / 2
+    assert result.scores["top-5"].value == 1
+    assert result.scores["mAP"].value == pytest.approx(((1 / 2 + 2 / 3 + 3 / 4) / 3 + 0.7) / 2)
+    assert result.scores["mINP"].value == pytest.approx((3 / 4 + 2 / 5) / 2)
+    assert (result.queries, result.identities, result.without_match, result.gallery) == (2, 2, 1, 6)
+    assert result.cmc.tolist() == [0.5] + [1] * 49
+    # Of two people, both may be the one or the other.
+    assert (result.scores["top-1"].low, result.scores["top-1"].high) == (0, 1)
+
+
+def test_cameras_are_ignored_but_for_the_picture_itself() -> None:
+    photos = table([0, 10, 90, 95, 200], "aabbc")
+    with pytest.raises(ValueError, match=r"the camera of 5 of 5 pictures is unknown, the first of"):
+        evaluate(photos, photos)
+    result = evaluate(photos, photos, cameras="ignore")
+    assert result.scores["mAP"].value == 1
+    assert (result.queries, result.without_match) == (4, 1)
+    same_camera = table([0, 10, 90, 95], "aabb", "1111")
+    with pytest.raises(ValueError, match="every query would be left without a match"):
+        evaluate(same_camera, same_camera)
+    assert evaluate(same_camera, same_camera, cameras="ignore").queries == 4
+    # The nearest pictures are of other people: only the picture itself is left out.
+    mixed = table([0, 60, 10, 70], "aabb")
+    result = evaluate(mixed, mixed, cameras="ignore")
+    assert result.scores["top-1"].value == 0
+    assert result.scores["mAP"].value == pytest.approx((1 / 2 + 1 / 3 + 1 / 3 + 1 / 2) / 4)
+
+
+def test_unknown_persons_and_single_shot_reranking_are_refused() -> None:
+    photos = table([0, 10], "aa", "12")
+    with pytest.raises(ValueError, match=r"the person of 1 of 2 .* the first of them 1\.jpg: name"):
+        evaluate(FeatureTable(photos.features, photos.paths, ["a", ""], ["1", "2"], MODEL), photos)
+    with pytest.raises(ValueError, match="re-ranking is not defined for a single-shot protocol"):
+        evaluate(photos, photos, scoring="single_shot", reranking=KReciprocal())
+    scores = evaluate(photos, photos, scoring="single_shot").scores
+    assert list(scores) == ["top-1", "top-5", "top-10"]
+
+
+def test_scores_are_those_of_retrieval_with_and_without_reranking() -> None:
+    generator = np.random.default_rng(0)
+
+    def people(count: int, start: int) -> FeatureTable:
+        return FeatureTable(
+            generator.standard_normal((count, 8)).astype(np.float32),
+            [f"{start + row}.jpg" for row in range(count)],
+            [str(code) for code in generator.integers(-1, 6, count)],
+            [str(code) for code in generator.integers(0, 3, count)],
+            MODEL,
+        )
+
+    query, gallery = people(20, 0), people(60, 100)
+    for reranking in (None, KReciprocal(5, 2, 0.3)):
+        result = evaluate(query, gallery, reranking=reranking)
+        scores = retrieval.evaluate(
+            query.features,
+            gallery.features,
+            *([int(person) for person in part.persons] for part in (query, gallery)),
+            *([int(camera) for camera in part.cameras] for part in (query, gallery)),
+            reranking=reranking,
+        )
+        assert result.scores["mAP"].value == pytest.approx(scores.mAP)
+        assert result.scores["mINP"].value == pytest.approx(scores.mINP)
+        assert np.allclose(result.cmc, scores.cmc)
+
+
+def test_tracklets_are_pooled() -> None:
+    paths = ["t1/1.jpg", "t2/1.jpg", "t1/2.jpg", "t1/3.jpg", "t1/4.jpg"]
+    features = np.array([[3, 0], [0, 1], [0, 5], [2, 0], [1, 1]], np.float32)
+    photos = FeatureTable(features, paths, list("aaaab"), list("11121"), MODEL)
+    pooled = pool_tracklets(photos)
+    assert pooled.paths == ["t1/1.jpg", "t2/1.jpg", "t1/3.jpg", "t1/4.jpg"]
+    assert (pooled.persons, pooled.cameras) == (list("aaab"), list("1121"))
+    expected = np.array([[0.5, 0.5], [0, 1], [1, 0], [2**-0.5, 2**-0.5]])
+    assert np.abs(pooled.features - expected).max() < 1e-6
+    assert evaluate(photos, photos, pool="mean").gallery == 4
+
+
+def test_intervals_are_those_of_a_slow_loop() -> None:
+    generator = np.random.default_rng(1)
+    identities = generator.integers(0, 7, 40)
+    scores = pd.DataFrame({"one": generator.random(40), "two": generator.random(40) ** 3})
+    bounds = bootstrap_identities(scores, identities, draws=300, confidence=0.9, seed=5)
+    names = list(dict.fromkeys(identities))
+    means = []
+    for times in draw_identities(7, 300, seed=5):
+        rows = [
+            row
+            for name, count in zip(names, times, strict=True)
+            for row in np.flatnonzero(identities == name).repeat(count)
+        ]
+        means.append(scores.iloc[rows].mean())
+    expected = pd.DataFrame(means).quantile([0.05, 0.95])
+    assert np.allclose(bounds.to_numpy(), expected.T.to_numpy())
+
+
+def test_an_interval_is_wider_where_the_queries_of_a_person_are_alike() -> None:
+    """Four queries of each of 50 people: as one, the interval is twice as wide."""
+    values = np.random.default_rng(2).random(50)
+    alike = bootstrap_identities(pd.DataFrame({"x": values.repeat(4)}), np.arange(50).repeat(4))
+    apart = bootstrap_identities(pd.DataFrame({"x": values.repeat(4)}), np.arange(200))
+    width = alike.high["x"] - alike.low["x"]
+    assert width / (apart.high["x"] - apart.low["x"]) == pytest.approx(2, rel=0.15)
+    assert width == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("data") / "synthetic.zip"
+    archive.write(
+        target,
+        train_identities=1,
+        test_identities=4,
+        distractors=3,
+        junk=2,
+        images_per_camera=3,
+        processes=1,
+    )
+    return target
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    return runner(monkeypatch, capsys)
+
+
+def test_the_command_scores_as_the_pipeline(
+    model: Path, synthetic: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    listing = market1501.read(synthetic, published=False)
+    for _ in pack(listing.open, listing.table.path.tolist(), SIZE, tmp_path / "packed.npy"):
+        pass
+    pixels = images.load(tmp_path / "packed.npy")
+    features = extract(ianet.load(model).network, pixels, device=torch.device("cpu"))
+    masks = [(listing.table.split == name).to_numpy(copy=True) for name in ("query", "gallery")]
+    expected = retrieval.evaluate(
+        *(features[torch.from_numpy(mask)] for mask in masks),
+        *(listing.table.person[mask].to_numpy() for mask in masks),
+        *(listing.table.camera[mask].to_numpy() for mask in masks),
+    )
+    arguments = ["evaluate", model, synthetic, "--option", "published=false"]
+    outcome = run(*arguments, "--json")
+    assert outcome.code == 0
+    answer = json.loads(outcome.output)
+    assert answer["scores"]["mAP"]["value"] == pytest.approx(expected.mAP, abs=1e-6)
+    assert answer["cmc"] == pytest.approx(expected.cmc.tolist())
+    assert answer["queries"] == expected.queries
+    assert answer["identities"] == 4
+    score = answer["scores"]["mAP"]
+    assert score["low"] < score["value"] < score["high"]
+    outcome = run(*arguments)
+    assert outcome.output.splitlines()[4].split()[:2] == ["mAP", f"{100 * expected.mAP:.1f}"]
+    assert "people" in outcome.errors
+    values = {expected.mAP}
+    for option in (["--flip"], ["--rerank"], ["--cameras", "ignore"], ["--pool", "mean"]):
+        changed = json.loads(run(*arguments, "--json", *option).output)
+        values.add(changed["scores"]["mAP"]["value"])
+    assert len(values) == 5
+
+
+def test_the_command_scores_own_photos_without_cameras(
+    model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    for seed, name in enumerate(["anna/1.jpg", "anna/2.jpg", "bert/3.jpg", "bert/4.jpg"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise(seed // 2, 40 + seed, 20))
+    arguments = ["evaluate", model, tmp_path / "photos", "--reader", "persons"]
+    outcome = run(*arguments)
+    assert outcome.code == 2
+    assert outcome.errors.startswith("error: the camera of 4 of 4 pictures is unknown")
+    answer = json.loads(run(*arguments, "--cameras", "ignore", "--json").output)
+    assert (answer["queries"], answer["gallery"], answer["without_match"]) == (4, 4, 0)
+
+
+def test_a_bad_picture_of_a_data_set_is_named_once(
+    model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    (tmp_path / "photos/anna").mkdir(parents=True)
+    (tmp_path / "photos/anna/1.jpg").write_bytes(b"no picture")
+    outcome = run("evaluate", model, tmp_path / "photos", "--reader", "persons")
+    assert outcome.code == 2
+    assert outcome.errors.startswith("error: anna/1.jpg cannot be decoded (cannot identify image")
+    assert outcome.errors.count("cannot be decoded") == 1

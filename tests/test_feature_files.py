@@ -1,0 +1,184 @@
+"""Files of features, and the command that writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from conftest import noise, written
+from models import Outcome, runner, tiny_model
+
+import ianet
+from ianet import feature_files, feature_table
+from ianet.feature_files import FeatureFile, read_features, refuse_mixed, write_features
+from ianet.feature_table import FeatureTable, Identity
+
+MODEL = Identity("tiny", "ab" * 32)
+SUFFIXES = [".parquet", ".npz", ".csv"]
+
+
+def table(count: int = 5, size: int = 3, first: int = 0, model: Identity = MODEL) -> FeatureTable:
+    generator = np.random.default_rng(first)
+    names = [f'{number}, "ü".jpg' for number in range(first, first + count)]
+    persons = ["007", "NA", "", "7", "anna"] * count
+    features = generator.standard_normal((count, size)).astype(np.float32) * 1e-3
+    return FeatureTable(features, names, persons[:count], ["", "1", "x"][:1] * count, model)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
+    parts = [table(), table(4, first=5), table(0)]
+    path = tmp_path / "new" / f"features{suffix}"
+    assert write_features(path, parts) == 9
+    file, read = FeatureFile(path), read_features(path)
+    assert (len(file), file.size, file.model) == (9, 3, MODEL)
+    assert np.array_equal(read.features, np.concatenate([part.features for part in parts]))
+    assert read.features.dtype == np.float32
+    assert read.paths == parts[0].paths + parts[1].paths
+    assert read.persons == parts[0].persons + parts[1].persons
+    assert read.cameras == [""] * 9
+    assert read.model == MODEL
+    assert file.labels().equals(read.labels())
+    assert file.labels().person.tolist() == read.persons
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_is_read_in_blocks(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (feature_files, feature_table):
+        monkeypatch.setattr(module, "BLOCK", 4)
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table(3), table(3, first=3), table(1, first=6)])
+    blocks = list(FeatureFile(path).blocks())
+    assert max(map(len, blocks)) <= 4
+    assert [name for block in blocks for name in block.paths] == [
+        f'{number}, "ü".jpg' for number in range(7)
+    ]
+    if suffix == ".parquet":
+        assert pq.ParquetFile(path).metadata.num_row_groups == 2
+
+
+def test_other_programs_read_the_files(tmp_path: Path) -> None:
+    values = table()
+    for suffix in SUFFIXES:
+        write_features(tmp_path / f"features{suffix}", [values])
+    frame = pd.read_parquet(tmp_path / "features.parquet")
+    assert np.array_equal(np.stack(frame.feature.to_list()), values.features)
+    assert frame.person[2] is None or pd.isna(frame.person[2])
+    with np.load(tmp_path / "features.npz", allow_pickle=False) as arrays:
+        assert np.array_equal(arrays["feature"], values.features)
+        assert str(arrays["model"]) == f"tiny sha256:{'ab' * 32}"
+    frame = pd.read_csv(tmp_path / "features.csv")
+    assert list(frame.columns) == ["path", "person", "camera", "model", "0", "1", "2"]
+    assert np.array_equal(frame[["0", "1", "2"]].to_numpy(np.float32), values.features)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_holds_no_features_is_one_line(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    with pytest.raises(FileNotFoundError, match="does not exist: `ianet embed` makes such a file"):
+        FeatureFile(path)
+    write_features(path, [table()])
+    content = path.read_bytes()
+    for damaged in (content[: len(content) // 2], b"", b"no features\n1\n"):
+        if suffix == ".csv" and damaged.startswith(b"path"):
+            continue  # a CSV file that is cut is shorter
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"holds no features of ianet \(.*\): `ian") as error:
+            FeatureFile(path)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_features_that_are_not_finite_are_refused(tmp_path: Path, suffix: str) -> None:
+    values = table()
+    values.features[3, 1] = np.nan
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [values])
+    with pytest.raises(ValueError, match=r'the feature of row 4 \(3, "ü"\.jpg\) holds NaN or inf'):
+        read_features(path)
+
+
+def test_a_csv_file_of_two_models_or_with_a_gap_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "features.csv"
+    write_features(path, [table()])
+    text = path.read_text()
+    path.write_text(text.replace("sha256:ab", "sha256:cd", 1))
+    with pytest.raises(ValueError, match=r"holds no features of ianet \(it has 2 models\)"):
+        FeatureFile(path)
+    path.write_text(text[: text.rindex(",")])
+    with pytest.raises(ValueError, match=r"holds no features of ianet \(could not convert"):
+        read_features(path)
+
+
+def test_features_of_two_models_are_not_mixed() -> None:
+    refuse_mixed(MODEL, Identity("renamed", MODEL.digest), "gallery.npz")
+    with pytest.raises(
+        ValueError, match=r"^gallery\.npz holds features of other sha256:cd, and not "
+    ):
+        refuse_mixed(MODEL, Identity("other", "cd"), "gallery.npz")
+
+
+def test_an_error_leaves_no_file(tmp_path: Path) -> None:
+    def tables():  # type: ignore[no-untyped-def]
+        yield table()
+        raise ValueError("a picture is bad")
+
+    for suffix in SUFFIXES:
+        with pytest.raises(ValueError, match="a picture is bad"):
+            write_features(tmp_path / f"features{suffix}", tables())
+    with pytest.raises(ValueError, match=r"features\.txt does not end in \.parquet, \.npz, \.csv"):
+        write_features(tmp_path / "features.txt", tables())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    return runner(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+def test_the_command_writes_what_embed_returns(
+    model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    photos = written(tmp_path / "photos", ["0001_c1s1_1.jpg", "0002_c2s1_1.jpg", "x.jpg"])
+    output = tmp_path / "features.parquet"
+    outcome = run("embed", model, photos, "-o", output, "--flip", "--batch", "2")
+    assert outcome == (0, f"{output}: 1280 numbers for each of 3 pictures\n", "")
+    read, expected = read_features(output), ianet.load(model).embed(photos, flip=True)
+    assert np.abs(read.features - expected.features).max() <= 1e-6
+    assert (read.paths, read.persons) == (expected.paths, ["0001", "0002", ""])
+    assert read.model == expected.model
+
+
+def test_the_command_names_what_it_skips(
+    model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    photos = written(tmp_path / "photos", ["a.jpg", "b.jpg"])
+    (photos / "b.jpg").write_bytes(noise(1)[:400])
+    output = tmp_path / "features.npz"
+    outcome = run("embed", model, photos, "-o", output)
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(f"error: {photos}/b.jpg cannot be decoded (")
+    assert outcome.errors.count("\n") == 1
+    assert not output.exists()
+    outcome = run("embed", model, photos, "-o", output, "--skip-bad", "--json")
+    assert outcome.errors.startswith(f"skipped: {photos}/b.jpg (")
+    answer = json.loads(outcome.output)
+    assert (answer["pictures"], answer["skipped"], answer["size"]) == (1, 1, 1280)
+    outcome = run("embed", model, photos / "b.jpg", "-o", tmp_path / "none.csv", "--skip-bad")
+    assert outcome.code == 2
+    assert outcome.errors.endswith("error: not one of 1 pictures can be decoded\n")
+    assert not (tmp_path / "none.csv").exists()

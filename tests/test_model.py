@@ -1,0 +1,378 @@
+"""A model's folder, and the features that a model gives."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import noise, packed, written
+from models import SIZE, TERMS, tiny_model, tiny_network
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import ianet
+from ianet import images
+from ianet.features import extract
+from ianet.model import Model, save_model, write_model
+from ianet.model_description import Interval, ModelScores
+from ianet.network import describe, save
+from ianet.packing import pack
+from ianet.pictures import open_picture
+
+CPU = torch.device("cpu")
+NAMES = ["a/0001_c1s1_1.jpg", "a/0001_c2s1_1.jpg", "b/0002_c1s1_1.jpg"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> Model:
+    return ianet.load(folder)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures of several sizes and formats."""
+    root = written(tmp_path_factory.mktemp("data") / "photos", NAMES)
+    (root / "c").mkdir()
+    (root / "c/large.jpg").write_bytes(noise(7, 200, 90))
+    grey = np.random.default_rng(8).integers(0, 256, (70, 41), dtype=np.uint8)
+    Image.fromarray(grey).save(root / "c/grey.png")
+    return root
+
+
+def expected(model: Model, paths: list[Path], target: Path) -> np.ndarray:
+    """What the pipeline computes: packed images, then features."""
+    for _ in pack(open_picture, [str(path) for path in paths], SIZE, target):
+        pass
+    return extract(model.network, images.load(target), device=CPU).numpy()
+
+
+def test_features_are_those_of_the_pipeline(model: Model, photos: Path, tmp_path: Path) -> None:
+    table = model.embed(photos, batch=2)
+    paths = sorted(path for path in photos.rglob("*") if path.is_file())
+    assert table.paths == [str(path) for path in paths]
+    assert table.features.shape == (5, 1280)
+    assert table.features.dtype == np.float32
+    features = expected(model, paths, tmp_path / "packed.npy")
+    assert np.abs(table.features - features).max() <= 1e-6 * np.abs(features).max()
+    assert np.abs(features).max() > 0.01
+
+
+def test_every_kind_of_image_gives_the_same_features(
+    model: Model, photos: Path, tmp_path: Path
+) -> None:
+    path = photos / "c/large.jpg"
+    picture = Image.open(path)
+    array = np.asarray(picture)
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{os.path.relpath(path, tmp_path)}\n\n{path}\n")
+    kinds: list[Any] = [
+        str(path),
+        path.read_bytes(),
+        picture,
+        array,
+        torch.from_numpy(array.copy()),
+        np.stack([array, array]),
+        torch.from_numpy(np.stack([array])),
+        listed,
+    ]
+    table = model.embed(kinds)
+    assert len(table) == 10
+    assert np.ptp(table.features, axis=0).max() <= 1e-6
+    assert table.paths[:2] == [str(path), "image 1"]
+    assert table.paths[5:8] == ["image 5", "image 6", "image 7"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
+def test_an_archive_is_a_folder(model: Model, photos: Path, tmp_path: Path, kind: str) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    archive = packed(tmp_path / "photos", kind)
+    table = model.embed(archive)
+    assert table.paths == [
+        path.replace(str(photos), f"{archive}/photos") for path in model.embed(photos).paths
+    ]
+    assert np.array_equal(table.features, model.embed(photos).features)
+    assert np.array_equal(
+        np.asarray(open_picture(table.paths[-1])),
+        np.asarray(open_picture(str(photos / "c/large.jpg"))),
+    )
+
+
+def test_flip_averages_with_the_mirrored_picture(model: Model, photos: Path) -> None:
+    array = np.asarray(Image.open(photos / "c/large.jpg").resize(SIZE[::-1]))
+    both = model.embed([array, array[:, ::-1]]).features
+    flipped = model.embed(array, flip=True).features
+    assert np.abs(flipped - both.mean(axis=0)).max() <= 1e-6
+    assert np.abs(both[0] - both[1]).max() > 1e-4
+
+
+def test_bfloat16_is_near_float32(model: Model, photos: Path) -> None:
+    exact = model.embed(photos).features
+    reduced = model.embed(photos, precision="bfloat16").features
+    error = np.abs(reduced - exact).max() / np.abs(exact).max()
+    assert 0 < error < 0.3
+    assert reduced.dtype == np.float32
+
+
+def test_bad_pictures_are_named_and_may_be_skipped(
+    model: Model, photos: Path, tmp_path: Path
+) -> None:
+    good, bad, missing = photos / "c/grey.png", tmp_path / "bad.jpg", tmp_path / "none.jpg"
+    bad.write_bytes(noise(1)[:500])
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{good}\n{bad}\n{missing}\n")
+    mixed = [listed, np.zeros((4, 4, 3), np.float32), np.zeros((3, 8, 8), np.uint8), good]
+    with pytest.raises(ValueError, match=r"bad\.jpg cannot be decoded \(.+\): replace the picture"):
+        model.embed(mixed)
+    for batch in (1, 2, 64):
+        table = model.embed(mixed, skip_bad=True, batch=batch)
+        assert table.paths == [str(good), str(good)]
+        assert list(table.skipped) == [str(bad), str(missing), "image 1", "image 2"]
+        assert table.skipped[str(missing)] == "No such file or directory"
+        assert table.skipped["image 1"] == (
+            "it is float32 of shape (4, 4, 3), not uint8 from 0 to 255 of shape (height, width, 3) "
+            "in RGB"
+        )
+        assert "uint8 of shape (3, 8, 8)" in table.skipped["image 2"]
+        assert np.abs(table.features - model.embed(good).features).max() <= 1e-6
+    assert model.embed(bad, skip_bad=True).features.shape == (0, 1280)
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        ("nowhere", FileNotFoundError, "nowhere does not exist. Expected: a picture, a folder"),
+        ([], ValueError, "there is no picture: give a picture, a folder or"),
+        (7, TypeError, "an image is of type int: give a path, bytes"),
+    ],
+)
+def test_no_pictures(model: Model, images: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        model.embed(images)
+
+
+def test_wrong_options(model: Model, photos: Path) -> None:
+    with pytest.raises(ValueError, match="batch is 0: it must be 1 at least"):
+        model.embed(photos, batch=0)
+    with pytest.raises(ValueError, match=r"device 'gpu' cannot be used \(.+\): take auto or cpu"):
+        model.embed(photos, device="gpu")
+
+
+def test_persons_and_cameras(model: Model, photos: Path, tmp_path: Path) -> None:
+    table = model.embed(photos / "a")
+    assert (table.persons, table.cameras) == (["0001", "0001"], ["1", "2"])
+    table = model.embed(photos, labels="folders")
+    assert table.persons == ["a", "a", "b", "c", "c"]
+    assert table.cameras == ["0001", "0001", "0002", "", ""]
+    assert model.embed(photos / "b", labels="none").persons == [""]
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"person,path,camera\n007, {photos}/b/0002_c1s1_1.jpg,hall\n")
+    table = model.embed(listed)
+    assert (table.persons, table.cameras) == (["007"], ["hall"])
+
+
+def test_the_folder_says_what_a_user_needs(folder: Path, model: Model) -> None:
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+    ]
+    config = json.loads((folder / "config.json").read_text())
+    assert config["input"] | {"mean": None, "deviation": None} == {
+        "height": 64,
+        "width": 32,
+        "channels": "RGB",
+        "resize": "bilinear, antialiased",
+        "scale": [0.0, 1.0],
+        "mean": None,
+        "deviation": None,
+    }
+    assert config["features"] == {"size": 1280, "distance": "cosine", "normalized": False}
+    assert (config["name"], config["dataset"], config["terms"]) == ("tiny", "synthetic", TERMS)
+    assert (config["scores"], config["commit"], config["calibration"]) == ([], "", None)
+    card = (folder / "README.md").read_text()
+    assert f"> {TERMS}" in card
+    assert f"sha256:{model.identity.digest}" in card
+    assert "to 64x32 (height x width), bilinear, antialiased" in card
+    assert "No score is known." in card
+
+
+def test_scores_are_kept_and_written_on_the_card(tmp_path: Path) -> None:
+    network = tiny_network()
+    scores = ModelScores(
+        "market1501", 3368, 750, Interval(0.944, 0.936, 0.951), Interval(0.83, 0.82, 0.84), None
+    )
+    description = describe(network, dataset="market1501", height=64, width=32)
+    target = tmp_path / "model"
+    save_model(
+        network,
+        description,
+        target,
+        name="m",
+        terms="Research only.",
+        scores=(scores,),
+        commit="1a2b",
+    )
+    loaded = ianet.load(target).description
+    assert loaded.scores == (scores,)
+    assert loaded.commit == "1a2b"
+    card = (target / "README.md").read_text()
+    assert "| market1501 | 94.4 (93.6 to 95.1) | 83.0 (82.0 to 84.0) | – | 750 | 3,368 |" in card
+    assert "| commit | 1a2b |" in card
+    with pytest.raises(FileExistsError, match="model exists: name another folder"):
+        save_model(network, description, target, name="m", terms="")
+    with pytest.raises(ValueError, match="name is 'a b': give a name without spaces"):
+        save_model(network, description, tmp_path / "other", name="a b", terms="")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_score_lies_within_its_interval() -> None:
+    with pytest.raises(ValueError, match=r"a score of 0\.5 with bounds 0\.6 and 0\.7"):
+        Interval(0.5, 0.6, 0.7)
+
+
+def test_a_calibration_leaves_the_identity(model: Model, tmp_path: Path) -> None:
+    description = replace(model.description, name="other", calibration={"threshold": 0.4})
+    write_model(model.network, description, tmp_path / "copy")
+    copy = ianet.load(tmp_path / "copy")
+    assert copy.description.calibration == {"threshold": 0.4}
+    assert copy.identity == ("other", model.identity.digest)
+    assert len(model.identity.digest) == 64
+    other = ianet.load(tiny_model(tmp_path / "seed", seed=1))
+    assert other.identity.digest != model.identity.digest
+
+
+def test_files_have_the_modes_of_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        folder = tiny_model(tmp_path / "model")
+        save(tiny_network(), tmp_path, dataset="own", height=64, width=32)
+    finally:
+        os.umask(before)
+    files = [*folder.iterdir(), tmp_path / "weights.safetensors"]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o640}
+
+
+def test_a_zip_and_a_tar_are_loaded_as_the_folder(
+    folder: Path, model: Model, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "tiny")
+    features = model.embed(photos / "b").features
+    for kind in ("zip", "tar.gz"):
+        loaded = ianet.load(packed(tmp_path / "tiny", kind))
+        assert loaded.identity == model.identity
+        assert np.array_equal(loaded.embed(photos / "b").features, features)
+
+
+Change = Callable[[Path], object]
+
+
+def edit(**values: Any) -> Change:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+    return change
+
+
+def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
+    def rewrite(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors")
+
+    return rewrite
+
+
+def cut(name: str) -> Change:
+    return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda folder: (folder / "config.json").unlink(),
+            "holds no config.json but README.md, mo",
+        ),
+        (lambda folder: (folder / "model.safetensors").unlink(), "holds no model.safetensors. Exp"),
+        (cut("config.json"), r"config.json is damaged \(.+\): fetch or make the model again"),
+        (cut("model.safetensors"), r"model.safetensors is damaged \(.+\): fetch or make the mo"),
+        (edit(crop=1), "config.json: crop unknown: the file is of a newer version of ianet"),
+        (edit(scores=[{"dataset": 1}]), "config.json: queries, identities, .* missing: .* older"),
+        (edit(identities=7), r"model.safetensors does not fit config.json: 2 tensors are missing"),
+        (
+            edit_weights(lambda state: state["classifier.bias"].fill_(torch.nan)),
+            "model.safetensors holds NaN or infinite values in 1 of .* tensors, .* classifier.bias",
+        ),
+        (
+            lambda folder: os.truncate(folder / "config.json", 2**20 + 1),
+            "config.json has 1,048,577 bytes, and such a file has 1,048,576 at most",
+        ),
+        (
+            lambda folder: os.truncate(folder / "model.safetensors", 2**40),
+            "model.safetensors has 1,099,511,627,776 bytes, and such a file has 1,073,741,824",
+        ),
+        (
+            lambda folder: shutil.copytree(folder, folder / "copy"),
+            r"holds a config.json in \. and copy: name one folder",
+        ),
+    ],
+)
+def test_what_is_no_model_is_one_line(
+    folder: Path, tmp_path: Path, change: Change, message: str
+) -> None:
+    copy = tmp_path / "model"
+    shutil.copytree(folder, copy)
+    change(copy)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        ianet.load(copy)
+    assert str(copy) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_zip_that_points_outside_is_refused(folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "model.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.write(folder / "config.json", "../config.json")
+    with pytest.raises(ValueError, match=r"names \.\./config\.json, which points outside"):
+        ianet.load(target)
+    target.write_bytes(b"no zip")
+    with pytest.raises(ValueError, match=r"model\.zip is damaged or not a zip"):
+        ianet.load(target)
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path}/none does not exist. Ex")):
+        ianet.load(tmp_path / "none")
+
+
+def test_a_damaged_zip_is_found(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "tiny")
+    path = packed(tmp_path / "tiny", "zip")
+    content = bytearray(path.read_bytes())
+    place = content.index(b"model.safetensors") + 5000
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged \(Bad CRC"):
+        ianet.load(path)
+
+
+def test_ianet_is_light_and_has_no_other_name_than_load() -> None:
+    code = "import sys, ianet; assert 'torch' not in sys.modules; ianet.embed"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.endswith("AttributeError: module 'ianet' has no attribute 'embed'\n")

@@ -1,0 +1,242 @@
+"""`ianet search`: its table, its files and its page."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import noise, packed
+from models import Outcome, runner, tiny_model
+from PIL import Image
+
+import ianet
+from ianet.ranks_page import sort_queries, write_page
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    return runner(monkeypatch, capsys)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A gallery of a folder for each person, and two queries, copies of pictures there."""
+    root = tmp_path_factory.mktemp("people")
+    for seed, name in enumerate(["gallery/anna/hall_1.jpg", "gallery/anna/door_2.jpg",
+                                 "gallery/bert/hall_3.jpg", "gallery/bert/4.jpg"]):  # fmt: skip
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(noise(seed, 64, 32))
+    for source, name in [("anna/hall_1", "anna/a"), ("bert/hall_3", "anna/b")]:
+        target = root / f"query/{name}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(root / f"gallery/{source}.jpg", target)
+    return root
+
+
+def test_ranks_in_every_form(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    gallery, query = people / "gallery", people / "query"
+    arguments = ["search", model, query, gallery, "-k", "2", "--labels", "folders"]
+    outcome = run(*arguments, "-o", tmp_path / "ranks.csv")
+    assert (outcome.code, outcome.errors) == (0, "")
+    assert [line.split() for line in outcome.output.splitlines()][:2] == [
+        ["query", "rank", "path", "distance", "person", "right"],
+        [f"{query}/anna/a.jpg", "1", f"{gallery}/anna/hall_1.jpg", "0.0000", "anna", "✓"],
+    ]
+    ranks = pd.read_csv(tmp_path / "ranks.csv")
+    assert ranks["rank"].tolist() == [1, 2, 1, 2]
+    assert ranks.right.tolist()[0] is True
+    assert ranks.path[2] == f"{gallery}/bert/hall_3.jpg"
+    assert not ranks.right[2]
+    features = {
+        Path(path).stem: vector
+        for table in [ianet.load(model).embed([query, gallery])]
+        for path, vector in zip(table.paths, table.features, strict=True)
+    }
+    for row in ranks.itertuples():
+        pair = [features[Path(str(path)).stem] for path in (row.query, row.path)]
+        cosine = pair[0] @ pair[1] / np.linalg.norm(pair[0]) / np.linalg.norm(pair[1])
+        assert row.distance == pytest.approx(1 - cosine, abs=1e-5)
+    answer = json.loads(run(*arguments, "--json").output)
+    assert [row["path"] for row in answer] == ranks.path.tolist()
+    assert run(*arguments, "-o", tmp_path / "ranks.parquet").code == 0
+    pd.testing.assert_frame_equal(
+        pd.read_parquet(tmp_path / "ranks.parquet"), ranks, check_dtype=False, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
+def test_feature_files_give_the_ranks_of_their_pictures(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome], suffix: str
+) -> None:
+    files = {}
+    for name in ("query", "gallery"):
+        files[name] = tmp_path / f"{name}{suffix}"
+        assert run("embed", model, people / name, "-o", files[name]).code == 0
+    expected = json.loads(
+        run("search", model, people / "query", people / "gallery", "--json").output
+    )
+    found = json.loads(run("search", model, *files.values(), "--json").output)
+    assert [row["path"] for row in found] == [row["path"] for row in expected]
+    assert [row["right"] for row in found] == [None] * 8
+    listed = tmp_path / "list.csv"
+    listed.write_text(f"path\n{people}/query/anna/a.jpg\n")
+    assert len(json.loads(run("search", model, listed, files["gallery"], "--json").output)) == 4
+
+
+def test_features_of_another_model_are_refused(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    other = tiny_model(tmp_path / "other", seed=1, name="other")
+    file = tmp_path / "gallery.parquet"
+    run("embed", other, people / "gallery", "-o", file)
+    outcome = run("search", model, people / "query", file)
+    assert outcome.code == 2
+    assert outcome.errors.startswith(f"error: {file} holds features of other sha256:")
+    assert outcome.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "ranks.txt"], "error: ranks.txt does not end in .csv or .parquet"),
+        (["--html", "ranks.pdf"], "error: ranks.pdf does not end in .html"),
+        (["-k", "0"], "error: Invalid value for '-k'"),
+        (["--sort", "x"], "error: Invalid value for '--sort'"),
+    ],
+)
+def test_bad_options(arguments: list[str], message: str, run: Callable[..., Outcome]) -> None:
+    outcome = run("search", "model", "query", "gallery", *arguments)
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(message)
+
+
+class Page(HTMLParser):
+    """The parts of a page that the tests look at; every tag that is opened is closed."""
+
+    void = ("meta", "img")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.images: list[dict[str, Any]] = []
+        self.items: list[str] = []
+        self.headings: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == ["html"]
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        if tag not in self.void:
+            self.open.append(tag)
+        if tag == "img":
+            self.images.append(dict(attributes))
+        if tag == "li":
+            self.items.append(str(dict(attributes)["class"]))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open[-1:] == ["h2"]:
+            self.headings.append(data)
+        self.texts.append(data.strip())
+
+
+def test_the_page_shows_the_worst_query_first(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    shutil.copytree(people / "gallery", tmp_path / "gallery")
+    archive = packed(tmp_path / "gallery", "zip")
+    file, target = tmp_path / "gallery.parquet", tmp_path / "ranks.html"
+    run("embed", model, archive, "-o", file, "--labels", "folders")
+    arguments = ["search", model, people / "query", file, "-k", "2", "--labels", "folders"]
+    assert run(*arguments, "--html", target).code == 0
+    text = target.read_text()
+    page = Page(text)
+    assert page.headings == [
+        f"{people}/query/anna/b.jpg, person anna",
+        f"{people}/query/anna/a.jpg, person anna",
+    ]
+    assert page.items[:2] == ["", "wrong"]
+    assert page.items[3:5] == ["", "right"]
+    assert page.images[1]["alt"] == (
+        f"rank 1: {archive}/gallery/bert/hall_3.jpg, person bert, distance 0.000, wrong"
+    )
+    assert ("✗ 1" in page.texts, "✓ 1" in page.texts) == (True, True)
+    picture = Image.open(io.BytesIO(base64.b64decode(page.images[1]["src"].split(",")[1])))
+    assert (picture.format, picture.size) == ("JPEG", (32, 64))
+    assert "http" not in text
+    assert run(*arguments, "--html", target, "--sort", "best", "--queries", "1").code == 0
+    page = Page(target.read_text())
+    assert page.headings == [f"{people}/query/anna/a.jpg, person anna"]
+    assert any("1 of 2 queries." in text for text in page.texts)
+
+
+def ranks(
+    *rows: tuple[str, int, bool | None], path: str = "g.jpg", person: str = ""
+) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "query": [query for query, _, _ in rows],
+            "rank": [rank for _, rank, _ in rows],
+            "path": path,
+            "distance": 0.25,
+            "query_person": person,
+            "person": person,
+            "camera": "",
+            "right": pd.array([right for *_, right in rows], dtype="boolean"),
+        }
+    )
+
+
+def test_queries_are_sorted_by_their_average_precision() -> None:
+    table = ranks(
+        ("unknown", 1, None), ("unknown", 2, None),
+        ("best", 1, True), ("best", 2, False),
+        ("none", 1, False), ("none", 2, False),
+        ("second", 1, False), ("second", 2, True),
+        ("both", 1, True), ("both", 2, True),
+    )  # fmt: skip
+    assert sort_queries(table, "worst") == ["none", "second", "best", "both", "unknown"]
+    assert sort_queries(table, "best") == ["best", "both", "second", "none", "unknown"]
+    assert sort_queries(table, "given") == ["unknown", "best", "none", "second", "both"]
+
+
+def test_the_page_works_without_labels_and_escapes_text() -> None:
+    def open_picture(path: str) -> Image.Image:
+        if path == "q":
+            return Image.new("RGB", (200, 400), "red")
+        raise ValueError("<no such file>")
+
+    name = '<script>"&.jpg'
+    text = "".join(write_page(ranks(("q", 1, None), path=name), ["q"], open_picture, "<Ranks>"))
+    page = Page(text)
+    assert page.items == ["", "unknown"]
+    assert len(page.images) == 1
+    assert "<no such file>" in page.texts
+    assert "<script>" not in text
+    assert "&lt;script&gt;&quot;&amp;.jpg" in text
+    assert "✓" not in text.split("</style>")[1]
+    picture = Image.open(io.BytesIO(base64.b64decode(page.images[0]["src"].split(",")[1])))
+    assert picture.size == (80, 160)
+    assert "prefers-color-scheme: dark" in text
+    assert "width=device-width" in text
