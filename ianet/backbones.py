@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
@@ -19,7 +20,13 @@ from torch import Tensor, nn
 
 from ianet.images import DEVIATION, MEAN
 from ianet.options import PROJECTS, RESNETS, STAGES, refuse_unknown
-from ianet.weights import Checkpoint, find_misfits, read_checkpoint, sort_weights
+from ianet.weights import (
+    Checkpoint,
+    find_misfits,
+    first_line,
+    read_checkpoint,
+    sort_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -185,13 +192,19 @@ def _load(
     else:
         module = model
         expected = sort_weights(model.state_dict()).backbone
-    wrong = find_misfits(checkpoint.backbone, expected)
-    if wrong:
+    state = checkpoint.backbone
+    misfits = find_misfits(state, expected)
+    if misfits:
         raise ValueError(
-            f"the weights {weights} do not fit {name}: {len(wrong)} of {len(expected)} tensors are "
-            f"missing or have another shape, the first of them {wrong[0]}"
+            f"the weights {weights} do not fit {name}, which has {len(expected)} tensors beside "
+            f"its classifier: {'; '.join(misfits)}"
         )
-    state = {key: checkpoint.backbone[key] for key in expected if key in checkpoint.backbone}
+    infinite = [key for key, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise ValueError(
+            f"the weights {weights} hold NaN or infinite values in {len(infinite)} of "
+            f"{len(state)} tensors, the first of them {infinite[0]}: take another file"
+        )
     module.load_state_dict(state, strict=False)
 
 
@@ -201,15 +214,21 @@ def _to_module(backbone: Backbone) -> nn.ModuleDict:
     )
 
 
-def _download(name: str) -> dict[str, torch.Tensor]:
+def _download(name: str) -> dict[str, Tensor]:
     from torchvision import models  # here for the reason given in `build`
 
+    # The field of 2019 started from version 1; later versions are trained otherwise.
+    version = models.get_model_weights(name)["IMAGENET1K_V1"]
     try:
-        # The field of 2019 started from version 1; later versions are trained otherwise.
-        versions = models.get_model_weights(name)
-        return versions["IMAGENET1K_V1"].get_state_dict(progress=False, check_hash=True)
+        return version.get_state_dict(progress=False, check_hash=True)
     except (URLError, TimeoutError) as error:
         raise ConnectionError(
             f"the ImageNet weights of {name} could not be downloaded ({error}): set weights to "
             "a file that you have, under torchvision's key names, or to none"
+        ) from error
+    except (RuntimeError, EOFError, UnpicklingError) as error:
+        file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(version.url).name)
+        raise ValueError(
+            f"the ImageNet weights of {name} are damaged ({first_line(error)}): delete {file}, "
+            "and the next start downloads the file again"
         ) from error

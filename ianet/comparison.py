@@ -91,8 +91,7 @@ def estimate_mean(
     sums, queries = _sum_by(person, np.where(valid, table, 0)), _sum_by(person, valid.astype(float))
     seed_means = sums.sum(0) / queries.sum(0)
 
-    # How often each person is drawn, instead of the persons: means are then two matrix products.
-    times = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
+    times = draw_persons(number, draws, seed)
     means = (times @ sums) / np.maximum(times @ queries, 1)  # (draws, seeds)
     covariance = np.atleast_2d(np.cov(means, rowvar=False))
     own = float(covariance.trace()) / seeds
@@ -105,6 +104,14 @@ def estimate_mean(
     parts = shared**2 / (number - 1) + between**2 / (seeds - 1)
     freedom = variance**2 / parts if variance else number - 1
     return Estimate(float(seed_means.mean()), variance**0.5, freedom)
+
+
+def draw_persons(number: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """Return how often each draw with replacement has each person, (draws, number).
+
+    With counts instead of persons, the means of all draws are matrix products.
+    """
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
 
 
 def _sum_by(person: NDArray[np.int64], table: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ianet import retrieval, single_shot
-from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import Cameras, FeatureTable, refuse_unknown
-from ianet.intervals import bootstrap_identities
+from ianet.comparison import estimate_mean
+from ianet.datasets.listing import Cameras, Listing, split_columns
+from ianet.feature_table import FeatureTable, refuse_unknown
 from ianet.model_description import Interval
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
-from ianet.validation import Cameras
 
 Pool = Literal["none", "mean"]
 RANKS = 50
@@ -120,12 +120,7 @@ def evaluate(
         [cmc[list(TOP)].astype(float).rename(columns="top-{}".format), means], axis=1
     )
     persons = [query.persons[row] for row in values.index]
-    bounds = bootstrap_identities(values, persons)
-    scores = {}
-    for name in values.columns:
-        mean, low, high = (float(value) for value in (values[name].mean(), *bounds.loc[name]))
-        # Few people may put the mean of all at a bound, where rounding errors decide.
-        scores[name] = Interval(mean, min(low, mean), max(high, mean))
+    scores = {name: bound_score(values[name], persons) for name in values.columns}
     return Evaluation(
         scores,
         cmc.mean().to_numpy(dtype=float),
@@ -134,6 +129,20 @@ def evaluate(
         without_match=len(query) - len(values),
         gallery=len(gallery),
     )
+
+
+def bound_score(values: pd.Series, persons: Sequence[object]) -> Interval:
+    """Return the mean of the score of each query, with its 95 % interval over persons.
+
+    Args:
+        values: of the queries, within 0 and 1.
+        persons: who is queried; of a single person the interval is from 0 to 1.
+    """
+    mean = min(max(float(values.mean()), 0.0), 1.0)
+    if len(set(persons)) < 2:
+        return Interval(mean, 0.0, 1.0)
+    low, high = estimate_mean(values.to_frame(), pd.Series(list(persons)).astype(str)).interval()
+    return Interval(mean, min(max(low, 0.0), mean), max(min(high, 1.0), mean))
 
 
 def pool_tracklets(table: FeatureTable) -> FeatureTable:

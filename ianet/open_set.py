@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ianet.intervals import draw_identities
+from ianet.comparison import draw_persons
 from ianet.options import check_types
 from ianet.verification import (
     Advance,
@@ -144,7 +144,7 @@ def search_open_set(
         raise ValueError("the gallery shows the person of a query and nobody else: add people")
 
     identity, names = pd.factorize(person.query.cpu().numpy())
-    times = draw_identities(len(names), draws, seed)[:, identity]  # (draws, Q)
+    times = draw_persons(len(names), draws, seed)[:, identity]  # (draws, Q)
     times = times[times[:, np.isfinite(same)].any(1)]
     order = other.argsort()
 

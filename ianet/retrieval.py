@@ -22,14 +22,20 @@ Survey and Outlook (TPAMI 2021). CMC at k is the share of queries with r_1 <= k.
 
 Neither the whole distance matrix nor the order of all images is needed. A match's rank is its
 place among the matches plus the number of other images before the match. This number is looked up
-in the sorted distances (`_match_ranks`). Sorting numbers is much faster than sorting their order.
+in the sorted distances (`_count_nearer`). Sorting numbers is much faster than sorting their order.
 Distances beyond the last match need not be sorted.
+
+A gallery of more than `BLOCK` images is compared block by block, and no copy of the gallery is
+made. First the distances of the matches are computed, then in each block the nearer images are
+counted. So memory does not grow with the gallery, apart from some numbers an image.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,6 +59,8 @@ CHUNK_BYTES = 128 * 2**20
 """Most memory that ranking takes at a time, beside copies of the features and re-ranking."""
 PAIR_BYTES = 30
 """Most memory of a query-image pair of a chunk, measured in float64 and with ties."""
+BLOCK = 2**15
+"""Gallery images that are compared at a time, where there are more than four times as many."""
 
 
 class Scores(NamedTuple):
@@ -151,7 +159,7 @@ def per_query(
             f"unknown average_precision {average_precision!r}: "
             f"use one of {', '.join(AVERAGE_PRECISIONS)}"
         )
-    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = prepare(
+    comparison = prepare(
         query_features,
         gallery_features,
         query_ids,
@@ -160,39 +168,10 @@ def per_query(
         gallery_cameras,
         distance=distance,
     )
-    device = left.device
-    reranked_distances = None
-    if reranking is not None:
-        query = -F.normalize(left) if distance == "cosine" else -left
-        reranked_distances = RerankedDistances(query, right, reranking)
-
-    # The gallery images of query q's identity are by_id[start[q] : start[q] + count[q]], in the
-    # order of the gallery. Tables of columns are padded with column `size`, which stands for an
-    # image infinitely far away.
-    size = len(right)
-    sorted_id, by_id = gallery_id.sort(stable=True)
-    by_id = torch.cat([by_id, by_id.new_tensor([size])])
-    gallery_camera = torch.cat([gallery_camera, gallery_camera.new_zeros(1)])
-    start = torch.searchsorted(sorted_id, query_id)
-    count = torch.searchsorted(sorted_id, query_id, right=True) - start
-    place = torch.arange(max([1, *count.tolist()]), device=device)
-
-    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * len(place))))
-    buffer = right.new_full((min(chunk, len(left)), size + 1), torch.inf)
-    scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=device)
-    for first in range(0, len(left), chunk):
-        rows = slice(first, first + chunk)
-        costs = buffer[: len(left[rows])]
-        if reranked_distances is None:
-            torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
-        else:
-            costs[:, :size] = reranked_distances.compute(rows)
-        same_id = by_id[(start[rows, None] + place).clamp(max=size)]
-        same_id = torch.where(place < count[rows, None], same_id, size)
-        other_camera = gallery_camera[same_id] != query_camera[rows, None]
-        ranks = _match_ranks(costs, same_id, torch.where(other_camera, same_id, size))
-        scores[rows] = _scores(ranks, average_precision)
-
+    if reranking is None and comparison.size > 4 * BLOCK:
+        scores = _score_by_blocks(comparison, average_precision)
+    else:
+        scores = _score_at_once(comparison, average_precision, reranking)
     table = pd.DataFrame(scores.cpu().numpy(), columns=COLUMNS).dropna()
     if table.empty:
         raise ValueError(NO_MATCH)
@@ -227,19 +206,93 @@ def count_candidates(
     )
 
 
-class Comparison(NamedTuple):
-    """Features and labels without junk; left @ right.T + offset, (Q, G), ranks as the distance."""
+class Comparison:
+    """Features and labels without junk. G is the number of gallery images that are no junk.
 
-    left: Tensor
-    """(Q, D)."""
-    right: Tensor
-    """(G, D)."""
-    offset: Tensor
-    """(G,)."""
-    query_id: Tensor
-    gallery_id: Tensor
-    query_camera: Tensor
-    gallery_camera: Tensor
+    `left @ right.T + offset` ranks the gallery as the distance does, see `take`.
+
+    Attributes:
+        left: (Q, D).
+        query_id, query_camera: (Q,).
+        gallery_id, gallery_camera: (G,).
+        size: G.
+        distance: "cosine" or "euclidean".
+    """
+
+    def __init__(
+        self,
+        query: Tensor,
+        gallery: Tensor | NDArray[Any],
+        query_labels: tuple[Tensor, Tensor],
+        gallery_labels: tuple[Tensor, Tensor],
+        distance: str,
+    ) -> None:
+        """
+        Args:
+            query: (Q, D), on the device that computes.
+            gallery: (G and junk, D), anywhere.
+            query_labels, gallery_labels: identities and cameras, on the device that computes.
+            distance: "cosine" or "euclidean".
+
+        Raises:
+            ValueError: features that are not finite.
+        """
+        self.distance = distance
+        self.query_id, self.query_camera = query_labels
+        valid = gallery_labels[0] != JUNK
+        self.gallery_id, self.gallery_camera = (labels[valid] for labels in gallery_labels)
+        self.size = len(self.gallery_id)
+        self._gallery = gallery
+        self._rows = None if valid.all() else valid.nonzero()[:, 0]
+        self._dtype = torch.promote_types(query.dtype, self._read(slice(0, 0)).dtype)
+        self._dtype = torch.promote_types(self._dtype, torch.float32)
+        query = query.to(self._dtype)
+        # Up to this length no distance overflows.
+        limit = torch.finfo(self._dtype).max ** 0.5 / 4
+        self._length = query.new_empty(self.size, 1)
+        for images in self.blocks(BLOCK):
+            self._length[images] = torch.linalg.vector_norm(
+                self._read(images).to(self._dtype), dim=1, keepdim=True
+            )
+        for name, lengths in (
+            ("query", torch.linalg.vector_norm(query, dim=1)), ("gallery", self._length),
+        ):  # fmt: skip
+            if not (lengths < limit).all():
+                raise ValueError(f"{name} features hold values that are NaN, infinite or too large")
+        # The length of a query changes none of its ranks. Lengths of 0 divide by 1.
+        self._length.masked_fill_(self._length == 0, 1)
+        # |q - g|^2 / 2 without |q|^2 / 2, which changes no rank. Differences of large squares lose
+        # digits, so the origin is moved to an image: features far from zero are then small.
+        self._origin = (
+            None if distance == "cosine" else self._read(slice(0, 1)).to(self._dtype).sum(0)
+        )
+        self.left = -query if self._origin is None else self._origin - query
+
+    def blocks(self, width: int) -> Iterator[slice]:
+        """Yield slices of so many gallery images, the last of them shorter."""
+        for first in range(0, self.size, width):
+            yield slice(first, min(first + width, self.size))
+
+    def take(self, images: slice | Tensor) -> tuple[Tensor, Tensor]:
+        """Return right (B, D) and offset (B,) of some gallery images."""
+        vectors = self._read(images).to(self._dtype)
+        if self._origin is None:
+            return vectors / self._length[images], vectors.new_zeros(len(vectors))
+        right = vectors - self._origin
+        return right, right.square().sum(1) / 2
+
+    def _read(self, images: slice | Tensor) -> Tensor:
+        """Return the features of some gallery images, on the device that computes."""
+        device = self.query_id.device
+        rows = images if self._rows is None else self._rows[images]
+        if isinstance(self._gallery, Tensor):
+            if isinstance(rows, slice):
+                return self._gallery[rows].to(device)
+            # `index_select` takes a seventh of the time of an index.
+            return self._gallery.index_select(0, rows.to(self._gallery.device)).to(device)
+        # A copy, as torch warns about read-only arrays such as pandas'.
+        index = rows if isinstance(rows, slice) else rows.cpu().numpy()
+        return torch.from_numpy(np.array(self._gallery[index])).to(device)
 
 
 def prepare(
@@ -252,37 +305,25 @@ def prepare(
     *,
     distance: str,
 ) -> Comparison:
-    """Check the arguments of `per_query`, and return them on one device, ready to be ranked.
+    """Check the arguments of `per_query`, and return them ready to be ranked on one device.
 
     Raises:
         ValueError: as `per_query`, but for queries without a match.
     """
     if distance not in DISTANCES:
         raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
-    query_features = _tensor(query_features)
-    device = query_features.device
-    query, query_id, query_camera = _images(
-        "query", query_features, query_ids, query_cameras, device
+    query = _tensor(query_features)
+    gallery = (
+        gallery_features if isinstance(gallery_features, Tensor) else np.asarray(gallery_features)
     )
-    gallery, gallery_id, gallery_camera = _images(
-        "gallery", gallery_features, gallery_ids, gallery_cameras, device
-    )
+    query_labels = _labels("query", query, query_ids, query_cameras, query.device)
+    gallery_labels = _labels("gallery", gallery, gallery_ids, gallery_cameras, query.device)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(
             f"query features hold {query.shape[1]} numbers each, gallery features "
             f"{gallery.shape[1]}: both must come from the same network"
         )
-    valid = gallery_id != JUNK  # indexing also makes copies, which `_as_product` may overwrite
-    gallery, gallery_id, gallery_camera = gallery[valid], gallery_id[valid], gallery_camera[valid]
-    dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
-    query, gallery = query.to(dtype), gallery.to(dtype)
-    limit = torch.finfo(dtype).max ** 0.5 / 4  # up to this length no distance overflows
-    for name, vectors in (("query", query), ("gallery", gallery)):
-        if not (torch.linalg.vector_norm(vectors, dim=1) < limit).all():
-            raise ValueError(f"{name} features hold values that are NaN, infinite or too large")
-    return Comparison(
-        *_as_product(query, gallery, distance), query_id, gallery_id, query_camera, gallery_camera
-    )
+    return Comparison(query, gallery, query_labels, gallery_labels, distance)
 
 
 def _tensor(values: Tensor | ArrayLike) -> Tensor:
@@ -290,73 +331,207 @@ def _tensor(values: Tensor | ArrayLike) -> Tensor:
     return values if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 
-def _images(
+def _labels(
     name: str,
-    features: Tensor | ArrayLike,
+    features: Tensor | NDArray[Any],
     ids: Tensor | ArrayLike,
     cameras: Tensor | ArrayLike,
     device: torch.device,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features (N, D), identities (N,) and cameras (N,) on one device."""
-    vectors = _tensor(features).to(device)
+) -> tuple[Tensor, Tensor]:
+    """Return identities (N,) and cameras (N,) of features (N, D) on a device."""
+    if features.ndim != 2:
+        raise ValueError(f"{name} features have shape {tuple(features.shape)}, not (images, D)")
     identity, camera = (
-        _tensor(labels).to(device, torch.int64).contiguous() for labels in (ids, cameras)
+        _integers(f"{name} {what}", labels).to(device).contiguous()
+        for what, labels in (("identities", ids), ("cameras", cameras))
     )
-    if vectors.ndim != 2:
-        raise ValueError(f"{name} features have shape {tuple(vectors.shape)}, not (images, D)")
-    if not identity.shape == camera.shape == vectors.shape[:1]:
+    if not identity.shape == camera.shape == features.shape[:1]:
         raise ValueError(
-            f"{name} features of {len(vectors)} images, but identities of shape "
+            f"{name} features of {len(features)} images, but identities of shape "
             f"{tuple(identity.shape)} and cameras of shape {tuple(camera.shape)}"
         )
-    return vectors, identity, camera
+    return identity, camera
 
 
-def _as_product(query: Tensor, gallery: Tensor, distance: str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return left (Q, D), right (G, D) and offset (G,) of a `Comparison`.
+def _integers(name: str, labels: Tensor | ArrayLike) -> Tensor:
+    """Return labels as int64; whole numbers may come as floats, as pandas has them."""
+    values = labels if isinstance(labels, Tensor) else np.array(labels)
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind not in "biuf":
+            raise ValueError(f"{name} are {values.dtype}: give integers, as pandas.factorize does")
+        values = torch.from_numpy(values)
+    integers = values.to(torch.int64)
+    wrong = (integers != values).nonzero()  # NaN differs from all numbers
+    if len(wrong):
+        value = values[tuple(wrong[0])].item()
+        raise ValueError(f"{name} hold {value}: give integers, as pandas.factorize does")
+    return integers
 
-    The gallery is overwritten.
+
+class _Matches:
+    """The gallery images of each query's identity, in the order of the gallery.
+
+    Attributes:
+        most: the largest number of images of an identity of a query, P, at least 1.
     """
-    if distance == "cosine":
-        # The length of a query changes none of its ranks.
-        length = torch.linalg.vector_norm(gallery, dim=1, keepdim=True)
-        gallery /= length.masked_fill_(length == 0, 1)
-        return -query, gallery, gallery.new_zeros(len(gallery))
-    # |q - g|^2 / 2 without |q|^2 / 2, which changes no rank. Differences of large squares lose
-    # digits, so the origin is moved to an image: features far from zero are then small.
-    origin = gallery[:1].sum(0)
-    gallery -= origin
-    return origin - query, gallery, gallery.square().sum(1) / 2
+
+    def __init__(self, comparison: Comparison) -> None:
+        # The images of query q's identity are by_id[start[q] : start[q] + count[q]]. Tables of
+        # columns are padded with column G, which stands for an image infinitely far away.
+        self.size = comparison.size
+        sorted_id, by_id = comparison.gallery_id.sort(stable=True)
+        self.by_id = torch.cat([by_id, by_id.new_tensor([self.size])])
+        self.query_camera = comparison.query_camera
+        self.gallery_camera = torch.cat(
+            [comparison.gallery_camera, comparison.gallery_camera.new_zeros(1)]
+        )
+        self.start = torch.searchsorted(sorted_id, comparison.query_id)
+        self.count = torch.searchsorted(sorted_id, comparison.query_id, right=True) - self.start
+        self.most = max([1, *self.count.tolist()])
+
+    def find(self, queries: slice) -> tuple[Tensor, Tensor]:
+        """Return two (c, P) tables of columns for c queries.
+
+        The first holds the images of the query's identity, padded with G. The second is the first
+        with G in place of the images of the query's camera.
+        """
+        place = torch.arange(self.most, device=self.by_id.device)
+        same_id = self.by_id[(self.start[queries, None] + place).clamp(max=self.size)]
+        same_id = torch.where(place < self.count[queries, None], same_id, self.size)
+        other_camera = self.gallery_camera[same_id] != self.query_camera[queries, None]
+        return same_id, torch.where(other_camera, same_id, self.size)
 
 
-def _match_ranks(costs: Tensor, same_id: Tensor, matches: Tensor) -> Tensor:
-    """Return the ranks of the matches of a chunk of c queries.
+def _score_at_once(
+    comparison: Comparison, average_precision: str, reranking: KReciprocal | None
+) -> Tensor:
+    """Return (Q, 3), in the order of COLUMNS; NaN where no image matches."""
+    left, size = comparison.left, comparison.size
+    right, offset = comparison.take(slice(None))
+    reranked_distances = None
+    if reranking is not None:
+        query = F.normalize(left) if comparison.distance == "cosine" else left
+        reranked_distances = RerankedDistances(-query, right, reranking)
+    found = _Matches(comparison)
+    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * found.most)))
+    buffer = right.new_full((min(chunk, len(left)), size + 1), torch.inf)
+    scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=left.device)
+    for first in range(0, len(left), chunk):
+        rows = slice(first, first + chunk)
+        costs = buffer[: len(left[rows])]
+        if reranked_distances is None:
+            torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
+        else:
+            costs[:, :size] = reranked_distances.compute(rows)
+        same_id, matches = found.find(rows)
+        bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
+        costs.scatter_(1, same_id, torch.inf)
+        nearer = _count_nearer(costs, bounds, matches.gather(1, order), 0)
+        scores[rows] = _scores(_ranks(nearer, bounds), average_precision)
+    return scores
+
+
+def _score_by_blocks(comparison: Comparison, average_precision: str) -> Tensor:
+    """Return what `_score_at_once` does, without a copy of the gallery."""
+    left, found = comparison.left, _Matches(comparison)
+    scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=left.device)
+    # Some numbers of each match are kept for as many queries as possible, since each group of
+    # queries reads the gallery anew.
+    group = max(1, CHUNK_BYTES // (2 * PAIR_BYTES * found.most))
+    chunk = max(1, CHUNK_BYTES // (2 * left.element_size() * BLOCK))
+    buffer = left.new_empty(min(chunk, len(left)), BLOCK + 1)
+
+    def multiply(queries: slice, right: Tensor, offset: Tensor) -> Tensor:
+        """Return costs (c, BLOCK + 1), the last column infinite."""
+        costs = buffer[: len(left[queries])]
+        torch.addmm(offset, left[queries], right.T, out=costs[:, :BLOCK])
+        costs[:, BLOCK] = torch.inf
+        return costs
+
+    for start in range(0, len(left), group):
+        stop = min(start + group, len(left))
+        chunks = [slice(first, min(first + chunk, stop)) for first in range(start, stop, chunk)]
+        tables = [found.find(queries) for queries in chunks]
+        bounds = [
+            _find_bounds(comparison, matches, partial(multiply, queries))
+            for queries, (_, matches) in zip(chunks, tables, strict=True)
+        ]
+        counts = [torch.zeros_like(ordered) for _, ordered in bounds]
+        for images in comparison.blocks(BLOCK):
+            columns = torch.arange(images.start, images.stop, device=left.device)
+            right, offset = comparison.take(_pad(columns))
+            for queries, (same_id, _), (limits, ordered), count in zip(
+                chunks, tables, bounds, counts, strict=True
+            ):
+                costs = multiply(queries, right, offset)
+                costs[:, images.stop - images.start :] = torch.inf
+                place = same_id - images.start
+                outside = (place < 0) | (place >= BLOCK)
+                costs.scatter_(1, place.masked_fill_(outside, BLOCK), torch.inf)
+                count += _count_nearer(costs, limits, ordered, images.start)
+        for queries, (limits, _), count in zip(chunks, bounds, counts, strict=True):
+            scores[queries] = _scores(_ranks(count, limits), average_precision)
+    return scores
+
+
+def _pad(columns: Tensor) -> Tensor:
+    """Return columns with the last repeated up to BLOCK columns.
+
+    All products then have one shape, in which equal vectors have equal costs in every column.
+    """
+    return F.pad(columns, (0, BLOCK - len(columns)), value=int(columns[-1]))
+
+
+def _find_bounds(
+    comparison: Comparison, matches: Tensor, multiply: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Return the costs of the matches of c queries, (c, P), ascending, and their columns.
 
     Args:
-        costs: (c, G + 1), smaller is nearer, the last column infinite; overwritten.
-        same_id: (c, P) columns of the images of the query's identity, padded with G.
-        matches: `same_id` with the columns of the query's camera replaced by G.
-
-    Returns:
-        (c, P) float64, ascending; infinite after a query's last match.
+        comparison: of all images.
+        matches: (c, P) columns, padded with G.
+        multiply: the costs (c, BLOCK + 1) of right and offset.
     """
-    bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
-    costs.scatter_(1, same_id, torch.inf)
+    bounds = comparison.left.new_full(matches.shape, torch.inf)
+    for columns in matches[matches < comparison.size].unique().split(BLOCK):
+        costs = multiply(*comparison.take(_pad(columns)))
+        place = torch.searchsorted(columns, matches).clamp_(max=len(columns) - 1)
+        bounds = torch.where(columns[place] == matches, costs.gather(1, place), bounds)
+    bounds, order = bounds.sort(dim=1, stable=True)
+    return bounds, matches.gather(1, order)
 
+
+def _count_nearer(costs: Tensor, bounds: Tensor, matches: Tensor, first: int) -> Tensor:
+    """Return how many images of a block come before each match, (c, P).
+
+    Args:
+        costs: (c, B), smaller is nearer, infinite for images that do not count.
+        bounds: (c, P), the costs of the matches, ascending, padded with infinity.
+        matches: (c, P), their columns in the gallery.
+        first: column of the block's first image.
+    """
     nearer, not_farther = _below(costs, bounds)
-    place = torch.arange(1, bounds.shape[1] + 1, device=bounds.device)
-    ranks = place + nearer
-
     # Where another image is exactly as far as a match, the gallery index decides. Ties are rare,
     # so for these few matches the whole row is compared.
     ties = ((not_farther > nearer) & (bounds != torch.inf)).nonzero()
-    index = torch.arange(costs.shape[1], device=costs.device)
-    for pairs in ties.split(len(costs)):
+    index = torch.arange(first, first + costs.shape[1], device=costs.device)
+    for pairs in ties.split(max(1, len(costs) // 4)):
         row, place = pairs.T
-        match = matches[row, order[row, place]]
-        before = (costs[row] == bounds[row, place, None]) & (index < match[:, None])
-        ranks[row, place] += before.sum(1)
-    return ranks.double().masked_fill(bounds == torch.inf, torch.inf)
+        before = costs[row] == bounds[row, place, None]
+        before &= index < matches[row, place, None]
+        nearer[row, place] += before.sum(1)
+    return nearer
+
+
+def _ranks(nearer: Tensor, bounds: Tensor) -> Tensor:
+    """Return (c, P) float64 ranks, ascending; infinite after a query's last match.
+
+    Args:
+        nearer: (c, P), other images that come before each match.
+        bounds: (c, P), the costs of the matches, infinite after the last.
+    """
+    place = torch.arange(1, bounds.shape[1] + 1, device=bounds.device)
+    return (place + nearer).double().masked_fill(bounds == torch.inf, torch.inf)
 
 
 def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
@@ -373,15 +548,17 @@ def _below(costs: Tensor, bounds: Tensor) -> tuple[Tensor, Tensor]:
         others = costs.sort(dim=1).values
         return torch.searchsorted(others, bounds), torch.searchsorted(others, bounds, right=True)
     # NumPy's sort of numbers is vectorised. It is many times as fast as torch's, which also finds
-    # the order, but uses one core. All of this loop releases the interpreter's lock.
+    # the order, but uses one core. All of this loop releases the interpreter's lock. Where many
+    # numbers stand before the last match, choosing them takes longer than sorting all.
     last = bounds.masked_fill(bounds == torch.inf, -torch.inf).amax(1).numpy()
     rows, limits = costs.numpy(), bounds.numpy()
     less, not_more = np.empty((2, *limits.shape), np.int64)
 
     def count(indices: NDArray[np.int64]) -> None:
         for row in indices:
-            near = rows[row][rows[row] <= last[row]]
-            near.sort()
+            is_near = rows[row] <= last[row]
+            few = 8 * np.count_nonzero(is_near) < len(is_near)
+            near = np.sort(rows[row][is_near] if few else rows[row])
             less[row] = near.searchsorted(limits[row])
             not_more[row] = near.searchsorted(limits[row], side="right")
 

@@ -85,7 +85,7 @@ def per_query(
     """
     if max_rank < 1:
         raise ValueError(f"max_rank is {max_rank}: the CMC curve needs at least 1 rank")
-    left, right, offset, query_id, gallery_id, query_camera, gallery_camera = prepare(
+    comparison = prepare(
         query_features,
         gallery_features,
         query_ids,
@@ -94,12 +94,15 @@ def per_query(
         gallery_cameras,
         distance=distance,
     )
+    left, gallery_id = comparison.left, comparison.gallery_id
+    right, offset = comparison.take(slice(None))
     identities, identity = gallery_id.unique(return_inverse=True)
     images = identity.bincount(minlength=len(identities)).double()
     curves = {}
     for query in range(len(left)):
-        same_identity = gallery_id == query_id[query]
-        matches = same_identity & (gallery_camera != query_camera[query])
+        same_identity = gallery_id == comparison.query_id[query]
+        other_camera = comparison.gallery_camera != comparison.query_camera[query]
+        matches = same_identity & other_camera
         if not matches.any():
             continue
         order = torch.addmv(offset, right, left[query]).argsort(stable=True)

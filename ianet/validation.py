@@ -6,13 +6,11 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import pandas as pd
 
-from ianet.datasets.listing import SPLITS, Listing, split_columns
+from ianet.datasets.listing import SPLITS, Cameras, Listing, split_columns
 
-Cameras = Literal["respect", "ignore"]
 EXAMPLES = 5  # that are named of each problem
 
 

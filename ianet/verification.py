@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ianet.intervals import draw_identities
+from ianet.comparison import draw_persons
 from ianet.options import check_types
 
 BINS = 2**20
@@ -193,7 +193,7 @@ def verify(
     curve = _Curve(*(values[edges] for values in exact))
 
     draws_of_curve = list(
-        _resample(images, edges, draw_identities(images.identities, draws, seed), advance)
+        _resample(images, edges, draw_persons(images.identities, draws, seed), advance)
     )
     crossings = [[_cross(draw, draw.other - far) for draw in draws_of_curve] for far in fars]
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 MODEL_WEIGHTS = "model.safetensors"  # in the folder or the zip of a model
 WRAPPERS = ("state_dict", "model", "model_state_dict")
+EXPECTED = "expected is a whole safetensors or state-dict file, or a model"
 
 
 class Names(NamedTuple):
@@ -101,19 +102,38 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"the weights file {path} does not exist: give a safetensors or state-dict file, a "
             "model, imagenet or none"
         )
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"the weights file {path} is no regular file: {EXPECTED}")
     try:
         content = _read(path)
     except Exception as error:  # each library raises other kinds for a damaged file
-        reason = (
-            "it holds Python objects, which could run code: save its state_dict alone"
-            if isinstance(error, UnpicklingError)
-            else " ".join(str(error).split())[:200]
-        )
-        raise ValueError(f"the weights file {path} cannot be read: {reason}") from error
+        raise ValueError(f"the weights {_describe_failure(path, error)}: {EXPECTED}") from error
     state = _unwrap(content)
     if not state:
-        raise ValueError(f"the weights file {path} holds no tensor under a name")
+        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ""
+        raise ValueError(
+            f"the weights file {path} holds a {type(content).__name__}"
+            f"{f' of {found}' if found else ''}, and no tensor under a name: {EXPECTED}"
+        )
     return sort_weights(state)
+
+
+def _describe_failure(path: Path, error: Exception) -> str:
+    """What could not be read, and why."""
+    if path.is_dir():
+        return f"folder {path} is no model ({first_line(error)})"
+    with path.open("rb") as file:
+        start = file.read(12)
+    if isinstance(error, UnpicklingError) and start.startswith((b"PK", b"\x80")):
+        reason = "it holds Python objects, which could run code: save its state_dict alone"
+    else:
+        reason = first_line(error)
+    return f"file {path}, which begins with {start!r}, cannot be read ({reason})"
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, 200 signs at most, or its type."""
+    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
 
 
 def _read(path: Path) -> Any:
@@ -168,13 +188,22 @@ def _matches(pattern: str, names: Iterable[str]) -> bool:
 
 
 def find_misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """Return the expected names that are not given, or with another shape.
+    """Return how weights differ from those that are expected, a clause for each kind.
 
     Files written before PyTorch 0.4.1 have no `num_batches_tracked`, which nothing needs.
     """
-    return [
-        name
+    missing = [
+        name for name in expected if name not in given and not name.endswith("num_batches_tracked")
+    ]
+    unknown = [name for name in given if name not in expected]
+    reshaped = [
+        f"{name} of shape {tuple(given[name].shape)} instead of {tuple(value.shape)}"
         for name, value in expected.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in given or given[name].shape != value.shape)
+        if name in given and given[name].shape != value.shape
+    ]
+    kinds = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
+    return [
+        f"{len(names)} tensors are {kind}, the first of them {names[0]}"
+        for kind, names in kinds
+        if names
     ]

@@ -29,6 +29,11 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
 
 
+SYNTHETIC = {
+    "train_identities": 6, "test_identities": 5, "distractors": 4, "junk": 2, "seed": 0,
+}  # fmt: skip
+
+
 def change_settings(**sections: Any) -> Settings:
     return Settings.model_validate({**yaml.safe_load(Path("params.yaml").read_text()), **sections})
 
@@ -84,6 +89,13 @@ def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
         ({"datasets": datasets(synthetic={"sauce": "x"})}, "sauce"),
         ({"datasets": datasets(synthetic={"seeds": []})}, "at least 1 item"),
         ({"datasets": {**datasets(), "tables": datasets()["synthetic"]}}, "a folder of results/"),
+        ({"datasets": datasets(synthetic={"seeds": [2**63]})}, "less than 9223372036854775808"),
+        ({"datasets": datasets(synthetic={"seeds": [1, 1]})}, "1 stands there more than once"),
+        ({"datasets": datasets(synthetic={"networks": ["base", "base"]})}, "'base' stands there"),
+        ({"at_hand": ["synthetic", "synthetic"]}, "'synthetic' stands there more than once"),
+        ({"synthetic": {**SYNTHETIC, "distractors": 1e12}}, "distractors is 10+: it must be 99999"),
+        ({"synthetic": {**SYNTHETIC, "junk": -1}}, "junk is -1: it must be 0 or more"),
+        ({"checkpoint_minutes": math.inf}, "a finite number"),
         ({"workers": 0}, "workers"),
         ({"networks": {"../x": {}}}, "String should match pattern"),
         ({"networks": {"a.b": {}}}, "String should match pattern"),  # dots separate a key's names
@@ -107,10 +119,13 @@ def test_mistakes_name_the_file_and_the_place(
         load()
     Path("params.yaml").write_text(text)
     rewritten(Path("params.yaml"), "held_out: 20", "held_out: many")
-    with pytest.raises(SettingsError, match=r"^params\.yaml: datasets\.synthetic\.held_out: "):
+    lines = Path("params.yaml").read_text().splitlines()
+    number = 1 + next(place for place, line in enumerate(lines) if "held_out: many" in line)
+    message = rf"^params\.yaml: datasets\.synthetic\.held_out \(line {number}\): "
+    with pytest.raises(SettingsError, match=message):
         load()
     Path("params.yaml").write_text("at_hand: [")
-    with pytest.raises(SettingsError, match=r"params\.yaml is not YAML"):
+    with pytest.raises(SettingsError, match=r"^params\.yaml, line 1: expected the node"):
         load()
 
 

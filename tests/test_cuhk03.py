@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,50 @@ def test_mistakes_in_cuhk03(mat: Path, tmp_path: Path) -> None:
     mat.write_bytes(mat.read_bytes()[:-2000])
     with pytest.raises(ValueError, match=r"cuhk-03\.mat is damaged or not CUHK03's"):
         cuhk03.read(mat, images="labeled", protocol="classic")
+
+
+@pytest.mark.parametrize("images", ["labeled", "detected"])
+def test_a_damaged_mat_names_itself(images: str, mat: Path) -> None:
+    """Each part of the file in turn is overwritten."""
+    whole = mat.read_bytes()
+    starts = range(512, len(whole), 2048)
+    read = 0
+    for start in starts:
+        content = bytearray(whole)
+        content[start : start + 1024] = b"\xff" * 1024
+        mat.write_bytes(content)
+        try:
+            listing = cuhk03.read(mat, images=images, protocol="classic", published=False)
+            for path in listing.table.path:
+                listing.open(path)
+            read += 1
+        except ValueError as error:
+            assert "cuhk-03.mat" in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+    assert read < len(starts)
+
+
+def test_a_damaged_config_names_itself(mat: Path, tmp_path: Path) -> None:
+    options = {"images": "labeled", "protocol": "new", "published": False}
+    config = tmp_path / "config.mat"
+    for number in (0, -1, 2, np.nan, 1.5):
+        new_config(config, ["1_001_1_01"], train=[1], query=[number], gallery=[1])  # type: ignore[list-item]
+        with pytest.raises(ValueError, match=r"config\.mat is damaged .*not in 1 to 1\): fetch it"):
+            cuhk03.read(mat, config=config, **options)
+    content = new_config(config, ["1_001_1_01"], train=[1], query=[1], gallery=[1]).read_bytes()
+    for length in range(0, len(content), 16):
+        config.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"config\.mat is damaged or no file of the new proto"):
+            cuhk03.read(mat, config=config, **options)
+
+
+def test_what_is_no_regular_file_is_told(mat: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.mat"
+    os.mkfifo(config)
+    with pytest.raises(ValueError, match=r"config\.mat is no regular file"):
+        cuhk03.read(mat, images="labeled", protocol="new", config=config)
+    with pytest.raises(ValueError, match=r"config\.mat is no regular file"):
+        cuhk03.read(config, images="labeled", protocol="classic")
 
 
 def test_cuhk03_as_images(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from ianet import datasets
 from ianet.datasets import dukemtmc, folders, listed, market1501, msmt17, persons
+from ianet.datasets import source as sources
 from ianet.datasets.source import Files, open_source
 from ianet.readers import guess_reader
 from pipeline.config import settings
@@ -129,6 +130,74 @@ def test_half_an_archive_is_refused(tmp_path: Path, kind: str) -> None:
     message = rf"set\.{kind} is damaged or not a {kind[:3]} \(.+\): fetch it again. Expected: a set"
     with pytest.raises(ValueError, match=message):
         open_source(source, "a set")
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        link = zipfile.ZipInfo("query/x.jpg")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"a\.zip holds query/x\.jpg, a link: pack the files"):
+        open_source(tmp_path / "a.zip", "")
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_an_archive_decompresses_to_no_more_than_it_may(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "set"
+    root.mkdir()
+    for name, size in (("1.bin", 3000), ("2.bin", 4000)):
+        (root / name).write_bytes(bytes(size))
+    source = packed(root, kind)
+    monkeypatch.setattr(sources, "ARCHIVE_RATIO", 1)
+    monkeypatch.setattr(sources, "MEMBER_BYTES", 4000)
+    monkeypatch.setattr(sources, "ARCHIVE_BYTES", 10 * 2**20)
+    assert open_source(source, "").read("set/2.bin") == bytes(4000)
+    monkeypatch.setattr(sources, "MEMBER_BYTES", 3999)
+    with pytest.raises(ValueError, match=r"holds set/2\.bin of 4,000 bytes: .* more than 3,999"):
+        open_source(source, "")
+    if kind != "tar":  # which holds no more than its size
+        monkeypatch.setattr(sources, "MEMBER_BYTES", 4000)
+        monkeypatch.setattr(sources, "ARCHIVE_BYTES", 6999)
+        with pytest.raises(ValueError, match=r"set\.\S+ decompresses to more than 6,999 bytes, so"):
+            open_source(source, "")
+        monkeypatch.setattr(sources, "ARCHIVE_RATIO", 1000)
+        assert open_source(source, "").read("set/1.bin") == bytes(3000)
+
+
+def test_a_member_that_says_too_little_is_not_read_further(tmp_path: Path) -> None:
+    """The size in a zip's table may be wrong on purpose."""
+    source = packed(written(tmp_path / "set", ["1.jpg"]), "zip")
+    size = (tmp_path / "set/1.jpg").stat().st_size
+    content = source.read_bytes().replace(size.to_bytes(4, "little"), (9).to_bytes(4, "little"))
+    source.write_bytes(content)
+    files = open_source(source, "")
+    with pytest.raises(OSError, match=r"CRC|Overlapped|size"):
+        files.read("set/1.jpg")
+
+
+def test_what_is_no_regular_file_is_told_and_not_read(tmp_path: Path) -> None:
+    root = written(tmp_path / "set", ["train/anna/c_1.jpg", "query/bert/c_1.jpg"])
+    os.mkfifo(root / "train/anna/c_2.jpg")
+    (root / "train/anna/c_3.jpg").symlink_to("/dev/zero")
+    (root / "train/anna/c_4.jpg").symlink_to("c_5.jpg")
+    (root / "train/anna/c_5.jpg").symlink_to("c_4.jpg")
+    listing = folders.read(root)
+    for number, reason in (
+        (2, "is no regular file"),
+        (3, "is no regular file"),
+        (4, "Too many levels of symbolic links"),
+    ):
+        with pytest.raises(ValueError, match=rf"the image train/anna/c_{number}\.jpg .*{reason}"):
+            listing.open(f"train/anna/c_{number}.jpg")
+    for name in ("people.csv", "set.zip", "set.tar.gz"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(ValueError, match=r"people\.csv cannot be read .*is no regular file"):
+        listed.read(tmp_path / "people.csv")
+    for name in ("set.zip", "set.tar.gz"):
+        with pytest.raises(ValueError, match=rf"{name} is no regular file: put the file itself"):
+            open_source(tmp_path / name, "")
 
 
 def test_an_archive_of_another_kind_is_refused(tmp_path: Path) -> None:
@@ -456,6 +525,12 @@ def test_files_that_are_no_lists(tmp_path: Path) -> None:
         listed.read(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"nothing\.csv cannot be read"):
         listed.read(tmp_path / "nothing.csv")
+    buffer = io.BytesIO()
+    LISTED.to_parquet(buffer)
+    for length in range(4, buffer.tell(), 200):
+        (tmp_path / "cut.parquet").write_bytes(buffer.getvalue()[:length] + b"PAR1")
+        with pytest.raises(ValueError, match=r"cut\.parquet is no CSV or Parquet file"):
+            listed.read(tmp_path / "cut.parquet")
     for name in ("empty.csv", "a.parquet", "b.csv"):
         (tmp_path / name).write_bytes(b"\xff\xd8\n" if name != "empty.csv" else b"")
         with pytest.raises(ValueError, match="is no CSV or Parquet file"):

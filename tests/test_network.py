@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import ianet
@@ -394,16 +396,93 @@ def test_wrong_names_are_refused_before_a_network_is_built(
         NetworkOptions(after=after, **options)
 
 
-def test_weights_that_do_not_fit(tmp_path: Path) -> None:
-    path = tmp_path / "weights.safetensors"
+def resnet18() -> dict[str, Tensor]:
+    return torchvision.models.resnet18().state_dict()
+
+
+def test_weights_with_and_without_a_classifier_and_counters_are_taken(tmp_path: Path) -> None:
+    """Files written before PyTorch 0.4.1 have no counters."""
+    state = resnet18()
+    few = {
+        key: value
+        for key, value in state.items()
+        if not key.startswith("fc.") and not key.endswith("num_batches_tracked")
+    }
+    torch.save(few, tmp_path / "weights.pth")
+    save_file(state, tmp_path / "weights.safetensors")
+    for name in ("weights.pth", "weights.safetensors"):
+        built = backbones.build("resnet18", str(tmp_path / name))
+        last = built.stages["stage4"][-1].state_dict()["conv2.weight"]
+        assert torch.equal(last, state["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda state: {**state, "layer1.2.conv1.weight": torch.zeros(2)},  # as of ResNet-34
+            "resnet18, which has 120 tensors beside its classifier: 1 tensors are unknown, the "
+            r"first of them layer1\.2\.conv1\.weight$",
+        ),
+        (
+            lambda state: {f"module.{name}": value for name, value in state.items()},
+            r"100 tensors are missing, the first of them conv1\.weight; 122 tensors are unknown, "
+            r"the first of them module\.conv1\.weight$",
+        ),
+        (
+            lambda state: {**state, "bn1.bias": torch.zeros(3)},
+            r"1 tensors are of another shape, the first of them bn1\.bias of shape \(3,\) "
+            r"instead of \(64,\)$",
+        ),
+        (
+            lambda state: {**state, "bn1.bias": torch.full([64], torch.nan)},
+            r"hold NaN or infinite values in 1 of 120 tensors, the first of them bn1\.bias: take",
+        ),
+        (lambda state: {"state_dict": state, "epoch": 60}, "holds state_dict, epoch, and state_"),
+        (lambda state: list(state.values()), "holds a list: expected is a whole safetensors or"),
+        (lambda state: {}, "holds a dict: expected is a whole safetensors or state-dict file"),
+    ],
+)
+def test_weights_of_another_kind_are_told(
+    change: Callable[[dict[str, Tensor]], Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(change(resnet18()), path)
+    with pytest.raises(ValueError, match=message) as info:
+        backbones.build("resnet18", str(path))
+    assert str(path) in str(info.value)
+    assert "\n" not in str(info.value)
+
+
+def test_files_that_are_no_weights_are_told(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        network(weights=str(path))
-    path.write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="cannot be read"):
-        network(weights=str(path))
-    save_file(torchvision.models.resnet34().state_dict(), path)
-    with pytest.raises(ValueError, match=r"do not fit resnet50: \d+ of \d+ tensors"):
-        network(weights=str(path), backbone="resnet50")
+        backbones.build("resnet18", str(tmp_path / "weights.pth"))
+    whole = tmp_path / "whole.pth"
+    torch.save(resnet18(), whole)
+    for name in ("cut.pth", "picture.pth", "picture.safetensors", "empty.pth"):
+        content = whole.read_bytes()[:200_000] if name == "cut.pth" else b"\xff\xd8\xff\xe0 JFIF"
+        path = tmp_path / name
+        path.write_bytes(b"" if name == "empty.pth" else content)
+        with pytest.raises(ValueError, match=r"cannot be read .*expected is a whole") as info:
+            backbones.build("resnet18", str(path))
+        assert f"{path}, which begins with {path.read_bytes()[:12]!r}" in str(info.value)
+        assert "\n" not in str(info.value)
+    os.mkfifo(tmp_path / "fifo.pth")
+    for name in ("fifo.pth", "."):
+        with pytest.raises(ValueError, match="is no regular file: expected is a whole"):
+            backbones.build("resnet18", str(tmp_path / name))
+
+
+def test_a_damaged_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    url = torchvision.models.get_model_weights("resnet18")["IMAGENET1K_V1"].url
+    file = tmp_path / "hub/checkpoints" / url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save(resnet18(), file)
+    for content in (file.read_bytes()[:200_000], b"", b"<html>"):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"delete {re.escape(str(file))}, and the next start"):
+            backbones.build("resnet18", "imagenet")
 
 
 @pytest.mark.parametrize(

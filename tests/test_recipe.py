@@ -67,6 +67,12 @@ def test_bfloat16_of_narrow_images_on_a_cpu_is_refused() -> None:
         ({"erasing": 2.0}, r"erasing is 2\.0: it must lie in 0 to 1"),
         ({"triplet_margin": -0.3}, r"triplet_margin is -0\.3: it must not be below 0"),
         ({"images_per_identity": 4}, "batch is 6: it must be a multiple of images_per_identity, 4"),
+        ({"height": 10**6}, "height is 1000000: it must not be above 8192"),
+        ({"batch": 10**12}, "batch is 1000000000000: it must not be above 1000000"),
+        (
+            {"batch": 10**5, "height": 8000, "width": 800},
+            "batch is 100000: with images of 8000 x 800 pixels the inputs of a step take 7,153 GB",
+        ),
         ({"schedule": "cosin"}, "schedule is 'cosin': choose one of step, cosine"),
         ({"precision": "bf16"}, "precision is 'bf16': choose one of float32, bfloat16, auto"),
         ({"batch_norm": "synchronized"}, "is 'synchronized': choose one of worker, synchronised"),

@@ -186,8 +186,13 @@ def test_agrees_with_the_reference(
             name: value.to(dtype) if name.endswith("features") else value
             for name, value in case.items()
         }
-        for chunk_bytes in (1, 20_000, 2**28):  # chunks of one query, of a few, of all
+        # Chunks of one query, of a few, of all; the gallery at once, and in 4 to 8 blocks.
+        for chunk_bytes, block in (
+            *((1, 2**15), (20_000, 2**15), (2**28, 2**15)),
+            *((1, 9), (300, 7), (2**28, 11)),
+        ):
             monkeypatch.setattr(retrieval, "CHUNK_BYTES", chunk_bytes)
+            monkeypatch.setattr(retrieval, "BLOCK", block)
             table = per_query(**case, distance=distance, average_precision=average_precision)
             pd.testing.assert_frame_equal(table, expected, rtol=1e-12)
 
@@ -197,6 +202,25 @@ def test_the_reference_meets_ties() -> None:
     case = random_case(seed=0, quantised=True)
     similarities = case["query_features"] @ case["gallery_features"].T
     assert all(len(row.unique()) < len(row) / 2 for row in similarities)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, np.float32])
+def test_blocks_give_what_the_whole_gallery_gives(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Distances of small integers are exact, and a third of the gallery are copies of others."""
+    case = random_case(seed=12, quantised=False, queries=40, gallery=1500)
+    case["gallery_features"][1000:] = case["gallery_features"][:500]
+    for name in ("query_features", "gallery_features"):
+        values = (4 * case[name]).round()
+        case[name] = values.numpy().astype(kind) if kind is np.float32 else values.to(kind)
+    expected = {distance: per_query(**case, distance=distance) for distance in DISTANCES}
+    monkeypatch.setattr(retrieval, "BLOCK", 256)
+    monkeypatch.setattr(retrieval, "CHUNK_BYTES", 2**16)
+    found = {distance: per_query(**case, distance=distance) for distance in DISTANCES}
+    pd.testing.assert_frame_equal(found["euclidean"], expected["euclidean"], check_exact=True)
+    # Another shape of a product may round otherwise, and swap images as far as each other.
+    pd.testing.assert_frame_equal(found["cosine"], expected["cosine"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -255,7 +279,10 @@ def test_kinds_of_input_give_the_same(distance: str) -> None:
     def column(value: Tensor) -> Any:
         return value.numpy() if value.ndim == 2 else pd.Series(value.numpy(), index=value.numpy())
 
-    for change in (read_only, half, strided, column):
+    def whole(value: Tensor) -> Tensor:  # as pandas has integers with a gap among them
+        return value.double()
+
+    for change in (read_only, half, strided, column, whole):
         other: Case = {name: change(value) for name, value in case.items()}
         pd.testing.assert_frame_equal(per_query(**other, distance=distance), expected)
 
@@ -336,6 +363,27 @@ def test_memory_is_bounded(
     assert budget / 4 < peak < budget + 2 * features
 
 
+def test_a_large_gallery_is_not_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    gallery = torch.randn(6000, 512, generator=draw)
+    case = {
+        "query_features": gallery[:20].clone(),
+        "gallery_features": gallery,
+        "query_ids": torch.arange(20),
+        "gallery_ids": torch.arange(6000) % 300 - 1,  # some are junk
+        "query_cameras": torch.zeros(20, dtype=torch.int64),
+        "gallery_cameras": torch.arange(6000) % 7,
+    }
+    expected = per_query(**case)
+    monkeypatch.setattr(retrieval, "BLOCK", 256)
+    monkeypatch.setattr(retrieval, "CHUNK_BYTES", 2**18)
+    pd.testing.assert_frame_equal(per_query(**case), expected)
+    numbers = 100 * len(gallery)  # bytes of some numbers an image
+    peak = peak_bytes(lambda: per_query(**case), tmp_path)
+    assert peak < gallery.nbytes / 4
+    assert peak < 2**18 + 3 * gallery[:256].nbytes + numbers
+
+
 def test_no_more_than_some_rows_are_sorted_at_a_time() -> None:
     costs = torch.rand(64, 20_000, generator=torch.Generator().manual_seed(0))
     bounds = costs[:, :8].sort(dim=1).values
@@ -369,6 +417,10 @@ def with_nan(features: Tensor) -> Tensor:
         (changed(query_ids=lambda ids: ids[1:]), r"query features of 4 images, but .*\(3,\)"),
         (changed(gallery_cameras=lambda c: c[1:]), r"gallery features of 7 images, but .*\(6,\)"),
         (changed(gallery_ids=lambda ids: ids[:, None]), r"identities of shape \(7, 1\)"),
+        (changed(query_ids=torch.tensor([1.0, 2.5, 9, 2])), "query identities hold 2.5: give int"),
+        (changed(gallery_cameras=np.full(7, np.nan)), "gallery cameras hold nan: give integers"),
+        (changed(gallery_ids=np.array(list("abcdefg"))), "gallery identities are <U1: give int"),
+        (changed(query_ids=pd.Series([1, None, 9, 2])), "query identities hold nan: give int"),
         (changed(query_features=lambda f: f[0]), r"query features have shape \(1,\)"),
         (changed(query_features=lambda f: f.repeat(1, 2)), "hold 2 numbers each, gallery feat.* 1"),
         (changed(query_features=with_nan), "query features hold values that are NaN"),

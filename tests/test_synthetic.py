@@ -209,6 +209,8 @@ def test_leaves_nothing_behind_and_nothing_changed_when_stopped(
         ("train_identities", 9995),
         ("test_identities", 0),
         ("distractors", -1),
+        ("distractors", 10**12),
+        ("height", 10**6),
         ("junk", -1),
         ("images_per_camera", 1),
         ("height", 31),

@@ -33,6 +33,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import loadmat
 
@@ -45,7 +46,7 @@ from ianet.datasets.listing import (
     count_images,
     sort_rows,
 )
-from ianet.datasets.source import Opener, image_opener, open_source
+from ianet.datasets.source import Opener, image_opener, open_source, refuse_irregular
 
 BOXES = ("labeled", "detected")
 PROTOCOLS = ("classic", "new")
@@ -170,6 +171,7 @@ def _read_mat(
     path: Path, images: str
 ) -> tuple[dict[Place, str], Opener, list[set[tuple[int, int]]]]:
     """Return images' names, a function that decodes an image, and (pair, person) by test set."""
+    refuse_irregular(path)
     try:
         file = h5py.File(path, "r")
         # Cells are references, n x 1 or 1 x n of them.
@@ -178,23 +180,23 @@ def _read_mat(
             {(int(pair), int(person)) for pair, person in file[reference][:].T}
             for reference in np.ravel(file["testsets"])
         ]
-    except (OSError, KeyError, ValueError, TypeError) as error:
+        cells = {
+            Place(pair, person + 1, column + 1): reference
+            for pair, people in enumerate(pairs, 1)
+            for (person, column), reference in np.ndenumerate(people)
+            # MATLAB writes an empty cell as its size, which is not three-dimensional.
+            if reference and file[reference].ndim == 3
+        }
+    except Exception as error:  # h5py raises errors of many types for a damaged file
         raise ValueError(
             f"{path} is damaged or not CUHK03's {MAT} ({error}): fetch it again"
         ) from error
-    cells = {
-        Place(pair, person + 1, column + 1): reference
-        for pair, people in enumerate(pairs, 1)
-        for (person, column), reference in np.ndenumerate(people)
-        # MATLAB writes an empty cell as its size, which is not three-dimensional.
-        if reference and file[reference].ndim == 3
-    }
     by_name = {place.name: reference for place, reference in cells.items()}
 
     def open_image(name: str) -> Image.Image:
         try:
             return Image.fromarray(file[by_name[name]][:].transpose(2, 1, 0))
-        except (OSError, TypeError, ValueError) as error:
+        except Exception as error:  # as above
             raise ValueError(
                 f"the image {name} of {path} cannot be read ({error}): fetch it again"
             ) from error
@@ -230,15 +232,16 @@ def _new_split(
         raise FileNotFoundError(
             f"{config} does not exist: it is at github.com/zhunzhong07/person-re-ranking"
         )
+    refuse_irregular(config)
     try:
         content = loadmat(config, variable_names=["filelist", *(f"{s}_idx" for s in SPLITS)])
         names = [str(cell[0]).removesuffix(".png") for cell in content["filelist"].ravel()]
         splits = {
-            names[index - 1]: split
+            name: split
             for split in SPLITS
-            for index in content[f"{split}_idx"].ravel().astype(int)
+            for name in _select(names, content[f"{split}_idx"].ravel())
         }
-    except (OSError, KeyError, ValueError, TypeError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # scipy raises errors of many types for a damaged file
         raise ValueError(
             f"{config} is damaged or no file of the new protocol ({error}): fetch it again"
         ) from error
@@ -253,6 +256,13 @@ def _new_split(
         for place, path in paths.items()
         if place.name in splits
     )
+
+
+def _select(names: Sequence[str], numbers: NDArray[np.integer]) -> list[str]:
+    """Return the names of these numbers, from 1."""
+    if not np.isin(numbers, np.arange(1, len(names) + 1)).all():
+        raise IndexError(f"an index is not in 1 to {len(names)}")
+    return [names[number - 1] for number in numbers.astype(int)]
 
 
 def _classic_splits(

@@ -50,6 +50,8 @@ def read(source: Path, *, published: bool = True) -> Listing:
         where = f"{source}/{name}"
     try:
         content = io.BytesIO(files.read(name))
+    except ValueError as error:  # no regular file
+        raise ValueError(f"{where} cannot be read ({error})") from error
     except OSError as error:
         raise FileNotFoundError(
             f"{where} cannot be read ({error}). Expected: {EXPECTED}"
@@ -60,7 +62,7 @@ def read(source: Path, *, published: bool = True) -> Listing:
             table = pd.read_csv(content, dtype=str, keep_default_na=False, skipinitialspace=True)
         else:
             table = pd.read_parquet(content)
-    except (ValueError, pyarrow.ArrowException) as error:
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise ValueError(f"{where} is no CSV or Parquet file ({error}): write it anew") from error
     table.columns = table.columns.astype(str).str.strip()
     if "camera" not in table:

@@ -9,7 +9,7 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
+import stat
 import tarfile
 import tempfile
 import weakref
@@ -38,6 +38,13 @@ COMPRESSIONS = {
 TARS = (".tar", *COMPRESSIONS)
 ARCHIVES = (".zip", *TARS)
 BLOCK = 512  # bytes of a tar, of which the last blocks are zeros
+MEMBER_BYTES = 2**29  # of a file in an archive, many times as large as any image or list
+ARCHIVE_BYTES = 2**30
+ARCHIVE_RATIO = 100
+"""An archive may hold `ARCHIVE_BYTES`, or so many times its own size if that is more.
+
+Images are compressed already. Only archives that are made to fill a disk or the memory hold more.
+"""
 
 
 DAMAGE = (
@@ -85,13 +92,15 @@ def open_source(path: Path, expected: str) -> Files:
 
     Raises:
         FileNotFoundError: `path` does not exist.
-        ValueError: the archive is of another kind, is damaged, or holds links, or names that point
-            outside or are not UTF-8.
+        ValueError: the archive is no regular file, is of another kind, is damaged, or decompresses
+            to more than any data set; or it holds links, or names that point outside or are not
+            UTF-8.
     """
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist. Expected: {expected}")
     if path.is_dir():
         return Folder(path)
+    refuse_irregular(path)
     name = path.name.lower()
     kind, archive = ("tar", Tar) if name.endswith(TARS) else ("zip", Zip)
     try:
@@ -152,6 +161,7 @@ class Folder:
                 seen.add((entry.st_dev, entry.st_ino))
 
     def read(self, path: str) -> bytes:
+        refuse_irregular(self._root / path)
         return (self._root / path).read_bytes()
 
     def size(self, path: str) -> int:
@@ -164,11 +174,16 @@ class Zip:
     def __init__(self, path: Path) -> None:
         self._archive = zipfile.ZipFile(path)
         self._members: dict[str, zipfile.ZipInfo] = {}
+        held = 0
         for member in self._archive.infolist():
             name = member.filename.replace("\\", "/")  # some tools of Windows write its separator
             refuse_outside(name, str(path))
             if member.flag_bits & 1:
                 raise ValueError(f"{path} is encrypted: decrypt it first")
+            if stat.S_ISLNK(member.external_attr >> 16):
+                raise ValueError(f"{path} holds {name}, a link: pack the files themselves")
+            held += member.file_size  # zipfile reads no more of a member than this
+            _refuse_large(path, name, member.file_size, held)
             if not name.endswith("/"):
                 self._members[name] = member
 
@@ -201,7 +216,9 @@ class Tar:
                 with module.open(self._file) as content:
                     self._file = tempfile.TemporaryFile()  # noqa: SIM115, as it outlives __init__
                     weakref.finalize(self, self._file.close)
-                    shutil.copyfileobj(content, self._file, 2**20)
+                    while part := content.read(2**20):
+                        self._file.write(part)
+                        _refuse_large(path, "", 0, self._file.tell())
                 self._file.seek(0)
         self._places: dict[str, tuple[int, int]] = {}  # of each file: offset and size in bytes
         with tarfile.open(fileobj=self._file, mode="r:") as archive:
@@ -216,6 +233,7 @@ class Tar:
                         "file: pack the files themselves (tar --dereference "
                         "--hard-dereference)"
                     )
+                _refuse_large(path, member.name, member.size, member.size)
                 name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
                 self._places[name] = (member.offset_data, member.size)
             end = archive.offset
@@ -242,6 +260,33 @@ def refuse_outside(path: str, where: str) -> None:
     """Raise ValueError if a relative path does not stay beneath its folder."""
     if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
         raise ValueError(f"{where} names {path}, which points outside: use relative paths beneath")
+
+
+def refuse_irregular(path: Path) -> None:
+    """Raise ValueError if a path leads to what is no regular file, such as a pipe or a device.
+
+    A reader would wait for ever, or read without end.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"{path} is no regular file: put the file itself there")
+
+
+def _refuse_large(archive: Path, member: str, size: int, held: int) -> None:
+    """Raise ValueError if a member of an archive, or all that the archive holds, is too large."""
+    if size > MEMBER_BYTES:
+        raise ValueError(
+            f"{archive} holds {member} of {size:,} bytes: no file of a data set has more than "
+            f"{MEMBER_BYTES:,}, so fetch the archive from another place, or unpack it"
+        )
+    most = max(ARCHIVE_BYTES, ARCHIVE_RATIO * archive.stat().st_size)
+    if held > most:
+        raise ValueError(
+            f"{archive} decompresses to more than {most:,} bytes, so it is made to fill a disk: "
+            "fetch it from another place, or unpack it"
+        )
 
 
 def refuse_undecodable(path: str, where: str) -> None:

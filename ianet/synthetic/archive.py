@@ -28,6 +28,7 @@ from ianet.synthetic.cameras import CAMERAS, photograph
 from ianet.synthetic.figure import Figure
 from ianet.synthetic.people import Person, families
 from ianet.synthetic.scene import draw_obstacle, draw_scene, draw_shadow
+from ianet.synthetic.sizes import check_sizes
 
 
 def write(
@@ -60,24 +61,19 @@ def write(
     Raises:
         ValueError: a size is out of its range.
     """
-    for name, value, least in (
-        ("train_identities", train_identities, 1),
-        ("test_identities", test_identities, 1),
-        ("distractors", distractors, 0),
-        ("junk", junk, 0),
-        ("images_per_camera", images_per_camera, 2),
-        ("height", height, 32),
-        ("width", width, 16),
-        ("seed", seed, 0),
-        ("processes", 1 if processes is None else processes, 1),
-    ):
-        if value < least:
-            raise ValueError(f"{name} is {value}: it must be {least} or more")
-    if train_identities + test_identities > 9999:
-        raise ValueError(
-            f"train_identities is {train_identities} and test_identities {test_identities}: "
-            "together they must be 9999 or fewer, as a file name has four digits for them"
-        )
+    check_sizes(
+        {
+            "train_identities": train_identities,
+            "test_identities": test_identities,
+            "distractors": distractors,
+            "junk": junk,
+            "images_per_camera": images_per_camera,
+            "height": height,
+            "width": width,
+            "seed": seed,
+            "processes": 1 if processes is None else processes,
+        }
+    )
     shots = sorted(
         plan_shots(train_identities, test_identities, images_per_camera, distractors, junk, seed),
         key=lambda shot: shot.name,

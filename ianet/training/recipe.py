@@ -17,6 +17,9 @@ Distance = Literal["euclidean", "cosine"]
 Precision = Literal["float32", "bfloat16", "auto"]
 Compile = Literal["auto", "always", "never"]
 
+MOST = {"height": 8192, "width": 8192, "epochs": 10**6, "batch": 10**6, "padding": 8192}
+STEP_BYTES = 2**40  # of the inputs of a step in float32, more than any machine holds
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -91,6 +94,15 @@ class Recipe:
         for name in ("weight_decay", "gamma", "padding", "images_per_identity", "triplet_margin"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must not be below 0")
+        for name, most in MOST.items():
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must not be above {most}")
+        size = self.batch * 3 * self.height * self.width * 4
+        if size > STEP_BYTES:
+            raise ValueError(
+                f"batch is {self.batch}: with images of {self.height} x {self.width} pixels the "
+                f"inputs of a step take {size / 2**30:,.0f} GB, which no machine holds"
+            )
         for name in ("flip", "erasing", "label_smoothing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must lie in 0 to 1")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
 
 from pipeline.config.settings import (
     Name,
+    Seed,
     Seeds,
     Settings,
     SettingsError,
+    Unique,
     Value,
     check_known,
     validated,
@@ -70,7 +73,7 @@ class ScoreTable(Experiment):
         seeds: of the runs, instead of those of the data sets.
     """
 
-    metrics: tuple[Metric, ...] = Field(min_length=1)
+    metrics: Annotated[tuple[Metric, ...], Field(min_length=1), Unique]
     rows: tuple[Row, ...] = Field(min_length=1)
     seeds: Seeds | None = None
 
@@ -203,25 +206,42 @@ class RelationFigure(Experiment):
     kind: Literal["relations"]
     network: Name
     stage: str
-    size: tuple[Annotated[int, Field(ge=32)], Annotated[int, Field(ge=16)]]
+    size: tuple[Annotated[int, Field(ge=32, le=2048)], Annotated[int, Field(ge=16, le=2048)]]
     people: tuple[SyntheticPerson, ...] = Field(min_length=1)
     photographs: dict[Name, tuple[Photo, ...]] = Field({})
-    points: tuple[str, ...] = Field(min_length=1)
+    points: Annotated[tuple[str, ...], Field(min_length=1), Unique]
     maps: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, Variant] = Field(min_length=1)
-    channels: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unique] = ()
+
+
+Choice = Annotated[
+    Annotated[bool, Strict()] | Annotated[int, Strict()] | float | Any,
+    Field(union_mode="left_to_right"),
+]
+"""A value of an option; the text "1e-4" is a number, as in a recipe."""
 
 
 class Values(Value):
     """One of these."""
 
-    values: tuple[Any, ...] = Field(min_length=1)
+    values: Annotated[tuple[Choice, ...], Field(min_length=1), Unique]
+
+    @property
+    def count(self) -> int:
+        """Number of choices."""
+        return len(self.values)
 
 
 class Subsets(Value):
     """One of the subsets of these but for the empty one."""
 
-    subsets: tuple[Any, ...] = Field(min_length=1)
+    subsets: Annotated[tuple[Any, ...], Field(min_length=1), Unique]
+
+    @property
+    def count(self) -> int:
+        """Number of choices."""
+        return 2 ** len(self.subsets) - 1
 
 
 class Range(Value):
@@ -236,10 +256,13 @@ class Range(Value):
         return self
 
 
+Whole = Annotated[int, Field(gt=-(2**53), lt=2**53)]  # as far as a float is exact
+
+
 class Integers(Range):
     """A whole number from the first to the last."""
 
-    integers: tuple[int, int]
+    integers: tuple[Whole, Whole]
 
 
 class Uniform(Range):
@@ -262,6 +285,7 @@ class Twice(Value):
 
 Choices = Values | Subsets | Integers | Uniform | LogUniform | Twice
 COUNTABLE = (Values, Subsets)
+TRIALS = 100_000  # of a search, each a training
 
 
 class Search(Experiment):
@@ -282,10 +306,10 @@ class Search(Experiment):
     dataset: Name
     network: Name
     recipe: Name
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     space: dict[str, Choices] = Field(min_length=1)
     algorithm: Literal["grid", "random", "optuna"]
-    trials: int | None = Field(None, ge=1)
+    trials: int | None = Field(None, ge=1, le=TRIALS)
     scheduler: Literal["none", "asha"] = "none"
     maximise: Literal["mAP", "top-1"] = "mAP"
 
@@ -302,6 +326,11 @@ class Search(Experiment):
                 raise ValueError(f"space: {name} is twice {choices.twice!r}, which is not searched")
             if self.algorithm == "grid" and not isinstance(choices, (*COUNTABLE, Twice)):
                 raise ValueError(f"space: a grid cannot count {name}: give its values")
+        counts = [
+            options.count for options in self.space.values() if isinstance(options, COUNTABLE)
+        ]
+        if prod(counts if self.algorithm == "grid" else [max([1, *counts])]) > TRIALS:
+            raise ValueError(f"space: more than {TRIALS:,} choices cannot be tried: name fewer")
         if (self.algorithm == "grid") == (self.trials is not None):
             raise ValueError("trials must be given, but not with a grid, which tries all")
         return self

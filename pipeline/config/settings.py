@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,8 +20,11 @@ from pydantic import (
     validate_call,
 )
 
+from ianet.datasets.listing import Cameras
 from ianet.options import NetworkOptions
+from ianet.synthetic.sizes import check_sizes
 from ianet.training.recipe import Recipe
+from pipeline.config.yaml_files import Document, read_yaml
 
 Options = TypeVar("Options")  # a dataclass
 Returned = TypeVar("Returned")
@@ -36,14 +38,20 @@ class SettingsError(ValueError):
 
 
 class Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def _refuse_repetition(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    repeated = {seed for seed in seeds if seeds.count(seed) > 1}
+def refuse_repetition(items: Sequence[Any]) -> Sequence[Any]:
+    """Return a list unless an item stands there more than once, which is a slip."""
+    texts = list(map(repr, items))
+    repeated = dict.fromkeys(text for text in texts if texts.count(text) > 1)
     if repeated:
-        raise ValueError(f"{', '.join(map(str, sorted(repeated)))} stands there more than once")
-    return seeds
+        raise ValueError(f"{', '.join(repeated)} stands there more than once")
+    return items
+
+
+Unique = AfterValidator(refuse_repetition)
+"""Of a list, each item of which may stand there once."""
 
 
 # Names become parts of keys, stage names, file names and command lines. A name holds no dot: dots
@@ -51,9 +59,8 @@ def _refuse_repetition(seeds: tuple[int, ...]) -> tuple[int, ...]:
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
-Seeds = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_refuse_repetition)
-]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Unique]
 
 
 class Dataset(Value):
@@ -76,12 +83,12 @@ class Dataset(Value):
     source: Path
     options: dict[str, Any] = {}
     published: bool = False
-    cameras: Literal["respect", "ignore"] = "respect"
+    cameras: Cameras = "respect"
     terms: str = "Unknown. Ask whoever made the data set."
     held_out: int = Field(0, ge=0)
     recipes: dict[Name, Name] = {"plain": "paper"}
     seeds: Seeds = (0,)
-    networks: Literal["all"] | tuple[Name, ...] = "all"
+    networks: Literal["all"] | Annotated[tuple[Name, ...], Unique] = "all"
 
     @field_validator("recipes")
     @classmethod
@@ -101,6 +108,11 @@ class Synthetic(Value):
     distractors: int
     junk: int
     seed: int
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> Synthetic:
+        check_sizes(self.model_dump())
+        return self
 
 
 class RecipeSettings(Value):
@@ -138,7 +150,7 @@ class Cluster(Value):
 
 
 class Settings(Value):
-    at_hand: tuple[Name, ...] = Field(min_length=1)
+    at_hand: Annotated[tuple[Name, ...], Field(min_length=1), Unique]
     workers: Literal["auto"] | Annotated[int, Field(ge=1)]
     checkpoint_minutes: float = Field(5, ge=0)
     cluster: Cluster = Cluster()
@@ -190,13 +202,15 @@ def validated(model: Any, path: Path) -> Any:
         SettingsError: missing, unreadable or wrong; one line for each mistake.
     """
     try:
-        return TypeAdapter(model).validate_python(yaml.safe_load(path.read_text()))
+        document = read_yaml(path)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist: run this in the project's root") from None
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {error}") from error
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    try:
+        return TypeAdapter(model).validate_python(document.content)
     except ValidationError as error:
-        raise SettingsError(_describe(error, str(path))) from error
+        raise SettingsError(_describe(error, str(path), document)) from error
 
 
 def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
@@ -303,9 +317,14 @@ def call(
         raise SettingsError(message) from error
 
 
-def _describe(error: ValidationError, where: str) -> str:
-    """One line for each mistake."""
-    return "\n".join(
-        ": ".join([where, *filter(None, [".".join(map(str, mistake["loc"]))]), mistake["msg"]])
-        for mistake in error.errors()
-    )
+def _describe(error: ValidationError, where: str, document: Document | None = None) -> str:
+    """One line for each mistake, with the number of the line in the document, if any."""
+    lines = []
+    for mistake in error.errors():
+        place = ".".join(map(str, mistake["loc"]))
+        if place and document is not None:
+            place += f" (line {document.find_line(mistake['loc'])})"
+        lines.append(
+            ": ".join([where, *filter(None, [place]), mistake["msg"].removeprefix("Value error, ")])
+        )
+    return "\n".join(lines)

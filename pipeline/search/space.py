@@ -60,7 +60,7 @@ def count_trials(search: Search) -> int:
     if search.trials is not None:
         return search.trials
     return prod(
-        len(choices(options)) for options in search.space.values() if isinstance(options, COUNTABLE)
+        options.count for options in search.space.values() if isinstance(options, COUNTABLE)
     )
 
 

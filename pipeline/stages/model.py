@@ -13,9 +13,9 @@ import shutil
 
 import pandas as pd
 
-from ianet.comparison import estimate_mean
+from ianet.evaluation import bound_score
 from ianet.model import save_model
-from ianet.model_description import Interval, ModelScores
+from ianet.model_description import ModelScores
 from ianet.network import load as load_network
 from pipeline.config.settings import load
 from pipeline.plan.runs import RECORD, Evaluation, Run, parse_run
@@ -23,6 +23,8 @@ from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.server import connect
 from pipeline.tracking.training import sync_run
+
+SCORES = ("top-1", "mAP", "mINP")
 
 
 def read_scores(evaluation: Evaluation) -> ModelScores:
@@ -39,18 +41,15 @@ def read_scores(evaluation: Evaluation) -> ModelScores:
     content = json.loads(evaluation.scores.read_text())
     queries = pd.read_parquet(evaluation.queries)
 
-    def bound(metric: str) -> Interval | None:
-        if content[metric] is None:
-            return None
-        low, high = estimate_mean(queries[[metric]], queries.person).interval()
-        value = content[metric]
-        return Interval(value, min(max(low, 0.0), value), max(min(high, 1.0), value))
-
-    top = bound("top-1")
-    assert top is not None  # every protocol defines CMC
-    name = evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}"
+    persons = queries.person.tolist()
+    bounds = {name: bound_score(queries[name], persons) for name in SCORES if name in queries}
     return ModelScores(
-        name, len(queries), queries.person.nunique(), top, bound("mAP"), bound("mINP")
+        evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}",
+        len(queries),
+        len(set(persons)),
+        bounds["top-1"],
+        bounds.get("mAP"),
+        bounds.get("mINP"),
     )
 
 
