@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
@@ -13,10 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ianet import retrieval, single_shot
-from ianet.comparison import estimate_mean
+from ianet.comparison import Interval, bound_score
 from ianet.datasets.listing import Cameras, Listing, split_columns
 from ianet.feature_table import FeatureTable, refuse_unknown
-from ianet.model_description import Interval
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
 
@@ -129,20 +127,6 @@ def evaluate(
         without_match=len(query) - len(values),
         gallery=len(gallery),
     )
-
-
-def bound_score(values: pd.Series, persons: Sequence[object]) -> Interval:
-    """Return the mean of the score of each query, with its 95 % interval over persons.
-
-    Args:
-        values: of the queries, within 0 and 1.
-        persons: who is queried; of a single person the interval is from 0 to 1.
-    """
-    mean = min(max(float(values.mean()), 0.0), 1.0)
-    if len(set(persons)) < 2:
-        return Interval(mean, 0.0, 1.0)
-    low, high = estimate_mean(values.to_frame(), pd.Series(list(persons)).astype(str)).interval()
-    return Interval(mean, min(max(low, 0.0), mean), max(min(high, 1.0), mean))
 
 
 def pool_tracklets(table: FeatureTable) -> FeatureTable:

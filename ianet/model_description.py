@@ -5,29 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ianet.calibration import Calibration
+from ianet.comparison import Interval
 from ianet.description import Description
 from ianet.options import check_types
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A score, a fraction, with the bounds of its 95 % interval.
-
-    Raises:
-        ValueError: a wrong value.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if not 0 <= self.low <= self.value <= self.high <= 1:
-            raise ValueError(
-                f"a score of {self.value} with bounds {self.low} and {self.high}: they must ascend "
-                "from low to high, within 0 to 1"
-            )
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,9 @@ from models import SIZE, Outcome, runner, tiny_model
 
 import ianet
 from ianet import images, retrieval
+from ianet.comparison import bound_score
 from ianet.datasets import market1501
-from ianet.evaluation import bound_score, evaluate, pool_tracklets
+from ianet.evaluation import evaluate, pool_tracklets
 from ianet.feature_table import FeatureTable, Identity
 from ianet.features import extract
 from ianet.packing import pack

@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 
 import ianet
 from ianet import images
+from ianet.comparison import Interval
 from ianet.features import extract
 from ianet.model import Model, save_model, write_model
-from ianet.model_description import Interval, ModelScores
+from ianet.model_description import ModelScores
 from ianet.network import describe, save
 from ianet.packing import pack
 from ianet.pictures import open_picture

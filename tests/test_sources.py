@@ -63,6 +63,7 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
         "ianet.losses",
         "ianet.numerics",
         "ianet.reading",
+        "ianet.weights",
         *(f"ianet.training.{name}" for name in training),
     }
     with_block = Code().closure((*sources.NETWORK_ROOTS["train"], "ianet.blocks.ia"))

@@ -154,20 +154,23 @@ def change(project: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[
         ),
         (
             change("torchreid", lambda state: state.pop("layer3.0.conv1.weight")),
-            r"do not fit resnet18_torchreid: 1 of \d+ tensors are missing or have another shape, "
-            r"the first of them layer3\.0\.conv1\.weight",
+            r"do not fit resnet18_torchreid, which has \d+ tensors .* 1 tensors are missing, the "
+            r"first of them layer3\.0\.conv1\.weight",
         ),
         (
             change("strong_baseline", lambda state: state.pop("module.bottleneck.running_var")),
             "has another neck than BatchNorm of 512 features: running_var is missing",
         ),
-        (lambda path: torch.save({"epoch": 3}, path), "holds no tensor under a name"),
-        (lambda path: torch.save(torch.ones(3), path), "holds no tensor under a name"),
+        (
+            lambda path: torch.save({"epoch": 3}, path),
+            r"holds a dict of epoch, and no tensor under a name",
+        ),
+        (lambda path: torch.save(torch.ones(3), path), "holds a Tensor, and no tensor under"),
         (
             lambda path: torch.save({"model": print}, path),
-            "cannot be read: it holds Python objects",
+            r"cannot be read \(it holds Python objects",
         ),
-        (lambda path: path.write_bytes(b"PK\x03\x04 cut"), r"cannot be read: \S"),
+        (lambda path: path.write_bytes(b"PK\x03\x04 cut"), r"cannot be read \(Pytorch"),
         (lambda path: path.write_bytes(b""), r"cannot be read"),
     ],
 )
@@ -205,7 +208,7 @@ def test_a_network_starts_from_a_model_without_its_head(tmp_path: Path, kind: st
     for name in other:
         if name.startswith("blocks."):
             assert torch.equal(other[name], fresh[name])
-    with pytest.raises(ValueError, match=r"do not fit resnet18: \d+ of \d+ tensors are missing"):
+    with pytest.raises(ValueError, match=r"do not fit resnet18.*: \d+ tensors are missing"):
         Network(5, NetworkOptions(backbone="resnet18", weights=str(weights)))
 
 

@@ -53,7 +53,7 @@ STAGE_CODE = {
         ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
     ),
     "evaluate": ((), ("pipeline.stages.evaluate", "pipeline.scoring", "pipeline.data.splits")),
-    "model": (("ianet.model", "ianet.evaluation"), ("pipeline.stages.model",)),
+    "model": (("ianet.model", "ianet.comparison"), ("pipeline.stages.model",)),
     "search": (
         (),
         (

@@ -13,7 +13,7 @@ import shutil
 
 import pandas as pd
 
-from ianet.evaluation import bound_score
+from ianet.comparison import bound_score
 from ianet.model import save_model
 from ianet.model_description import ModelScores
 from ianet.network import load as load_network
