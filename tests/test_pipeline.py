@@ -118,8 +118,9 @@ def test_the_model_loads_from_mlflow_and_from_its_folder(project: Project) -> No
     [scores] = model.description.scores
     assert scores.mAP is not None
     assert scores.mAP.value == pytest.approx(tracked["metrics.test_mAP"], abs=1e-6)
-    version = mlflow.MlflowClient().get_model_version("synthetic.stage3", "1")
-    assert "## Privacy" in str(version.description)
+    client = mlflow.MlflowClient()
+    assert "## Privacy" in str(client.get_model_version("synthetic.stage3", "1").description)
+    assert not client.get_registered_model("synthetic.stage3").aliases  # test chooses nothing
 
 
 def test_mlflow_serves_the_model(project: Project) -> None:
@@ -211,7 +212,8 @@ def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
     before, base = project.weights(KEY), project.weights(BASE)
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
     ran = project.repro()
-    assert [stage for stage in ran if "@" in stage] == [f"train@{KEY}", f"evaluate@{KEY}"]
+    own = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
+    assert [stage for stage in ran if "@" in stage] == own
     assert not same(project.weights(KEY), before)
     assert same(project.weights(BASE), base)
 
@@ -289,9 +291,14 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
 
 def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
     untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
-    untrained.repro(f"evaluate@{KEY}")
+    untrained.repro(f"model@{KEY}")
     scores = json.loads((untrained.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
     assert scores["split"] == "held-out"
     assert scores["queries"] == (table.held_out == "query").sum()
     assert load_network(untrained.folder / "runs" / KEY).identities == 6 - 2
+    model = ianet.load(untrained.folder / "models" / KEY)
+    assert [each.dataset for each in model.description.scores] == ["synthetic, held-out"]
+    untrained.tracked()
+    best = mlflow.MlflowClient().get_model_version_by_alias("synthetic.stage3", "best")
+    assert best.version == "1"
