@@ -190,7 +190,8 @@ class FeatureFile:
             yield from self._table.blocks()
             return
         try:
-            with pq.ParquetFile(self.path) as file:
+            # A buffer would hold all that was read.
+            with pq.ParquetFile(self.path, pre_buffer=False) as file:
                 for batch in file.iter_batches(BLOCK):
                     paths, persons, cameras = (
                         batch.column(name).fill_null("").to_pylist() for name in LABELS
