@@ -128,6 +128,14 @@ def test_a_csv_file_of_two_models_or_with_a_gap_is_refused(tmp_path: Path) -> No
         read_features(path)
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table(0)])
+    with pytest.raises(ValueError, match="holds no features of ianet"):
+        FeatureFile(path)
+
+
 def test_features_of_two_models_are_not_mixed() -> None:
     refuse_mixed(MODEL, Identity("renamed", MODEL.digest), "gallery.npz")
     with pytest.raises(
