@@ -57,6 +57,7 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(base) == {
         "ianet.network",
         "ianet.description",
+        "ianet.files",
         "ianet.options",
         "ianet.backbones",
         "ianet.images",
