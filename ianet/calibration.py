@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 
 from ianet.datasets.listing import split_columns
-from ianet.feature_table import Cameras, FeatureTable, refuse_unknown
+from ianet.feature_table import FeatureTable, refuse_unknown
 from ianet.open_set import OpenSetSearch, search_open_set
 from ianet.options import check_types
 from ianet.pictures import Picture
+from ianet.validation import Cameras
 from ianet.verification import (
     Advance,
     Threshold,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ianet import retrieval, single_shot
 from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import Cameras, FeatureTable, refuse_unknown
+from ianet.feature_table import FeatureTable, refuse_unknown
 from ianet.intervals import bootstrap_identities
 from ianet.model_description import Interval
 from ianet.pictures import Picture

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 BLOCK = 4096  # pictures whose features are read or written at a time
-
-Cameras = Literal["respect", "ignore"]
-"""Whether only pictures of a person from another camera count, or from any camera."""
 
 
 class Identity(NamedTuple):
