@@ -32,22 +32,23 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
 ]
 """Of blocks that differ most for an export, which is fast here."""
 ALL_OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    *(("ia", {"arrangement": name}) for name in ("sia", "cia", "sia-cia", "cia-sia", "parallel")),
-    *(("ia", {"fusion": name}) for name in ("sum", "max")),
-    *(("ia", {"relation": name}) for name in ("appearance", "location", "uniform")),
-    *(("ia", {"contexts": contexts}) for contexts in ((1,), (5,), (2, 4), (13,))),
-    ("ia", {"scale": "rsqrt_channels", "channel_scale": "rsqrt_channels"}),
-    ("ia", {"normalization": "renormalized"}),
-    ("ia", {"relation": "appearance", "contexts": (3,), "normalization": "renormalized"}),
-    *(
-        ("non_local", {"similarity": name})
-        for name in ("embedded_gaussian", "gaussian", "dot_product")
-    ),
-    *(("sca_cnn", {"order": name}) for name in ("channel-spatial", "spatial-channel")),
+    ("ia", {"arrangement": "sia-cia", "scale": "rsqrt_channels"}),
+    ("ia", {"arrangement": "cia-sia", "fusion": "max", "normalization": "renormalized"}),
+    ("ia", {"arrangement": "parallel", "fusion": "sum", "contexts": (2, 4)}),
+    ("ia", {"arrangement": "cia", "channel_scale": "rsqrt_channels"}),
+    ("ia", {"arrangement": "sia", "relation": "appearance", "contexts": (13,)}),
+    ("ia", {"arrangement": "sia", "relation": "location"}),
+    ("ia", {"arrangement": "sia", "relation": "uniform"}),
+    ("non_local", {"similarity": "embedded_gaussian"}),
+    ("non_local", {"similarity": "gaussian"}),
+    ("non_local", {"similarity": "dot_product"}),
+    ("sca_cnn", {"order": "channel-spatial", "common_space": 3}),
+    ("sca_cnn", {"order": "spatial-channel", "common_space": 3}),
     ("squeeze_excitation", {"reduction": 2}),
     ("cbam", {"reduction": 2}),
     ("graph_convolution", {}),
 ]
+"""Every value of every option once."""
 
 
 @pytest.fixture
