@@ -360,6 +360,12 @@ def test_a_zip_that_points_outside_is_refused(folder: Path, tmp_path: Path) -> N
         ianet.load(tmp_path / "none")
 
 
+def test_a_run_is_no_model(tmp_path: Path) -> None:
+    save(tiny_network(), tmp_path, dataset="own", height=64, width=32)
+    with pytest.raises(ValueError, match=r"is a trained run and no model: .* in models/$"):
+        ianet.load(tmp_path)
+
+
 def test_a_damaged_zip_is_found(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "tiny")
     path = packed(tmp_path / "tiny", "zip")
