@@ -9,6 +9,7 @@ import typer
 
 from ianet.cli.shared import (
     Batch,
+    Cameras,
     Json,
     ModelSource,
     Reader,
@@ -40,10 +41,7 @@ def export(
     ] = None,
     reader: Reader = None,
     option: ReaderOptions = None,
-    cameras: Annotated[
-        Literal["respect", "ignore"],
-        typer.Option(help="Of the check, see `ianet evaluate --help`."),
-    ] = "respect",
+    cameras: Cameras = "respect",
     batch: Batch = 32,
     json: Json = False,
 ) -> None:
