@@ -53,12 +53,12 @@ class Storage:
     """Files by their path below one folder or URL."""
 
     def __init__(self, url: str | None) -> None:
-        """`url` as `cluster.storage` in params.yaml; None is the project's own folder.
+        """`url` as `cluster.storage` in params.yaml; None or "" is the project's own folder.
 
         Raises:
             SettingsError: it is neither an absolute path nor a URL of a kind that is known.
         """
-        self.is_local = url is None  # the project's own folder
+        self.is_local = not url  # the project's own folder
         self.url = url or str(PROJECT.resolve())
         try:
             self.files, root = FileSystem.from_uri(self.url)
