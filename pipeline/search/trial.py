@@ -131,8 +131,9 @@ def _read_state() -> State | None:
     try:
         with checkpoint.as_directory() as folder:
             return parse((Path(folder) / STATE).read_bytes())
-    except FileNotFoundError as error:
-        log.warning("a trial begins anew, as its checkpoint is gone: %s", error)
+    except Exception as error:  # torch raises errors of many types for a damaged file
+        reason = str(error).partition("\n")[0]
+        log.warning("a trial begins anew, as its checkpoint is gone or damaged: %s", reason)
         return None
 
 

@@ -26,6 +26,7 @@ from pipeline.config.settings import Settings, SettingsError
 from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
+from pipeline.plan.records import read_table
 from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
 from pipeline.plan.sources import weight_files
 from pipeline.shell import emit
@@ -90,7 +91,7 @@ def check_held_out(run: Run, settings: Settings) -> None:
         SettingsError: the message says what to do.
     """
     dataset = settings.datasets[run.dataset]
-    table = pd.read_parquet(run.prepared / TABLE)
+    table = read_table(run.prepared)
     part = split_of_run(table, run.seed, hold_out=True)
     if not has_match(table, part, cameras=dataset.cameras):
         raise SettingsError(advise(run.dataset, dataset.held_out))
