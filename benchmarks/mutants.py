@@ -67,8 +67,8 @@ MUTANTS = (
     Mutant(
         "pack: paths sorted, not in the table's order",
         "pipeline/stages/pack.py",
-        "pd.read_parquet(prepared / TABLE).path.tolist()",
-        "sorted(pd.read_parquet(prepared / TABLE).path)",
+        "read_table(prepared).path.tolist()",
+        "sorted(read_table(prepared).path)",
         ROWS,
     ),
     Mutant(
@@ -187,8 +187,8 @@ MUTANTS = (
     Mutant(
         "retrieval: the query's camera kept, the others removed",
         "ianet/retrieval.py",
-        "gallery_camera[same_id] != query_camera[rows, None]",
-        "gallery_camera[same_id] == query_camera[rows, None]",
+        "self.gallery_camera[same_id] != self.query_camera[queries, None]",
+        "self.gallery_camera[same_id] == self.query_camera[queries, None]",
         FILES,
     ),
     Mutant(
@@ -230,8 +230,8 @@ MUTANTS = (
     Mutant(
         "cell: gain of queries by their place in the file",
         "pipeline/report/cells.py",
-        "pd.read_parquet(evaluation.queries)",
-        "pd.read_parquet(evaluation.queries).reset_index(drop=True)",
+        "read_queries(evaluation)",
+        "read_queries(evaluation).reset_index(drop=True)",
         CELLS,
     ),
     Mutant(

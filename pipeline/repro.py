@@ -36,6 +36,7 @@ from pipeline.plan.dvc_yaml import PIPELINE, REPORT, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
+from pipeline.training.rehearsal import find_failures
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
@@ -280,8 +281,12 @@ def run_stale(evaluations: Sequence[Evaluation], settings: Settings) -> list[Job
     from pipeline.cluster.session import shared_session  # Ray takes a second
 
     runs = unique_runs(evaluations)
-    with shared_session():
-        at_a_time = trainings_at_a_time(settings.workers)
+    failures = find_failures(runs, settings)  # which their jobs find again, and report
+    with contextlib.ExitStack() as stack:
+        at_a_time = 1
+        if len(failures) < len(runs):
+            stack.enter_context(shared_session())
+            at_a_time = trainings_at_a_time(settings.workers)
         threads = max(cores() // at_a_time, 1)
         jobs = [
             Job(run, [each for each in evaluations if each.run == run], threads) for run in runs

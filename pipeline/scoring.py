@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,8 @@ from ianet.network import load as load_network
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
 from pipeline.data.splits import split_of_run
-from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE, prepared_files
+from pipeline.plan.records import read_description, read_table
+from pipeline.plan.runs import PREPARED, prepared_files
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
@@ -94,7 +94,7 @@ def score(
         split: see `pipeline.data.splits.split_of_run`.
         device: to extract and rank on.
     """
-    table = pd.read_parquet(prepared / TABLE)
+    table = read_table(prepared)
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (split == name).to_numpy(copy=True)
@@ -102,7 +102,7 @@ def score(
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
-    description = json.loads((prepared / DESCRIPTION).read_text())
+    description = read_description(prepared)
     if description["cameras"] == "ignore":
         # No camera of the gallery is that of a query: no match is left out.
         arguments["query_cameras"] = np.full_like(arguments["query_cameras"], NO_CAMERA)
@@ -130,7 +130,7 @@ def assess(
         hold_out: whether the held-out identities are scored.
     """
     prepared = Storage(url).fetch(place)
-    split = split_of_run(pd.read_parquet(prepared / TABLE), seed, hold_out=hold_out)
+    split = split_of_run(read_table(prepared), seed, hold_out=hold_out)
     queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
     blocks = tuple(describe_blocks(network, queries[:DIAGNOSTIC_IMAGES]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ianet.files import write_whole
 from pipeline.config.settings import SettingsError
+from pipeline.failures import CodeError, explain
 
 LOGS = Path("build/logs")
 EVENTS = "IANET_EVENTS"  # variable: the file to which a command appends its events
@@ -31,7 +32,7 @@ def command(main: Callable[[], None]) -> None:
 
     A mistake in an input is one line. Of any other ValueError or OSError, which may be a defect,
     the line names a file with the traceback. IANET_DEBUG=1 shows tracebacks at once. Other
-    exceptions are defects and show theirs.
+    exceptions are defects and show theirs. Code that failed in another process shows its own.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
@@ -41,6 +42,11 @@ def command(main: Callable[[], None]) -> None:
         main()
     except KeyboardInterrupt:
         sys.exit("stopped; the same command resumes from here")
+    except CodeError as error:
+        print(error.text, file=sys.stderr)
+        message = f"error: {error}"
+        emit("error", message=message)
+        sys.exit(message)
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG):
             raise
@@ -50,6 +56,9 @@ def command(main: Callable[[], None]) -> None:
                 message += f" (traceback: {_keep_traceback(error)})"
         emit("error", message=message)
         sys.exit(message)
+    except Exception as error:
+        emit("error", message=f"error: {explain(error)}")
+        raise
     emit("finished")
 
 

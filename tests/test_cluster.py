@@ -24,6 +24,7 @@ from pipeline import scoring
 from pipeline.cluster import address, environment, remote, resources, session
 from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import Storage
 from pipeline.config.settings import SettingsError, load
 from pipeline.training import workers as training_workers
 
@@ -129,6 +130,7 @@ def test_trainings_at_a_time(
     ("variables", "shared", "cluster", "client", "losses"),
     [
         ({}, False, False, False, 3),
+        ({ADDRESS: ""}, False, False, False, 3),
         ({ADDRESS: "127.0.0.1:6379", OWN: "1"}, True, False, False, 3),
         ({ADDRESS: "head:6379"}, True, True, False, 10),  # where nodes come and go
         ({ADDRESS: "ray://head:10001"}, True, True, True, 10),
@@ -151,7 +153,8 @@ def test_an_address_says_what_kind_of_ray_it_is(
 
 
 @pytest.mark.parametrize(
-    ("variable", "expected"), [(None, "head:6379"), ("other:6379", "other:6379")]
+    ("variable", "expected"),
+    [(None, "head:6379"), ("", "head:6379"), ("other:6379", "other:6379")],
 )
 def test_the_variable_goes_before_params_yaml(
     monkeypatch: pytest.MonkeyPatch, variable: str | None, expected: str
@@ -163,6 +166,17 @@ def test_the_variable_goes_before_params_yaml(
     assert os.environ[ADDRESS] == expected
     assert os.environ[NICENESS] == "0"
     assert "RAY_AUTH_MODE" not in os.environ
+
+
+@pytest.mark.parametrize("named", [None, ""])
+def test_an_empty_address_names_no_ray(monkeypatch: pytest.MonkeyPatch, named: str | None) -> None:
+    monkeypatch.setattr(os, "environ", {ADDRESS: ""})
+    settings = load()
+    cluster = settings.cluster.model_copy(update={"address": named, "storage": ""})
+    environment.prepare(settings.model_copy(update={"cluster": cluster}))
+    assert ADDRESS not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert Storage("").is_local
 
 
 def test_a_ray_of_this_machine_has_a_token_and_a_variable_of_the_user_stays(
@@ -292,6 +306,7 @@ from pipeline.shell import command
 def main():
     environment.prepare(load())
     from pipeline.cluster.session import shared_session
+from pipeline.cluster.storage import Storage
     with shared_session():
         import os, ray
         ray.get(ray.remote(lambda: None).remote())  # a worker, too, is there

@@ -16,6 +16,7 @@ from ianet import images, packing
 from ianet.datasets import market1501
 from ianet.datasets.source import open_source
 from pipeline.config.settings import SettingsError
+from pipeline.data.scorable import has_match
 from pipeline.data.splits import held_out_column, split_column, split_of_run
 from pipeline.stages.pack import parse_key
 from pipeline.stages.prepare import hold_out, number
@@ -173,6 +174,27 @@ def test_held_out_identities() -> None:
     assert split.equals(hold_out(table, 5))
     with pytest.raises(ValueError, match="held_out is 20, but there are only 20"):
         hold_out(table, 20)
+
+
+def test_a_set_without_training_images_holds_nothing_out() -> None:
+    table = pd.DataFrame({"person": [1, 1], "camera": [1, 2], "split": ["query", "gallery"]})
+    assert hold_out(table, 0).tolist() == ["", ""]
+    with pytest.raises(ValueError, match="held_out is 1, but there are only 0 training"):
+        hold_out(table, 1)
+
+
+@pytest.mark.parametrize(
+    ("cameras", "gallery", "expected"),
+    [("respect", (1, 2), True), ("respect", (1, 1), False), ("respect", (2, 2), False),
+     ("ignore", (1, 1), True), ("ignore", (2, 2), False)],
+)  # fmt: skip
+def test_a_match_is_of_the_person_and_from_another_camera(
+    cameras: str, gallery: tuple[int, int], expected: bool
+) -> None:
+    person, camera = gallery
+    images = pd.DataFrame({"person": [1, person, 1, 9], "camera": [1, camera, 2, 2]})
+    part = pd.Series(["query", "gallery", "", "gallery"])
+    assert has_match(images, part, cameras=cameras) == expected
 
 
 def test_the_split_of_a_run() -> None:

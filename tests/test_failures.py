@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,8 @@ from pipeline.cluster.session import shared_session
 KEY = "synthetic.stage3.quick.0"
 TRAIN = ("python", "-m", "pipeline.stages.train", KEY)
 BASE = "synthetic.base.quick.0"  # the other run of Table 4f here
+RIGHT = "        if self.sia is None:\n            assert self.cia is not None\n"
+WRONG = "        features = features.mean(7)\n" + RIGHT
 OF_RAY = ("RAY_", OWN)  # variables by which a command finds a shared Ray, and its token
 
 
@@ -84,7 +87,7 @@ def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None
 def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     untrained: Project,
 ) -> None:
-    untrained.edit("params.yaml", "  stage3:\n    block: ia", "  stage3:\n    block: ib")
+    untrained.edit("ianet/blocks/ia.py", RIGHT, WRONG)
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
     wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
@@ -99,13 +102,19 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     assert untrained.epochs(BASE) >= 1
 
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
-    assert f"error: 1 of 2 runs failed:\n  {KEY}: error: " in output
-    assert "there is no file ianet/blocks/ib.py" in output
+    assert f"error: 1 of 2 runs failed:\n  {KEY}: error: IndexError: Dimension out of ran" in output
+    assert re.search(r", in ianet/blocks/ia\.py, line \d+: features = features\.mean\(7\)", output)
     assert (untrained.folder / f"results/synthetic/scores/{BASE}.json").exists()
     history = pd.read_csv(untrained.folder / "runs" / BASE / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
-    untrained.edit("params.yaml", "  stage3:\n    block: ib", "  stage3:\n    block: ia")
+    log = (untrained.folder / f"build/logs/{KEY}.log").read_text()
+    assert 'ianet/blocks/ia.py", line ' in log
+    assert "in forward\n    features = features.mean(7)" in log
+    [failed] = untrained.tracked().query(f"`tags.run` == '{KEY}'").to_dict("records")
+    assert failed["status"] == "FAILED"
+    assert str(failed["tags.failure"]).startswith("IndexError: Dimension out of range")
+    untrained.edit("ianet/blocks/ia.py", WRONG, RIGHT)
     output = untrained.run("python", "-m", "pipeline.repro", "table4f")
     assert "2 runs, 1 of them to do" in output
     assert f"run 1 of 1: {KEY}" in output

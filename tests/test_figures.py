@@ -325,5 +325,7 @@ def test_mistakes_in_a_figures_file_are_named(
     with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
         experiments(load())
     rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
-    with pytest.raises(SettingsError, match=r"^experiments/figure4\.yaml: relations\.netwrok: "):
+    with pytest.raises(
+        SettingsError, match=r"^experiments/figure4\.yaml: relations\.netwrok \(line \d+\): "
+    ):
         experiments(load())

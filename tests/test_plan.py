@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ from pipeline.config.experiments import (
     Experiment,
     RelationFigure,
     ScoreTable,
+    Search,
     Table,
     experiments,
 )
 from pipeline.config.settings import Settings, SettingsError, load
 from pipeline.plan.dvc_yaml import pipeline, render, search_pipeline, write
-from pipeline.plan.plan import Plan, load_plan, unique_runs
+from pipeline.plan.plan import Plan, check_options, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run, parse_evaluation, parse_run
 
 ROOT = Path(__file__).parents[1]
@@ -307,3 +310,61 @@ def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
     assert sorted(evaluation.run.seed for evaluation in plan.evaluations()) == [0, 0, 1, 1, 3, 3]
     with pytest.raises(ValueError, match="1 stands there more than once"):
         Table.model_validate({**sheet, "seeds": [1, 2, 1]})
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"recipes": {"training": {"lr": "fast"}}},
+            r"params\.yaml: recipes\.strong\.training: lr is 'fast': it must be a finite number",
+        ),
+        ({"recipes": {"network": {"neck": 7}}}, r"recipes\.strong\.network: neck is 7: it must be"),
+        (
+            {"networks": {"unused": {"block": "no"}}},
+            r"networks\.unused: block is 'no': there is no",
+        ),
+        (
+            {"datasets": {"msmt17": {"reader": "none"}}},
+            r"datasets\.msmt17\.reader is 'none': there",
+        ),
+    ],
+)
+def test_what_is_not_run_is_checked_too(sections: dict[str, Any], message: str) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["networks"] |= sections.get("networks", {})
+    for name, options in sections.get("datasets", {}).items():
+        content["datasets"][name] |= options
+    for name, options in sections.get("recipes", {}).items():
+        content["recipes"]["strong"][name] |= options
+    settings = Settings.model_validate(content)
+    with pytest.raises(SettingsError, match=message) as info:
+        check_options(settings, {})
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("network.after.stage3.sigma.0", "network.after.stage9.sigma.0", "is no place in the netw"),
+        ("network.after.stage3.sigma.0", "training.lr", r"recipes\.quick\.training: lr is 'slow'"),
+    ],
+)
+def test_a_search_is_checked_without_being_run(old: str, new: str, message: str) -> None:
+    settings = load()
+    search = experiments(settings)["search_sigma"]
+    assert isinstance(search, Search)
+    value = {"values": ["slow"]} if new == "training.lr" else {"integers": [1, 2]}
+    content = {**search.model_dump(mode="json"), "space": {new: value}, "recipe": "quick"}
+    content |= {"algorithm": "random", "trials": 2}
+    changed = Search.model_validate(content)
+    with pytest.raises(SettingsError, match=rf"search_sigma\.yaml: .*{message}"):
+        check_options(settings, {"search_sigma": changed})
+
+
+def test_the_plan_imports_no_torch() -> None:
+    code = "import sys; from pipeline.plan.plan import load_plan; load_plan(); print(*sys.modules)"
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert not {"torch", "ray", "pandas"} & set(output.stdout.split())

@@ -550,6 +550,20 @@ def test_an_address_that_cannot_be_used_is_named(
         "MLflow at http://127.0.0.1:9 cannot be used (no answer): start the server, or unset "
         "MLFLOW_TRACKING_URI to log to sqlite:///mlflow.db"
     )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
+    with pytest.raises(ConnectionError, match=r"^MLflow at http://127\.0\.0\.1:9 cannot") as error:
+        server.connect()
+    assert "secret" not in str(error.value)
+
+
+def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "mlflow.db").write_text("version https://git-lfs.github.com/spec/v1\n" * 40)
+    with pytest.raises(ConnectionError, match="file is not a database") as error:
+        server.connect()
+    assert "\n" not in str(error.value)
+    assert "move mlflow.db away, and `python -m pipeline.sync` fills" in str(error.value)
 
 
 @pytest.mark.slow

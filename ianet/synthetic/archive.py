@@ -100,7 +100,10 @@ def _map(
         return
     # A fork of a program with threads may wait for ever: processes are spawned.
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        yield from pool.map(draw, shots, chunksize=16)
+        try:
+            yield from pool.map(draw, shots, chunksize=16)
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,15 @@ CLIENT = "ray://"  # of a cluster that this machine is no node of
 
 def choose(settings: Settings) -> None:
     """Let RAY_ADDRESS be the cluster of params.yaml, unless the variable names one already."""
-    if settings.cluster.address is not None:
-        os.environ.setdefault(ADDRESS, settings.cluster.address)
+    if not os.environ.get(ADDRESS):
+        os.environ.pop(ADDRESS, None)  # to Ray and to us a variable that is empty names none
+        if settings.cluster.address:
+            os.environ[ADDRESS] = settings.cluster.address
 
 
 def is_shared() -> bool:
     """Whether a Ray is named, which other commands may use too."""
-    return ADDRESS in os.environ
+    return bool(os.environ.get(ADDRESS))
 
 
 def is_cluster() -> bool:

@@ -6,6 +6,7 @@ They lie in a folder that all nodes see, or at a URL that pyarrow opens (s3://, 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,12 +54,12 @@ class Storage:
     """Files by their path below one folder or URL."""
 
     def __init__(self, url: str | None) -> None:
-        """`url` as `cluster.storage` in params.yaml; None is the project's own folder.
+        """`url` as `cluster.storage` in params.yaml; None or "" is the project's own folder.
 
         Raises:
             SettingsError: it is neither an absolute path nor a URL of a kind that is known.
         """
-        self.is_local = url is None  # the project's own folder
+        self.is_local = not url  # the project's own folder
         self.url = url or str(PROJECT.resolve())
         try:
             self.files, root = FileSystem.from_uri(self.url)
@@ -298,11 +299,13 @@ def _file_digest(path: Path) -> str:
     state = path.stat()
     seen = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
     known = PROJECT / "digests" / _digest(seen.encode())
-    if not known.exists():
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        write_whole(known, digest)
-    return known.read_text()
+    text = known.read_bytes() if known.exists() else b""
+    if re.fullmatch(rb"[0-9a-f]{64}", text):
+        return text.decode()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    write_whole(known, digest)
+    return digest
 
 
 def _read_patiently(read: Callable[[], Returned]) -> Returned:

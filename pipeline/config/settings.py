@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, fields
+from functools import cache
 from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_type_hints
@@ -251,9 +252,15 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
 def _convert(value: Any, annotation: Any) -> Any:
     """A value as one of the type that is annotated, or the value itself if that cannot be."""
     try:
-        return TypeAdapter(annotation).validate_python(value)
+        return _adapter(annotation).validate_python(value)
     except ValidationError:
         return value
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    """What converts values to a type; making one takes a millisecond."""
+    return TypeAdapter(annotation)
 
 
 def build_recipe(name: str, settings: RecipeSettings) -> Recipe:

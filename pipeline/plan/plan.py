@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
+from ianet.options import STAGES, NetworkOptions, refuse_unknown
 from pipeline.config.experiments import (
     EXPERIMENTS,
     SEARCH_PREFIX,
@@ -16,8 +18,17 @@ from pipeline.config.experiments import (
     Search,
     experiments,
 )
-from pipeline.config.settings import Settings, SettingsError, load
+from pipeline.config.settings import (
+    PARAMS,
+    Settings,
+    SettingsError,
+    build,
+    build_network,
+    build_recipe,
+    load,
+)
 from pipeline.plan.runs import Evaluation, Run
+from pipeline.search import space
 
 Kind = TypeVar("Kind", bound=Experiment)
 
@@ -182,7 +193,44 @@ def load_plan() -> Plan:
         SettingsError: a mistake in these files.
     """
     settings = load()
-    return Plan(settings, experiments(settings))
+    files = experiments(settings)
+    check_options(settings, files)
+    return Plan(settings, files)
+
+
+def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
+    """Build all that the two files ask for as values of the library, whether or not it is run.
+
+    Raises:
+        SettingsError: a reader that does not exist, a wrong option of a recipe or a network, or a
+            search of an option that its network and recipe lack.
+    """
+    for name, dataset in settings.datasets.items():
+        if find_spec(f"ianet.datasets.{dataset.reader}") is None:
+            raise SettingsError(
+                f"{PARAMS}: datasets.{name}.reader is {dataset.reader!r}: there is no file "
+                f"ianet/datasets/{dataset.reader}.py"
+            )
+    for name, recipe in settings.recipes.items():
+        build_recipe(name, recipe)
+        build(NetworkOptions, recipe.network, f"recipes.{name}.network")
+    for name, options in settings.networks.items():
+        build(NetworkOptions, options, f"networks.{name}")
+    for name, file in files.items():
+        if isinstance(file, Search):
+            try:
+                options, recipe = space.apply(
+                    file,
+                    space.example(file),
+                    settings.networks[file.network],
+                    settings.recipes[file.recipe],
+                )
+                build_recipe(file.recipe, recipe)
+                build_network(file.network, options, recipe)
+            except SettingsError as error:
+                raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
+        if isinstance(file, RelationFigure):
+            refuse_unknown(f"{EXPERIMENTS / name}.yaml: stage", file.stage, STAGES)
 
 
 def unique_runs(evaluations: Iterable[Evaluation]) -> list[Run]:

@@ -211,7 +211,8 @@ def _digests(files: Iterable[Path]) -> dict[str, str]:
     return digests
 
 
-def _network_roots(options: Mapping[str, Any], purpose: str) -> tuple[str, ...]:
+def network_roots(options: Mapping[str, Any], purpose: str) -> tuple[str, ...]:
+    """The modules from which imports are followed, for a network and a purpose."""
     # A network that names places but no block has the default one of NetworkOptions, "ia".
     block = (f"ianet.blocks.{options.get('block', 'ia')}",) if options.get("after") else ()
     return (*NETWORK_ROOTS[purpose], *block)
@@ -237,7 +238,7 @@ def write_sources(settings: Settings) -> None:
             content = {
                 "options": options,
                 "files": _digests(weight_files(options)),
-                "code": code.closure(_network_roots(options, purpose)),
+                "code": code.closure(network_roots(options, purpose)),
             }
             _write(f"networks/{name}/{purpose}", content)
     for stage in STAGE_CODE:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from math import nan
 from typing import Any
 
@@ -10,6 +9,7 @@ import pandas as pd
 
 from pipeline.config.experiments import BlockTable
 from pipeline.plan.plan import Plan
+from pipeline.plan.records import read_scores
 from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 
 FORMATS = {
@@ -30,7 +30,7 @@ def measure_blocks(table: BlockTable, plan: Plan) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for row, evaluations in plan.rows(table):
         for evaluation in evaluations:
-            scores = json.loads(evaluation.scores.read_text())
+            scores = read_scores(evaluation)
             means = {name: nan if scores[name] is None else scores[name] for name in table.metrics}
             rows += [
                 {

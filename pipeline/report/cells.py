@@ -8,7 +8,6 @@ print, is a dash.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from math import nan
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from ianet.comparison import (
 )
 from pipeline.config.experiments import Row, ScoreTable
 from pipeline.plan.plan import Plan
+from pipeline.plan.records import read_queries, read_scores
 from pipeline.plan.runs import Evaluation
 from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 
@@ -67,8 +67,8 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
                     f"{path} does not exist: `dvc repro {name}` trains and evaluates what is "
                     "missing"
                 )
-        scores[evaluation] = json.loads(evaluation.scores.read_text())
-        queries[evaluation] = pd.read_parquet(evaluation.queries)
+        scores[evaluation] = read_scores(evaluation)
+        queries[evaluation] = read_queries(evaluation)
     return Results(scores, queries)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -23,7 +22,8 @@ from pipeline.config.experiments import (
 from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import Plan
-from pipeline.plan.runs import DESCRIPTION, PREPARED, RECORD, Evaluation, Run
+from pipeline.plan.records import read_description, read_history, read_record, read_scores
+from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 
@@ -83,8 +83,8 @@ def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
             label = f"{row.group}: {row.label}" if row.group else row.label
             lines = curves.setdefault(evaluation.on, {})
             if label not in lines:  # the first seed stands for all seeds, for a clear picture
-                loss = pd.read_csv(evaluation.run.folder / "history.csv").loss.tolist()
-                lines[label] = (loss, json.loads(evaluation.scores.read_text())["cmc"])
+                loss = read_history(evaluation.run).loss.tolist()
+                lines[label] = (loss, read_scores(evaluation)["cmc"])
     return [
         Picture(
             f"{name}-{dataset}",
@@ -115,10 +115,7 @@ def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
 
 def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
     """What was run, on which data, by which recipes and code: term to text."""
-    counts = {
-        name: json.loads((PREPARED / name / DESCRIPTION).read_text())["counts"]
-        for name in settings.at_hand
-    }
+    counts = {name: read_description(PREPARED / name)["counts"] for name in settings.at_hand}
     data = {
         f"Data set {name}": ", ".join(f"{number:,} {what}" for what, number in count.items())
         for name, count in counts.items()
@@ -151,10 +148,10 @@ def run_row(run: Run, evaluations: Sequence[Evaluation], url: str | None) -> dic
         evaluations: of the page.
         url: of the run's page in MLflow.
     """
-    history = pd.read_csv(run.folder / "history.csv")
-    record = json.loads((run.folder / RECORD).read_text())
+    history = read_history(run)
+    record = read_record(run)
     own = Evaluation(run, run.dataset)
-    scores = json.loads(own.scores.read_text()) if own in evaluations else {}
+    scores = read_scores(own) if own in evaluations else {}
     return {
         **run._asdict(),
         "key": run.key,

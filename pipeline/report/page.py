@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,16 +10,17 @@ import jinja2
 import pandas as pd
 
 from ianet.files import write_whole
+from pipeline.report.spreadsheets import to_csv
 
 DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
-MARKDOWN_SIGNS = str.maketrans({"\\": r"\\", "|": r"\|"})
-"""Signs that end a cell of a Markdown table, and what stands for them."""
+MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in r"\`*_<>&|#~$"} | {"\n": " "})
+"""Signs with a meaning in Markdown, and what stands for them; see `escape_markdown`."""
 LATEX_SIGNS = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
         "{": r"\{", "}": r"\}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
-        "–": "--", "±": r"$\pm$", "→": r"$\to$", "√": r"$\surd$",
+        "\n": " ", "–": "--", "±": r"$\pm$", "→": r"$\to$", "√": r"$\surd$",
     }
 )  # fmt: skip
 """Signs with a meaning in LaTeX and signs that LaTeX lacks, and what stands for them."""
@@ -98,7 +99,7 @@ def to_frame(panel: Panel) -> pd.DataFrame:
 
 def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
     """Write <name>.csv of the frame, .md, .tex and .html of the section, and .svg of its gains."""
-    write_whole(folder / f"{section.name}.csv", frame.to_csv(index=False, float_format="%.4g"))
+    write_whole(folder / f"{section.name}.csv", to_csv(frame, "%.4g"))
     write_whole(folder / f"{section.name}.md", to_markdown(section))
     write_whole(folder / f"{section.name}.tex", to_latex(section))
     write_whole(folder / f"{section.name}.html", to_html(section.title, [section]))
@@ -108,16 +109,19 @@ def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
 
 def to_markdown(section: Section) -> str:
     """A section with its title, caption and note; a table for each panel."""
-    texts = [f"# {section.title}", section.caption]
+    title, caption, note = (
+        escape_markdown(text) for text in (section.title, section.caption, section.note)
+    )
+    texts = [f"# {title}", caption]
     for panel in section.panels:
         table = to_markdown_table(panel)
         texts += [f"## {panel.dataset}", table] if panel.dataset else [table]
-    return "\n\n".join([*texts, section.note]) + "\n"
+    return "\n\n".join([*texts, note]) + "\n"
 
 
 def to_markdown_table(panel: Panel) -> str:
     """The table alone. Numbers keep their digits: 45.0 does not become 45."""
-    frame = _translate(to_frame(panel), MARKDOWN_SIGNS)
+    frame = _escape(to_frame(panel), escape_markdown)
     return frame.to_markdown(index=False, disable_numparse=True)
 
 
@@ -129,20 +133,29 @@ def to_latex(section: Section) -> str:
         title = f"{section.title}, {panel.dataset}" if panel.dataset else section.title
         names = len(frame.columns) - len(panel.columns)
         texts.append(
-            _translate(frame, LATEX_SIGNS).to_latex(
+            _escape(frame, escape_latex).to_latex(
                 index=False,
                 column_format="l" * names + "r" * len(panel.columns),
-                caption=f"{title}. {section.caption}".translate(LATEX_SIGNS),
+                caption=escape_latex(f"{title}. {section.caption}"),
                 label=f"tab:{section.name}" + (f"-{panel.dataset}" if panel.dataset else ""),
             )
         )
-    return "\n".join([*texts, f"% {section.note}\n"])
+    return "\n".join([*texts, f"% {' '.join(section.note.split())}\n"])
 
 
-def _translate(frame: pd.DataFrame, signs: Mapping[int, str]) -> pd.DataFrame:
-    """A frame of texts with other signs, in its column names too."""
-    columns = [str(column).translate(signs) for column in frame.columns]
-    return frame.map(lambda text: text.translate(signs)).set_axis(columns, axis=1)
+def escape_markdown(text: str) -> str:
+    """A text that Markdown shows as it is. Brackets alone make no link."""
+    return text.translate(MARKDOWN_SIGNS).replace("](", r"]\(")
+
+
+def escape_latex(text: str) -> str:
+    """A text that LaTeX shows as it is."""
+    return text.translate(LATEX_SIGNS)
+
+
+def _escape(frame: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:
+    """A frame of texts with its texts escaped, in its column names too."""
+    return frame.map(escape).set_axis([escape(str(column)) for column in frame.columns], axis=1)
 
 
 def svg_element(svg: str) -> str:

@@ -18,6 +18,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from ianet.drawing import svg
 from pipeline.config.experiments import LogUniform, Search
 from pipeline.config.settings import RecipeSettings
+from pipeline.report.spreadsheets import to_csv
 from pipeline.search import space
 
 DONE, STOPPED, FAILED = "done", "stopped early", "failed"
@@ -86,7 +87,7 @@ def summarise(trials: pd.DataFrame) -> str:
 
 def write(folder: Path, search: Search, trials: pd.DataFrame) -> None:
     """Write the table and the plots to a folder."""
-    trials.to_csv(folder / "trials.csv", index=False)
+    (folder / "trials.csv").write_text(to_csv(trials))
     # A column of Parquet is of one type: values as 1.0 and "rsqrt_channels" are written out.
     options = space.parameter_space(search)
     mixed = [name for name in options if trials[name].map(type).nunique() > 1]

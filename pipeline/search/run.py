@@ -25,14 +25,15 @@ from pipeline.config.experiments import EXPERIMENTS, Search
 from pipeline.config.settings import PARAMS, SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
-from pipeline.plan.runs import DESCRIPTION, TABLE, Run, check_prepared
+from pipeline.plan.records import read_description
+from pipeline.plan.runs import TABLE, Run, check_prepared
 from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.search import live_search, sync_search_results
 from pipeline.training.configuration import DIGITS, Configuration, configure
-from pipeline.training.launch import find_place, run_workers, wait_for
+from pipeline.training.launch import check_held_out, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
 
@@ -113,7 +114,7 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
     check_prepared(run.dataset, recipe.size)
-    described = json.loads((run.prepared / DESCRIPTION).read_text())
+    described = read_description(run.prepared)
     if described["scoring"] == "single_shot" and search.maximise != "top-1":
         raise SettingsError(
             f"{path}: the protocol of {run.dataset} defines no {search.maximise}: maximise top-1"
@@ -123,6 +124,7 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
             f"{PARAMS}: datasets.{run.dataset}.held_out is 0: a search scores its trials on "
             "held-out identities, never on test"
         )
+    check_held_out(run, plan.settings)
     return configuration
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import SEARCHES, Storage
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings
+from pipeline.failures import CodeError, code_errors
 from pipeline.plan.runs import Run
 from pipeline.search import space
 from pipeline.search.results import SCORES, state_of
@@ -71,8 +73,27 @@ class Setting:
 def run_trial(values: dict[str, Any], setting: Setting) -> None:
     """Train with these values, and report each epoch with its scores on the held-out identities.
 
-    A trial that was killed resumes from its last epoch. Values that do not fit together are the
-    result of a trial, as its "error". Ray Tune would try them again if they were raised.
+    A trial that was killed resumes from its last epoch. Values that do not fit together, and code
+    that fails, are the result of a trial, as its "error". Ray Tune would try them again if they
+    were raised.
+    """
+    try:
+        for report, state in _train(values, setting):
+            with tempfile.TemporaryDirectory() as folder:
+                (Path(folder) / STATE).write_bytes(dump(state))
+                tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+    except (ValueError, CodeError) as error:
+        text = str(error)
+        tune.report({"epoch": 0, setting.search.maximise: math.nan, "error": text})
+
+
+def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, State]]:
+    """Yield the report and the state of each epoch that remains, or of the last if none does.
+
+    Raises:
+        ValueError: values that do not fit together.
+        CodeError: Python code failed.
+        OSError: the storage or the data cannot be used.
     """
     import torch
 
@@ -80,27 +101,22 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
 
     search = setting.search
     run = Run(search.dataset, search.network, search.recipe, search.seed)
-    try:
+    with code_errors():
         configuration = configure(
             run, *space.apply(search, values, setting.network, setting.recipe)
         )
         training = Training(configuration, setting.place, _read_state())
-    except ValueError as error:
-        tune.report({"epoch": 0, search.maximise: math.nan, "error": str(error)})
-        return
-    if training.is_done:
-        tune.report(training.history[-1])
-        return
-    device = torch.device("cuda" if setting.share.gpus else "cpu")
-    for report in training.epochs(device, lambda part: None):
-        with torch.compiler.set_stance("force_eager"):  # as trained runs are evaluated
-            scores = score(
-                training.network, training.prepared, configuration.size, training.split, device
-            ).summary()
-        report |= {name: value for name, value in scores.items() if value is not None}
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / STATE).write_bytes(dump(training.state))
-            tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+        if training.is_done:
+            yield training.history[-1], training.state
+            return
+        device = torch.device("cuda" if setting.share.gpus else "cpu")
+        for report in training.epochs(device, lambda part: None):
+            with torch.compiler.set_stance("force_eager"):  # as trained runs are evaluated
+                scores = score(
+                    training.network, training.prepared, configuration.size, training.split, device
+                ).summary()
+            report |= {name: value for name, value in scores.items() if value is not None}
+            yield report, training.state
 
 
 def _read_state() -> State | None:
@@ -115,8 +131,9 @@ def _read_state() -> State | None:
     try:
         with checkpoint.as_directory() as folder:
             return parse((Path(folder) / STATE).read_bytes())
-    except FileNotFoundError as error:
-        log.warning("a trial begins anew, as its checkpoint is gone: %s", error)
+    except Exception as error:  # torch raises errors of many types for a damaged file
+        reason = str(error).partition("\n")[0]
+        log.warning("a trial begins anew, as its checkpoint is gone or damaged: %s", reason)
         return None
 
 

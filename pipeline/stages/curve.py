@@ -13,6 +13,7 @@ from pipeline.config.experiments import Curve
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import load_plan
 from pipeline.report.cells import cells, read_results
+from pipeline.report.spreadsheets import to_csv
 from pipeline.shell import command, parser
 
 
@@ -45,7 +46,7 @@ def main() -> None:
     plan = load_plan()
     curve = plan.experiment(name, Curve)
     frame = cells(curve, plan, read_results(name, curve, plan))
-    write_whole(TABLES / f"{name}.csv", frame.to_csv(index=False, float_format="%.4g"))
+    write_whole(TABLES / f"{name}.csv", to_csv(frame, "%.4g"))
     write_whole(FIGURES / f"{name}.svg", draw_curve(curve, frame))
     print(f"{FIGURES / name}.svg: {curve.title}")
 

@@ -18,7 +18,8 @@ from ianet.files import write_whole
 from pipeline.cluster.environment import prepare
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import load
-from pipeline.plan.runs import RECORD, Evaluation, check_prepared, parse_evaluation
+from pipeline.plan.records import read_record
+from pipeline.plan.runs import Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
 from pipeline.shell import command, emit, parser
 from pipeline.tracking.recorder import Recorder
@@ -28,7 +29,7 @@ from pipeline.tracking.training import sync_run
 
 def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[str, Any]:
     """The content of the file of scores; fractions, null where the protocol defines no score."""
-    record = json.loads((evaluation.run.folder / RECORD).read_text())
+    record = read_record(evaluation.run)
     cmc = [round(float(fraction), 6) for fraction in scores.cmc.mean()]
     return {
         "key": evaluation.key,

@@ -7,12 +7,12 @@ Each size has a stage of its own, which leaves the arrays of other sizes as they
 
 from __future__ import annotations
 
-import pandas as pd
 from rich.progress import track
 
 from ianet import packing
 from pipeline.config.settings import SettingsError
 from pipeline.data.readers import read_dataset
+from pipeline.plan.records import read_table
 from pipeline.plan.runs import PREPARED, TABLE
 from pipeline.shell import command, parser
 
@@ -42,7 +42,7 @@ def main() -> None:
         raise FileNotFoundError(
             f"{prepared / TABLE} does not exist: `dvc repro prepare@{dataset}` makes it"
         )
-    paths = pd.read_parquet(prepared / TABLE).path.tolist()
+    paths = read_table(prepared).path.tolist()
     name = f"{size[0]}x{size[1]}"
     progress = packing.pack(listing.open, paths, size, prepared / f"{name}.npy")
     for _ in track(progress, f"{dataset} {name}", len(paths)):

@@ -8,6 +8,7 @@ The table has a row for each image. The description holds the protocol and the c
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,12 @@ import pandas as pd
 from ianet.datasets.listing import split_columns
 from ianet.files import write_whole
 from pipeline.data.readers import read_dataset
+from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import held_out_column
 from pipeline.plan.runs import DESCRIPTION, PREPARED, TABLE
 from pipeline.shell import command, parser
+
+log = logging.getLogger("pipeline.prepare")
 
 
 def hold_out(table: pd.DataFrame, identities: int) -> pd.Series:
@@ -34,7 +38,7 @@ def hold_out(table: pd.DataFrame, identities: int) -> pd.Series:
     """
     train = table[table.split == "train"]
     persons = np.sort(train.person.unique())
-    if identities >= len(persons):
+    if identities and identities >= len(persons):
         raise ValueError(
             f"held_out is {identities}, but there are only {len(persons)} training identities"
         )
@@ -64,9 +68,10 @@ def main() -> None:
         person=number(listing.table.person), camera=number(listing.table.camera)
     )
     for split in split_columns(table):
-        table[held_out_column(split)] = hold_out(
-            table.assign(split=table[split]), settings.held_out
-        )
+        part = hold_out(table.assign(split=table[split]), settings.held_out)
+        table[held_out_column(split)] = part
+        if settings.held_out and not has_match(table, part, cameras=settings.cameras):
+            log.warning("%s", advise(dataset, settings.held_out))
     target = PREPARED / dataset
     write_whole(target / TABLE, table.to_parquet(index=False))
     description = {

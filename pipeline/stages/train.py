@@ -12,6 +12,7 @@ from pipeline.cluster.environment import prepare
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import check_prepared, parse_run
 from pipeline.shell import command, parser
+from pipeline.training.rehearsal import find_failures
 
 
 def main() -> None:
@@ -22,6 +23,11 @@ def main() -> None:
     run = parse_run(key, plan.settings)
     check_prepared(run.dataset, plan.settings.recipes[run.recipe].size)
     prepare(plan.settings)
+    failures = find_failures([run], plan.settings)
+    if failures:
+        from pipeline.training.launch import record_failure
+
+        record_failure(run, plan, failures[run])
     from pipeline.cluster.session import session
     from pipeline.training.worker import import_all
 

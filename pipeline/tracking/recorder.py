@@ -11,8 +11,11 @@ from typing import Any
 
 import mlflow
 
+from pipeline.failures import CodeError, explain
 from pipeline.tracking.server import first_line
 
+FAILURE, TRACEBACK = "failure", "traceback.txt"  # the tag and the artifact of work that failed
+LONGEST = 1000  # characters of the tag
 PAUSE = 10  # seconds from a call that failed to the next
 
 log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ class Recorder:
 
 @contextmanager
 def live(sync: Callable[[str], str]) -> Iterator[None]:
-    """An MLflow run that records the machine's load, and how the work ends."""
+    """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
     mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
     status = "FAILED"
@@ -57,6 +60,15 @@ def live(sync: Callable[[str], str]) -> Iterator[None]:
     except KeyboardInterrupt:
         status = "KILLED"
         raise
+    except Exception as error:
+        with suppress(Exception):  # MLflow went away
+            mlflow.set_tag(FAILURE, str(error)[:LONGEST])
+            text = error.text if isinstance(error, CodeError) else explain(error).text
+            mlflow.log_text(text, TRACEBACK)
+        raise
+    else:
+        with suppress(Exception):  # the tag of an earlier try, if any
+            mlflow.delete_tag(FAILURE)
     finally:
         with suppress(Exception):  # MLflow went away
             mlflow.end_run(status)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from pipeline.plan.runs import RECORD, RESULTS, Run
+from pipeline.plan.records import read_record
+from pipeline.plan.runs import RESULTS, Run
 from pipeline.tracking.server import INTERFACE, connect, create, experiment, find, first_line
 
 REPRODUCTION = "reproduction"
@@ -25,7 +25,7 @@ def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
         root = uri if uri.startswith("http") else INTERFACE
         pages = {}
         for run in runs:
-            run_id = find({"id": json.loads((run.folder / RECORD).read_text())["id"]})
+            run_id = find({"id": read_record(run)["id"]})
             if run_id is not None:
                 pages[run] = f"{root}/#/experiments/{experiment()}/runs/{run_id}"
         return pages
@@ -43,7 +43,7 @@ def sync_reproduction(rows: Mapping[Run, Mapping[str, str]]) -> None:
     connect()
     client = mlflow.MlflowClient()
     for run, tables in rows.items():
-        record = json.loads((run.folder / RECORD).read_text())
+        record = read_record(run)
         run_id = find({"id": record["id"]})
         if run_id is None:
             continue

@@ -13,6 +13,7 @@ import mlflow
 from mlflow.entities import Metric, Param
 
 from pipeline.config.experiments import Search
+from pipeline.report.page import escape_markdown
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     SCORES,
@@ -49,7 +50,7 @@ def sync_search(
         tags = {
             "run": f"search-{name}",
             "digest": key,
-            "mlflow.note.content": f"{search.title}. {search.caption}",
+            "mlflow.note.content": escape_markdown(f"{search.title}. {search.caption}"),
         }
         run_id = create(f"search-{name}", tags)
     described = search.model_dump(mode="json", exclude={"title", "caption", "kind"})

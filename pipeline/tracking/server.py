@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -13,7 +14,6 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param
-from mlflow.exceptions import MlflowException
 
 EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
@@ -46,10 +46,14 @@ def connect() -> None:
     with first_use(Path()):
         try:
             mlflow.set_experiment(EXPERIMENT)
-        except MlflowException as error:
+        except Exception as error:  # a damaged database raises errors of SQLAlchemy
+            remedy = (
+                "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
+                if uri == LOCAL
+                else f"start the server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+            )
             raise ConnectionError(
-                f"MLflow at {uri} cannot be used ({first_line(error)}): start the server, or "
-                f"unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+                f"MLflow at {hide_secrets(uri)} cannot be used ({first_line(error)}): {remedy}"
             ) from error
 
 
@@ -64,7 +68,12 @@ def first_use(project: Path) -> FileLock:
 
 def first_line(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return lines[0][:200]
+    return hide_secrets(lines[0][:200])
+
+
+def hide_secrets(text: str) -> str:
+    """The text without users and passwords in its addresses."""
+    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def experiment() -> str:

@@ -18,7 +18,8 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run, digest_file
+from pipeline.plan.records import read_history, read_record
+from pipeline.plan.runs import RESULTS, TABLE, Run, digest_file
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     SCORES,
@@ -112,9 +113,8 @@ def sync_run(run: Run) -> None:
     Raises:
         FileNotFoundError: the run was not trained.
     """
-    record = json.loads((run.folder / RECORD).read_text())
-    frame = pd.read_csv(run.folder / "history.csv")
-    history: list[dict[str, float]] = frame.to_dict("records")  # type: ignore[assignment]
+    record = read_record(run)
+    history: list[dict[str, float]] = read_history(run).to_dict("records")  # type: ignore[assignment]
     run_id = sync_training(run, record, history, "FINISHED")
     weights = run.weights_digest()
     for path in sorted(RESULTS.glob(f"*/scores/{run.key}*.json")):

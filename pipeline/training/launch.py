@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 
@@ -23,8 +23,11 @@ from pipeline.cluster.remote import check_visible
 from pipeline.cluster.resources import share
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.commit import find_commit
-from pipeline.config.settings import Settings
+from pipeline.config.settings import Settings, SettingsError
+from pipeline.data.scorable import advise, has_match
+from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
+from pipeline.plan.records import read_table
 from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
 from pipeline.plan.sources import weight_files
 from pipeline.shell import emit
@@ -54,6 +57,8 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
     configuration = configure(run, settings.networks[run.network], recipe)
+    if configuration.hold_out:
+        check_held_out(run, settings)
     digest = configuration.digest(run.prepared / TABLE)
     # The digest in the name: a changed configuration never resumes an older one's weights.
     name = f"{run.key}.{digest[:DIGITS]}"
@@ -63,12 +68,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
         Lease(storage, f"{TRAININGS}/{run.key}", f"training {run.key}"),
         Display(run, runs, configuration.recipe.epochs) as display,
     ):
-        record = {
-            "id": _identify(storage, name),
-            "digest": digest,
-            "source": str(settings.datasets[run.dataset].source),
-            "configuration": configuration.parameters(),
-        }
+        record = _describe(run, configuration, digest, storage, settings)
         with live_training(run, record) as recorder:
 
             def on_epoch(history: list[Report]) -> None:
@@ -83,6 +83,41 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
             )
             write_run(run, result, record)
         storage.delete_folder(TRAININGS, name)
+
+
+def check_held_out(run: Run, settings: Settings) -> None:
+    """Refuse to hold out identities that cannot be scored.
+
+    Raises:
+        SettingsError: the message says what to do.
+    """
+    dataset = settings.datasets[run.dataset]
+    table = read_table(run.prepared)
+    part = split_of_run(table, run.seed, hold_out=True)
+    if not has_match(table, part, cameras=dataset.cameras):
+        raise SettingsError(advise(run.dataset, dataset.held_out))
+
+
+def record_failure(run: Run, plan: Plan, error: Exception) -> NoReturn:
+    """Raise the error of a run whose network fails, which MLflow then shows."""
+    settings = plan.settings
+    configuration = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
+    digest = configuration.digest(run.prepared / TABLE)
+    record = _describe(run, configuration, digest, Storage(settings.cluster.storage), settings)
+    with live_training(run, record):
+        raise error
+
+
+def _describe(
+    run: Run, configuration: Configuration, digest: str, storage: Storage, settings: Settings
+) -> dict[str, Any]:
+    """What training.json holds before the training."""
+    return {
+        "id": _identify(storage, f"{run.key}.{digest[:DIGITS]}"),
+        "digest": digest,
+        "source": str(settings.datasets[run.dataset].source),
+        "configuration": configuration.parameters(),
+    }
 
 
 def _identify(storage: Storage, name: str) -> str:

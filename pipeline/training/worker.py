@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from platformdirs import user_cache_path
 
 from pipeline.cluster.storage import TRAININGS, Storage
+from pipeline.config.settings import SettingsError
+from pipeline.failures import CodeError, code_errors
 from pipeline.training.checkpoints import Checkpoints, State
 from pipeline.training.configuration import Configuration, Place
 from pipeline.training.progress import ProgressWriter, Report
@@ -223,28 +225,46 @@ def train(
     return Result(training.history, describe_environment(device, workers, place.threads), files)
 
 
-def train_together(arguments: dict[str, Any]) -> Result | str | None:
+def train_alone(configuration: Configuration, place: Place, name: str) -> Result | None:
+    """Train as the only worker.
+
+    Args:
+        configuration, place, name: see `train`.
+
+    Raises:
+        CodeError: Python code failed, as of a block.
+        ValueError, OSError: see `train`.
+    """
+    with code_errors():
+        return train(configuration, place, name)
+
+
+def train_together(arguments: dict[str, Any]) -> Result | Exception | None:
     """Train as one of several workers of Ray Train.
 
     Args:
         arguments: the first three of `train`.
 
     Returns:
-        A mistake of the user's as a text: Ray Train would try the same again if it were raised.
+        A mistake of the user's, or an error of code, from the first worker. Ray Train would try the
+        same again if it were raised.
     """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
     try:
-        return train(
-            **arguments,
-            rank=context.get_world_rank(),
-            workers=context.get_world_size(),
-            device=ray.train.torch.get_device(),
-        )
+        with code_errors():
+            return train(
+                **arguments,
+                rank=context.get_world_rank(),
+                workers=context.get_world_size(),
+                device=ray.train.torch.get_device(),
+            )
+    except CodeError as error:
+        return error
     except ValueError as error:
-        return str(error)
+        return SettingsError(str(error))
 
 
 def import_all() -> None:

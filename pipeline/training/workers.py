@@ -18,7 +18,7 @@ from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.training.configuration import Configuration, Place
-from pipeline.training.worker import Result, train, train_together
+from pipeline.training.worker import Result, train_alone, train_together
 
 LOSSES = 3  # of its workers, after which a training gives up
 LOSSES_ON_CLUSTER = 10  # where nodes come and go
@@ -40,9 +40,10 @@ def run_one(configuration: Configuration, place: Place, name: str, part: Share) 
 
     Raises:
         SettingsError: a mistake of the user's that the worker found.
+        CodeError: Python code failed, as of a block; another try would fail too.
         OSError: the worker was lost too often, Ray went away, or see `train`.
     """
-    function = partial(train, configuration, place, name)
+    function = partial(train_alone, configuration, place, name)
     is_folder = Storage(place.storage).is_folder
     options = {"num_cpus": part.cpus, "num_gpus": part.gpus, "max_retries": 0}
     losses = 0
@@ -104,8 +105,8 @@ def run_several(
         raise ConnectionError(
             f"Ray lost training {name} ({reason}): when Ray is back, the same command resumes"
         ) from error
-    if isinstance(outcome, str):
-        raise SettingsError(outcome)
+    if isinstance(outcome, Exception):
+        raise outcome
     result: Result = outcome
     return result
 

@@ -1,0 +1,84 @@
+"""Errors of Python code that a run uses, such as a block of the user's: what, and where.
+
+Ray, Ray Train and Ray Tune pass an exception on without its traceback, or with their own around it.
+So the process in which the code fails makes a `CodeError` of the exception.
+"""
+
+from __future__ import annotations
+
+import linecache
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GROUP = ("gloo", "nccl", "ncclcomm", "connection closed by peer")
+"""Words of errors by which a process group says that another worker is gone."""
+
+
+class CodeError(Exception):
+    """Python code failed. As a text, a line with the error and the user's file and line.
+
+    Attributes:
+        text: the whole traceback.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(reason, text)  # by which the exception is pickled
+        self.text = text
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@contextmanager
+def code_errors() -> Iterator[None]:
+    """Make a `CodeError` of every exception but those that a person is told in one line.
+
+    Raises:
+        CodeError: code within the context failed.
+        ValueError, OSError: that `ianet` or `pipeline` raise, with a message for a person.
+    """
+    try:
+        yield
+    except CodeError:
+        raise
+    except Exception as error:
+        if is_told(error) or _is_loss(error):
+            raise
+        raise explain(error) from None
+
+
+def is_told(error: BaseException) -> bool:
+    """Whether an exception has a message for a person: a `raise` of this project made it."""
+    if isinstance(error, OSError):
+        return True
+    if not isinstance(error, ValueError) or error.__traceback__ is None:
+        return False
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    line = linecache.getline(last.filename, last.lineno or 0).strip()
+    return _is_own(last) and line.startswith("raise ")
+
+
+def explain(error: BaseException) -> CodeError:
+    """The error as a line with the project's file and line that failed, and its traceback."""
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
+    message = " ".join(str(error).split())[:300]
+    reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
+    if own:
+        path = Path(own[-1].filename).relative_to(ROOT)
+        reason += f", in {path}, line {own[-1].lineno}: {own[-1].line}"
+    return CodeError(reason, "".join(traceback.format_exception(error)))
+
+
+def _is_own(frame: traceback.FrameSummary) -> bool:
+    """Whether a frame is of a file of this project."""
+    path = Path(frame.filename)
+    return path.is_relative_to(ROOT) and "site-packages" not in path.parts
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether a worker of a group fails because another was lost."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(word in text for word in GROUP)

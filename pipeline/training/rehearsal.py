@@ -1,0 +1,131 @@
+"""A network's first step, tried before Ray starts.
+
+    python -m pipeline.training.rehearsal synthetic.base.quick.0 ...
+
+Four images of noise go through each network, on the CPU: forward, loss and backward. So an error in
+a block shows in seconds. A network that passed is remembered in the user's cache, by the digest of
+its options, its recipe and its code. So no network is tried twice.
+
+A command starts this module as a process, as the command itself imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from pipeline.config.settings import Settings, SettingsError
+from pipeline.failures import CodeError, code_errors
+from pipeline.plan.plan import load_plan
+from pipeline.plan.runs import Run, parse_run
+from pipeline.plan.sources import Code, network_roots
+from pipeline.training.configuration import Configuration, configure
+
+IMAGES = 4  # of two identities
+
+
+class Rehearsals:
+    """The networks of runs, and how each is remembered."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.code = Code()
+
+    def configure(self, run: Run) -> Configuration:
+        """The configuration of a run; its weights and seed are of no account here."""
+        settings = self.settings
+        configured = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
+        network = replace(configured.network, weights="none")
+        return replace(configured, dataset="", seed=0, network=network)
+
+    def mark(self, configuration: Configuration) -> Path:
+        """The file that is there if this network passed."""
+        roots = network_roots(asdict(configuration.network), "train")
+        content = [configuration.parameters(), self.code.closure(roots), version("torch")]
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+        return user_cache_path("ianet") / "rehearsals" / digest
+
+
+def find_failures(runs: Sequence[Run], settings: Settings) -> dict[Run, Exception]:
+    """Try the networks of runs that were not tried yet; return the runs whose network fails.
+
+    A failure is a CodeError, or a SettingsError if options do not fit each other.
+
+    Raises:
+        OSError: the process that tries was lost.
+    """
+    rehearsals = Rehearsals(settings)
+    marks = {run: rehearsals.mark(rehearsals.configure(run)) for run in runs}
+    missing = {mark: run.key for run, mark in marks.items() if not mark.exists()}
+    if not missing:
+        return {}
+    command = [sys.executable, "-m", "pipeline.training.rehearsal", *missing.values()]
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    if process.returncode:
+        raise OSError(f"the first step of {', '.join(missing.values())} was not tried to its end")
+    failures: dict[str, Exception] = {}
+    for line in process.stdout.splitlines():
+        key, reason, text = json.loads(line)
+        failures[key] = CodeError(reason, text) if text else SettingsError(reason)
+    return {
+        run: failures[key] for run, mark in marks.items() if (key := missing.get(mark)) in failures
+    }
+
+
+def try_step(configuration: Configuration) -> None:
+    """Compute the gradients of a network for four images.
+
+    Raises:
+        CodeError: code of the network fails.
+        ValueError: options that do not fit each other.
+    """
+    import torch
+
+    from ianet.images import normalize
+    from ianet.network import Network
+    from ianet.training.step import compute_gradients
+
+    recipe = configuration.recipe
+    with code_errors():
+        torch.manual_seed(0)
+        network = Network(2, configuration.network).train()
+        images = torch.randint(256, (IMAGES, recipe.height, recipe.width, 3), dtype=torch.uint8)
+        labels = torch.arange(IMAGES) % 2
+        compute_gradients(
+            network,
+            normalize(images),
+            labels,
+            torch.arange(IMAGES),
+            recipe=recipe,
+            mixed=False,
+            workers=1,
+        )
+
+
+def main() -> None:
+    """Print a line of JSON for each run of the command line whose network fails."""
+    settings = load_plan().settings
+    rehearsals = Rehearsals(settings)
+    for key in sys.argv[1:]:
+        configuration = rehearsals.configure(parse_run(key, settings))
+        try:
+            try_step(configuration)
+        except (ValueError, CodeError) as error:
+            text = error.text if isinstance(error, CodeError) else None
+            print(json.dumps([key, str(error), text]), flush=True)
+        else:
+            mark = rehearsals.mark(configuration)
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+if __name__ == "__main__":
+    main()

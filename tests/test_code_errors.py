@@ -1,0 +1,191 @@
+"""Errors of code that a run uses: the reason, the traceback, and the first step of a network."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ianet.blocks import squeeze_excitation
+from ianet.options import NetworkOptions
+from ianet.training.recipe import Recipe
+from pipeline.config.settings import SettingsError, load
+from pipeline.failures import CodeError, code_errors, explain
+from pipeline.plan.runs import Run
+from pipeline.training import rehearsal, worker, workers
+from pipeline.training.configuration import Configuration, Place
+from pipeline.training.rehearsal import Rehearsals, find_failures, try_step
+
+ROOT = Path(__file__).parents[1]
+RECIPE = Recipe(height=32, width=16, epochs=1, batch=4, lr=0.1, weight_decay=0.0)
+NETWORK = NetworkOptions("resnet18", block="squeeze_excitation", after={"stage1": {}})
+CONFIGURATION = Configuration("", "32x16", False, 0, NETWORK, RECIPE)
+RUNS = [Run("synthetic", name, "quick", 0) for name in ("base", "stage3")]
+
+
+def wrong_axis(self: Any, features: torch.Tensor) -> torch.Tensor:
+    return features.mean(7)
+
+
+def wrong_number(self: Any, features: torch.Tensor) -> torch.Tensor:
+    height, width = features.shape
+    return features[:height, :width]
+
+
+def told(self: Any, features: torch.Tensor) -> torch.Tensor:
+    raise ValueError("ratio is 0: it must be above 0")
+
+
+@pytest.mark.parametrize(
+    ("forward", "reason"),
+    [
+        (wrong_axis, "IndexError: Dimension out of range (expected"),
+        (wrong_number, "ValueError: too many values to unpack (expected 2)"),
+    ],
+)
+def test_a_block_that_fails_is_told_with_its_line(
+    forward: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squeeze_excitation.Block, "forward", forward)
+    with pytest.raises(CodeError) as info:
+        try_step(CONFIGURATION)
+    line = forward.__code__.co_firstlineno + 1
+    source = Path(__file__).read_text().splitlines()[line - 1].strip()
+    assert str(info.value).startswith(reason)
+    assert str(info.value).endswith(f", in tests/test_code_errors.py, line {line}: {source}")
+    assert "\n" not in str(info.value)
+    assert info.value.text.startswith("Traceback (most recent call last):\n")
+    assert f'test_code_errors.py", line {line}, in {forward.__name__}\n' in info.value.text
+    again = pickle.loads(pickle.dumps(info.value))  # as it comes from a process of Ray
+    assert (str(again), again.text) == (str(info.value), info.value.text)
+
+
+def test_what_a_person_is_told_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(squeeze_excitation.Block, "forward", told)
+    with pytest.raises(ValueError, match=r"^ratio is 0: it must be above 0$"):
+        try_step(CONFIGURATION)
+
+
+def test_a_network_that_is_right_passes() -> None:
+    try_step(CONFIGURATION)
+    triplet = Recipe(**{**RECIPE.__dict__, "triplet_margin": 0.3, "images_per_identity": 2})
+    try_step(Configuration("", "32x16", False, 0, NetworkOptions("resnet18"), triplet))
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (OSError(28, "No space left on device"), True),
+        (RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (KeyError("sigma"), False),
+        (KeyboardInterrupt(), True),
+    ],
+)
+def test_losses_are_no_errors_of_code(error: BaseException, kept: bool) -> None:
+    with pytest.raises(type(error) if kept else CodeError) as info, code_errors():
+        raise error
+    assert (info.value is error) == kept
+
+
+def test_the_reason_of_an_error_outside_the_project() -> None:
+    try:
+        json.loads("{")
+    except ValueError as error:
+        reason = str(explain(error))
+    assert reason.startswith("JSONDecodeError: Expecting property name")
+    assert ", in tests/test_code_errors.py, line " in reason
+    assert reason.endswith(': json.loads("{")')
+
+
+def test_an_error_of_code_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries = []
+
+    def fail(function: Any, **options: Any) -> None:
+        tries.append(function)
+        raise CodeError("IndexError: wrong axis", "Traceback ...")
+
+    monkeypatch.setattr(workers, "call", fail)
+    place = Place("/storage", "/prepared", 1, 5.0)
+    with pytest.raises(CodeError, match="wrong axis"):
+        workers.run_one(CONFIGURATION, place, "a.b.c.0", workers.Share(1, 1, 0))
+    assert len(tries) == 1
+    assert tries[0].func is worker.train_alone
+
+
+def test_a_network_is_remembered_by_what_it_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearsal, "user_cache_path", lambda name: tmp_path / name)
+    settings = load()
+    calls: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        calls.append(command[3:])
+        rehearsals = Rehearsals(settings)
+        rehearsals.mark(rehearsals.configure(RUNS[0])).parent.mkdir(parents=True, exist_ok=True)
+        rehearsals.mark(rehearsals.configure(RUNS[0])).touch()
+        failure = [RUNS[1].key, "IndexError: wrong axis", "Traceback ..."]
+        return subprocess.CompletedProcess(command, 0, stdout=json.dumps(failure) + "\n")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    failures = find_failures([*RUNS, RUNS[1]._replace(seed=1)], settings)
+    # Another seed is the same network.
+    assert calls == [[RUNS[0].key, RUNS[1]._replace(seed=1).key]]
+    calls.clear()
+    assert find_failures(RUNS[:1], settings) == {}
+    assert calls == []
+    failures = find_failures(RUNS, settings)
+    assert list(failures) == [RUNS[1]]
+    assert isinstance(failures[RUNS[1]], CodeError)
+    assert str(failures[RUNS[1]]) == "IndexError: wrong axis"
+    rehearsals = Rehearsals(settings)
+    before = rehearsals.mark(rehearsals.configure(RUNS[0]))
+    quick = settings.recipes["quick"]
+    training = {**quick.training, "label_smoothing": 0.25}
+    recipes = {"quick": quick.model_copy(update={"training": training})}
+    changed = Rehearsals(settings.model_copy(update={"recipes": recipes}))
+    assert changed.mark(changed.configure(RUNS[0])) != before
+
+
+@pytest.mark.slow
+def test_the_process_that_tries_says_what_failed(tmp_path: Path) -> None:
+    """The command of `find_failures`, with a wrong option of a block."""
+    for name in ("ianet", "pipeline", "experiments"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    text = (ROOT / "params.yaml").read_text()
+    assert "  stage3:\n    block: ia\n" in text
+    text = text.replace(
+        "  stage3:\n    block: ia\n", "  stage3:\n    block: ia\n    options: {x: 1}\n"
+    )
+    (tmp_path / "params.yaml").write_text(text)
+    command = [sys.executable, "-m", "pipeline.training.rehearsal", *(run.key for run in RUNS)]
+    variables = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    process = subprocess.run(
+        command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
+    )
+    [line] = process.stdout.splitlines()
+    key, reason, traceback = json.loads(line)
+    assert (key, traceback) == (RUNS[1].key, None)
+    assert "an option of block ia is wrong" in reason
+    assert len(list((tmp_path / "cache/ianet/rehearsals").iterdir())) == 1
+
+
+def test_a_mistake_in_the_options_is_no_error_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    failure = [RUNS[1].key, "an option of block ia is wrong", None]
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(Path, "exists", lambda path: "rehearsals" not in path.parts)
+    monkeypatch.setattr(
+        subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, 0, json.dumps(failure)),
+    )
+    failures = find_failures(RUNS, load())
+    assert isinstance(failures[RUNS[1]], SettingsError)

@@ -1,0 +1,64 @@
+"""What goes to a page, a table or a note is escaped for its kind."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pandas as pd
+import pytest
+
+from pipeline.report import page
+from pipeline.report.page import Cell, Panel, Section, TableRow
+from pipeline.report.spreadsheets import to_csv
+
+EVIL = '<script>alert("a")</script> [b](http://c) *d* _e_ `f` | $g$ \\h &lt; #i ~~j~~'
+SECTION = Section(
+    "t", EVIL, EVIL, [Panel("", ["top-1"], [TableRow("", EVIL, [Cell("45.0")])])], f"{EVIL}\nend"
+)
+
+
+def test_markdown_shows_signs_as_they_are() -> None:
+    text = page.to_markdown(SECTION)
+    escaped = page.escape_markdown(EVIL)
+    assert escaped.startswith(r"\<script\>alert")
+    assert r"[b]\(http://c) \*d\* \_e\_ \`f\` \| \$g\$ \\h \&lt; \#i \~\~j\~\~" in escaped
+    assert text.count(escaped) == 4  # title, caption, label, note
+    title, caption, table, note = text.rstrip("\n").split("\n\n")
+    assert (title, caption, note) == (f"# {escaped}", escaped, f"{escaped} end")
+    assert len(table.splitlines()) == 3
+    assert "45.0" in table
+
+
+def test_a_note_stays_a_comment_in_latex() -> None:
+    lines = page.to_latex(SECTION).splitlines()
+    [note] = [line for line in lines if line.startswith("% ")]
+    assert note.endswith(" end")
+    assert lines[-1] == note
+    cell = r"\$g\$ \textbackslash{}h \&lt; \#i \textasciitilde{}"
+    assert any(cell in line for line in lines)
+
+
+def test_html_holds_no_element_of_a_text() -> None:
+    text = page.to_html(EVIL, [SECTION])
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(&#34;a&#34;)&lt;/script&gt;" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ('=HYPERLINK("http://a")', '\'=HYPERLINK("http://a")'),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-1+1", "'-1+1"),
+        ("\t=1", "'\t=1"),
+        ("-1.5", "-1.5"),
+        ("+0.3", "+0.3"),
+        ("a=b", "a=b"),
+        ("", ""),
+    ],
+)
+def test_no_cell_of_a_csv_is_a_formula(text: str, shown: str) -> None:
+    written = to_csv(pd.DataFrame({"label": [text], text: [-2.25]}), "%.4g")
+    assert list(csv.reader(io.StringIO(written))) == [["label", shown], [shown, "-2.25"]]

@@ -1,0 +1,117 @@
+"""The files of runs: damaged ones name themselves and what makes them again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.plan import records
+from pipeline.plan.runs import Evaluation, Run
+
+RUN = Run("synthetic", "base", "quick", 0)
+ELSEWHERE = Evaluation(RUN, "other")
+RECORD = {"id": "1", "digest": "2", "source": "3", "configuration": {}, "environment": {}}
+SCORES = {"key": "k", "cmc": [1.0], "top-1": 1.0, "mAP": 1.0, "blocks": [], "weights": "w",
+          "torch": "2"}  # fmt: skip
+DESCRIPTION = {"scoring": "ranking", "cameras": "respect", "counts": {}}
+FRAME = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.5], "seconds": [1.0, 1.0],
+                      "images_per_second": [9.0, 9.0]})  # fmt: skip
+IMAGES = pd.DataFrame({"path": ["a"], "person": [1], "camera": [2], "split": ["train"]})
+
+FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
+    "record": (
+        "runs/synthetic.base.quick.0/training.json",
+        lambda: records.read_record(RUN),
+        "train@synthetic.base.quick.0",
+    ),
+    "history": (
+        "runs/synthetic.base.quick.0/history.csv",
+        lambda: records.read_history(RUN),
+        "train@synthetic.base.quick.0",
+    ),
+    "scores": (
+        "results/other/scores/synthetic.base.quick.0.other.json",
+        lambda: records.read_scores(ELSEWHERE),
+        "evaluate@synthetic.base.quick.0.other",
+    ),
+    "queries": (
+        "results/other/queries/synthetic.base.quick.0.other.parquet",
+        lambda: records.read_queries(ELSEWHERE),
+        "evaluate@synthetic.base.quick.0.other",
+    ),
+    "description": (
+        "data/prepared/synthetic/dataset.json",
+        lambda: records.read_description(RUN.prepared),
+        "prepare@synthetic",
+    ),
+    "table": (
+        "data/prepared/synthetic/table.parquet",
+        lambda: records.read_table(RUN.prepared),
+        "prepare@synthetic",
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All files, whole."""
+    monkeypatch.chdir(tmp_path)
+    for path, _, _ in FILES.values():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(FILES["record"][0]).write_text(json.dumps(RECORD))
+    Path(FILES["scores"][0]).write_text(json.dumps(SCORES))
+    Path(FILES["description"][0]).write_text(json.dumps(DESCRIPTION))
+    FRAME.to_csv(FILES["history"][0], index=False)
+    FRAME.to_parquet(FILES["queries"][0])
+    IMAGES.to_parquet(FILES["table"][0])
+
+
+def test_whole_files_are_read() -> None:
+    assert records.read_record(RUN) == RECORD
+    assert records.read_scores(ELSEWHERE) == SCORES
+    assert records.read_description(RUN.prepared) == DESCRIPTION
+    pd.testing.assert_frame_equal(records.read_history(RUN), FRAME)
+    pd.testing.assert_frame_equal(records.read_queries(ELSEWHERE), FRAME)
+    pd.testing.assert_frame_equal(records.read_table(RUN.prepared), IMAGES)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "other", "bytes"])
+def test_a_damaged_file_says_what_makes_it_again(name: str, damage: str) -> None:
+    path, read, stage = FILES[name]
+    whole = Path(path).read_bytes()
+    content = {
+        "cut": whole[: len(whole) // 3],
+        "empty": b"",
+        "zeros": bytes(len(whole)),
+        "other": b"[1, 2]",
+        "bytes": b"\xff\xfe\x00",
+    }[damage]
+    Path(path).write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged") as info:
+        read()
+    assert str(info.value).startswith(f"{path} is damaged (")
+    assert str(info.value).endswith(f"): `dvc repro {stage}` makes it again")
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_says_what_makes_it(name: str) -> None:
+    path, read, stage = FILES[name]
+    Path(path).unlink()
+    with pytest.raises(FileNotFoundError) as info:
+        read()
+    assert str(info.value) == f"{path} does not exist: `dvc repro {stage}` makes it"
+
+
+def test_a_history_needs_its_numbers() -> None:
+    FRAME.assign(loss=["a", "b"]).to_csv(FILES["history"][0], index=False)
+    with pytest.raises(ValueError, match="it has no numbers loss"):
+        records.read_history(RUN)
+    FRAME.assign(loss=[2.0, float("nan")]).to_csv(FILES["history"][0], index=False)
+    assert records.read_history(RUN).loss.isna().tolist() == [False, True]
