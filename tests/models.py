@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,10 +61,3 @@ def runner(
         return Outcome(0 if code is None else int(code), captured.out, captured.err)
 
     return run
-
-
-def jpeg(image: object) -> bytes:
-    """The bytes of a picture of Pillow as JPEG."""
-    content = io.BytesIO()
-    image.save(content, "JPEG", quality=95)  # type: ignore[attr-defined]
-    return content.getvalue()

@@ -50,7 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 person, _, rest = path.stem.partition("_")
                 target = root / "photos" / person / f"{rest}.jpg"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(people.read(name))
+                if len(list(target.parent.iterdir())) < 3:
+                    target.write_bytes(people.read(name))
     shutil.copy(min((root / "photos").rglob("*.jpg")), root / "query.jpg")
     state = torchvision.models.resnet50(num_classes=3).state_dict()
     names = {name: name.replace("fc.", "classifier.") for name in state}
