@@ -14,7 +14,7 @@ from models import Outcome, runner, tiny_model
 from PIL import Image
 
 import ianet
-from ianet import verification
+from ianet import drawing, verification
 from ianet.calibration import Calibration, PictureLabels, calibrate, check_limits
 from ianet.evaluation import list_pictures
 from ianet.feature_table import FeatureTable, Identity
@@ -162,6 +162,25 @@ def test_a_judgement_worked_by_hand() -> None:
         CALIBRATION.judge(0.4, 0.3)
 
 
+def test_the_picture_shows_the_curve_and_the_thresholds() -> None:
+    curve = CALIBRATION.pairs.curve
+    figure = drawing.verification(
+        curve.distance, curve.same, curve.other, {0.1: (0.3, 0.6)}, "Title"
+    )
+    roc, histogram = figure.axes
+    line, point = roc.lines
+    assert line.get_xydata().tolist() == [[0.1, 0.6], [0.2, 0.8], [1, 1]]
+    assert point.get_xydata().tolist() == [[0.1, 0.6]]
+    [limit] = histogram.lines
+    assert limit.get_xdata() == [0.3, 0.3]
+    same, other = (bars.get_data() for bars in histogram.patches)
+    assert same.edges[[0, -1]] == pytest.approx([0, 2], abs=1e-3)
+    assert (same.values.sum(), other.values.sum()) == pytest.approx((1, 1), abs=1e-3)
+    below = same.edges[1:] <= 0.3
+    assert same.values[below].sum() == pytest.approx(0.6, abs=0.05)
+    assert other.values[below].sum() == pytest.approx(0.1, abs=0.05)
+
+
 def test_a_model_keeps_its_calibration(model: Path, tmp_path: Path) -> None:
     loaded = ianet.load(model)
     description = replace(loaded.description, calibration=CALIBRATION)
@@ -242,6 +261,11 @@ def test_without_a_calibration_the_distance_alone_is_printed(
     outcome = run("compare", model, tmp_path / "red.png", tmp_path / "red.png", "--far", "0.1")
     assert outcome.code == 2
     assert "has no threshold: find one with `ianet calibrate`" in outcome.errors
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    for words in (("bad.png", "red.png"), ("bad.png", "bad.png")):
+        outcome = run("compare", model, *(tmp_path / word for word in words))
+        assert (outcome.code, outcome.output) == (2, "")
+        assert outcome.errors.startswith(f"error: {tmp_path}/bad.png cannot be decoded (")
     outcome = run("compare", model, tmp_path / "red.png", people)
     assert outcome.code == 2
     assert "pictures: name one" in outcome.errors

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_retrieval import peak_bytes
 
 from ianet import verification
 from ianet.verification import Curve, count_pairs, verify
@@ -200,6 +202,21 @@ def test_the_curve_is_a_distribution_with_the_thresholds_on_it() -> None:
         place = found.curve.distance.index(point.distance.value)
         assert found.curve.other[place] <= point.far
         assert found.curve.same[place] == point.tar.value
+
+
+def test_memory_does_not_grow_with_the_pairs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in (("BINS", 2**10), ("BLOCK", 64), ("BLOCK_PERSONS", 12), ("GRID", 16)):
+        monkeypatch.setattr(verification, name, value)
+
+    def find_peak(identities: int) -> int:
+        case = people(0, identities, size=6)
+        return peak_bytes(lambda: verify(**case, fars=[0.05], draws=5), tmp_path)
+
+    few, many = find_peak(50), find_peak(200)
+    # Distances of 1,200 images would take 5.7 million bytes, and each image takes 300 here.
+    assert many - few < 300 * 6 * (200 - 50)
 
 
 def test_shares_are_linear_between_the_distances_of_a_curve() -> None:

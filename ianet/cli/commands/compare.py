@@ -46,14 +46,18 @@ def compare(
             f"{model} has no threshold: find one with `ianet calibrate`, without --far"
         )
     pictures = []
-    for path in (first, second):
-        [picture, *others] = find_pictures(path, "none")
+    for source in (first, second):
+        [picture, *others] = find_pictures(source, "none")
         if others:
-            raise ValueError(f"{path} holds {1 + len(others)} pictures: name one")
+            raise ValueError(f"{source} holds {1 + len(others)} pictures: name one")
         pictures.append(picture)
     if calibration is not None:
         calibration.judge(0, far)  # an unknown limit is refused before the work
-    [table] = loaded.embed_batches(pictures, batch=2, device=device, precision=precision, flip=flip)
+    [table] = loaded.embed_batches(
+        pictures, batch=2, device=device, precision=precision, flip=flip, skip_bad=True
+    )
+    for path, reason in table.skipped.items():
+        raise ValueError(f"{path} cannot be decoded ({reason}): take another picture")
     distance = cosine_distance(*table.features)
     answer = {"model": loaded.identity._asdict(), "distance": distance}
     if calibration is None:
