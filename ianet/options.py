@@ -1,4 +1,4 @@
-"""The options that distinguish one network from another.
+"""The options that distinguish one network from another, and how their scores are computed.
 
 This module imports neither torch nor NumPy, so that plans and settings can check a network without
 the seconds that torch takes to be imported.
@@ -24,6 +24,8 @@ BACKBONES = (
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 Position = Literal["stage", "block"]
 Embeddings = Literal["pooled", "neck"]
+Cameras = Literal["respect", "ignore"]
+"""Whether a match is from another camera than the query, or from any camera."""
 
 
 TYPE_NAMES: Mapping[Any, str] = {

@@ -301,4 +301,4 @@ def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> N
     assert [each.dataset for each in model.description.scores] == ["synthetic, held-out"]
     untrained.tracked()
     best = mlflow.MlflowClient().get_model_version_by_alias("synthetic.stage3", "best")
-    assert best.version == "1"
+    assert str(best.version) == "1"

@@ -57,7 +57,6 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(base) == {
         "ianet.network",
         "ianet.description",
-        "ianet.files",
         "ianet.options",
         "ianet.backbones",
         "ianet.images",

@@ -84,7 +84,10 @@ def test_each_value_has_its_line(tmp_path: Path) -> None:
         ("a:\n- *b\n", ", line 2: found undefined alias 'b'"),
         ("a: [\n", ", line 2: expected the node content"),
         ("a: 1\n---\nb: 1\n", ", line 2: but found another document"),
-        (f"a:\n  {'[' * DEPTH}{']' * DEPTH}\n", f", line 2: values are nested more than {DEPTH}"),
+        (
+            f"a:\n  {'[' * (DEPTH + 1)}{']' * (DEPTH + 1)}\n",
+            f", line 2: values are nested more than {DEPTH}",
+        ),
         ("a: " + "[" * 5000, f" is nested more than {DEPTH} deep: flatten the file"),
         ("a: &a [*a]\n", f", line 1: values are nested more than {DEPTH} deep"),
         (
@@ -125,7 +128,7 @@ def test_what_is_no_regular_file_is_told(tmp_path: Path) -> None:
         ("grid", "gird", r"algorithm \(line 7\): Input should be 'grid'"),
         ("values: [1, 2]", f"subsets: {list(range(64))}", "more than 100,000 choices cannot be"),
         ("grid", "random\ntrials: 1e9", r"trials \(line 8\): Input should be less than or"),
-        ("values: [1, 2]", "integers: [0, 1e300]", r"line 8\): Input should be less|valid int"),
+        ("values: [1, 2]", "integers: [0, 1e300]", r"line 8\): .*exceeded maximum size"),
     ],
 )
 def test_a_mistake_in_an_experiment_has_its_line(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ianet.datasets.listing import Cameras
+from ianet.options import Cameras
 
 LEAST_PERSONS = 4
 
@@ -24,7 +24,7 @@ def propose_split(images: pd.DataFrame, *, cameras: Cameras) -> pd.Series:
 
     Args:
         images: person and camera of each image.
-        cameras: "respect" or "ignore", see `Cameras`.
+        cameras: "respect" or "ignore", see `ianet.options.Cameras`.
 
     Returns:
         "train", "query" or "gallery".
