@@ -45,10 +45,19 @@ def test_initial_weights_go_where_the_workers_find_them(weights: Path, tmp_path:
     shared = Storage(str(tmp_path / "shared by all nodes"))
     place = find_place(shared, "weights.pt")
     weights.unlink()  # on this machine only
-    folder = shared.fetch(place.weights)
+    place_of_folder, name = place.weights
+    folder = shared.fetch(place_of_folder)
     assert folder.is_relative_to(tmp_path / "shared by all nodes")
-    assert (folder / "weights.pt").read_bytes() == b"of ImageNet"
+    assert (folder / name).read_bytes() == b"of ImageNet"
     assert find_place(shared, "imagenet").weights is None
+
+
+def test_a_model_gives_its_weights(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    weights.rename(tmp_path / "model/model.safetensors")
+    shared = Storage(str(tmp_path / "shared by all nodes"))
+    folder, name = find_place(shared, "model").weights
+    assert (shared.fetch(folder) / name).read_bytes() == b"of ImageNet"
 
 
 def test_a_missing_file_of_weights_is_named_before_a_worker_starts(weights: Path) -> None:

@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,6 +18,7 @@ import torch
 import torchvision
 from models import Outcome, runner, tiny_model
 
+import ianet
 from ianet.synthetic import archive
 
 PAGE = (Path(__file__).parents[1] / "docs/use.md").read_text()
@@ -37,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     archive.write(
         root / "people.zip",
         train_identities=1,
-        test_identities=2,
+        test_identities=20,
         distractors=0,
         junk=0,
         images_per_camera=2,
@@ -50,9 +52,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 person, _, rest = path.stem.partition("_")
                 target = root / "photos" / person / f"{rest}.jpg"
                 target.parent.mkdir(parents=True, exist_ok=True)
-                if len(list(target.parent.iterdir())) < 3:
+                if len(list(target.parent.iterdir())) < 4:
                     target.write_bytes(people.read(name))
-    shutil.copy(min((root / "photos").rglob("*.jpg")), root / "query.jpg")
+    first, *_, last = sorted((root / "photos").rglob("*.jpg"))
+    shutil.copy(first, root / "query.jpg")
+    shutil.copy(last, root / "other.jpg")
     state = torchvision.models.resnet50(num_classes=3).state_dict()
     names = {name: name.replace("fc.", "classifier.") for name in state}
     torch.save({names[name]: value for name, value in state.items()}, root / "checkpoint.pth")
@@ -68,7 +72,7 @@ def run(
 
 
 def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
-    assert 8 <= len(COMMANDS) <= 14
+    assert 10 <= len(COMMANDS) <= 18
     outputs = {}
     for command in COMMANDS:
         assert command[0] == "ianet"
@@ -86,13 +90,16 @@ def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
 
 
 def test_the_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the commands, which make the calibrated model."""
     monkeypatch.chdir(folder)
-    first, second = blocks("python")
-    values: dict[str, object] = {}
-    exec(first, values)
-    table = values["table"]
-    assert table.features.shape == (len(list(Path("photos").rglob("*.jpg"))), 1280)  # type: ignore[attr-defined]
-    assert ast.parse(second)
+    judge, onnx, embed, faiss = blocks("python")
+    values: dict[str, Any] = {"ianet": ianet}
+    exec(judge, values)
+    assert values["judgement"].distance > 0
+    exec(embed, values)
+    assert values["table"].features.shape == (len(list(Path("photos").rglob("*.jpg"))), 1280)
+    for lines in (onnx, faiss):
+        assert ast.parse(lines)
 
 
 def test_the_page_names_each_file_of_a_model(folder: Path) -> None:

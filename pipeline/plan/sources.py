@@ -27,6 +27,7 @@ from pipeline.config.settings import Dataset, Settings, load
 from pipeline.shell import command
 
 SOURCES = Path("build/sources")
+MODEL_WEIGHTS = "model.safetensors"  # in the folder of a model, see `ianet.weights`
 TEMPLATE = Path("pipeline/report/page.html.jinja")
 NETWORK_ROOTS = {
     "train": ("ianet.network", "ianet.training.fit"),
@@ -178,9 +179,12 @@ def _read_module(source: str) -> tuple[str, list[str]]:
 
 
 def weight_files(options: Mapping[str, Any]) -> list[Path]:
-    """The weights file that options of a network name, if one."""
+    """The weights file that options of a network name, if any; of a model its weights."""
     weights = options.get("weights", "none")
-    return [] if weights in ("none", "imagenet") else [Path(weights)]
+    if weights in ("none", "imagenet"):
+        return []
+    path = Path(weights)
+    return [path / MODEL_WEIGHTS if path.is_dir() else path]
 
 
 def option_files(dataset: Dataset) -> list[Path]:

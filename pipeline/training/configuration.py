@@ -62,14 +62,15 @@ class Place:
         prepared: place of the data set in the storage, see `Storage.fetch`.
         threads: CPU cores of each worker.
         checkpoint_minutes: from one checkpoint to the next.
-        weights: place of the folder with the initial weights, None where no file is named.
+        weights: place of the folder with the initial weights, and the name of their file; None
+            where none are named.
     """
 
     storage: str
     prepared: str
     threads: int
     checkpoint_minutes: float
-    weights: str | None = None
+    weights: tuple[str, str] | None = None
 
 
 def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> Configuration:

@@ -142,12 +142,12 @@ def find_place(
     names = prepared_files(configuration.size)
     prepared = storage.share(run.prepared, names)
     paths = [Path(prepared, name) for name in names]
-    weights = None
+    weights: tuple[str, str] | None = None
     for file in weight_files(asdict(configuration.network)):
         if not file.is_file():
             raise FileNotFoundError(f"the weights file {file} of network {run.network} is missing")
-        weights = storage.share(file.parent, [file.name])
-        paths.append(Path(weights, file.name))
+        weights = (storage.share(file.parent, [file.name]), file.name)
+        paths.append(Path(*weights))
     if storage.is_folder:
         root = Path(storage.path())
         root.mkdir(parents=True, exist_ok=True)

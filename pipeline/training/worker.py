@@ -94,8 +94,8 @@ class Training:
         self.prepared = storage.fetch(place.prepared)
         options = configuration.network
         if place.weights is not None:
-            file = storage.fetch(place.weights) / Path(options.weights).name
-            options = replace(options, weights=str(file))
+            folder, name = place.weights
+            options = replace(options, weights=str(storage.fetch(folder) / name))
         table = pd.read_parquet(self.prepared / TABLE)
         self.split = split_of_run(table, configuration.seed, hold_out=configuration.hold_out)
         mask = (self.split == "train").to_numpy(copy=True)
