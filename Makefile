@@ -67,7 +67,7 @@ test: .venv/dev
 # ARGS=--upgrade takes the newest versions. Without, versions stay where they can.
 lock: .venv/dev
 	$(COMPILE) --extra pipeline $(ARGS) --output-file requirements.lock
-	$(COMPILE) --extra pipeline --extra dev --constraint requirements.lock $(ARGS) \
+	$(COMPILE) --extra pipeline --extra export --extra dev --constraint requirements.lock $(ARGS) \
 	  --output-file requirements-dev.lock
 	$(COMPILE) --extra pipeline --extra cluster --constraint requirements.lock $(ARGS) \
 	  --output-file deploy/requirements.lock

@@ -5,6 +5,9 @@
 - `model`, `model_description`: a model's folder, and the features that a model gives for pictures.
 - `pictures`: pictures of one's own, from files, folders, archives, lists and arrays.
 - `feature_table`: features of pictures, and of which model they are.
+- `verification`, `open_set`, `calibration`: same person or not, at a known error rate.
+- `attention`: where IA blocks gather features from, as maps of people.
+- `export`: a model as one file for other runtimes.
 - `cli`: the command `ianet`.
 
 - `options`: the options that distinguish one network from another, without torch.

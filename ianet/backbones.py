@@ -7,19 +7,26 @@ is removed, following Sun et al., Beyond Part Models (ECCV 2018).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any
 from urllib.error import URLError
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ianet.images import DEVIATION, MEAN
-from ianet.options import STAGES, refuse_unknown
+from ianet.options import PROJECTS, RESNETS, STAGES, refuse_unknown
+from ianet.weights import (
+    Checkpoint,
+    find_misfits,
+    first_line,
+    read_checkpoint,
+    sort_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -30,11 +37,14 @@ class Backbone:
         stem: (B, 3, H, W) to the input of the first stage.
         stages: name to the residual blocks (or inception modules) of a stage, in order.
         channels: stage name to the output channels of each of these blocks.
+        blocks: weights of inserted blocks, under their names in a `Network`, if the initial weights
+            are those of a model of ianet.
     """
 
     stem: nn.Sequential
     stages: dict[str, list[nn.Module]]
     channels: dict[str, list[int]]
+    blocks: dict[str, Tensor] = field(default_factory=dict)
 
 
 def build(name: str, weights: str = "none") -> Backbone:
@@ -42,9 +52,9 @@ def build(name: str, weights: str = "none") -> Backbone:
 
     Args:
         name: one of `ianet.options.BACKBONES`.
-        weights: "none" (random), "imagenet" (torchvision's download), or the path of a
-            safetensors or state-dict file under torchvision's key names, with or without a
-            classifier.
+        weights: "none" (random), "imagenet" (torchvision's download), or a path: of a safetensors
+            or state-dict file, see `ianet.weights`, or of a model. A classifier and a neck are
+            dropped.
 
     Raises:
         ValueError: an unknown name, or a file that does not fit the network.
@@ -56,19 +66,42 @@ def build(name: str, weights: str = "none") -> Backbone:
     from torchvision import models
 
     refuse_unknown("backbone", name, CONVERSIONS)
+    architecture = find_architecture(name)
     # Spelt out, as torchvision warns that the default of GoogLeNet's first weights will change.
-    options = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
-    model = models.get_model(name, weights=None, **options)
-    if weights != "none":
-        _load(model, name, weights)
-    return CONVERSIONS[name](model)
+    options = {"aux_logits": False, "init_weights": True} if architecture == "googlenet" else {}
+    model = models.get_model(architecture, weights=None, **options)
+    backbone = CONVERSIONS[name](model)
+    if weights == "none":
+        return backbone
+    checkpoint = (
+        sort_weights(_download(architecture))
+        if weights == "imagenet"
+        else read_checkpoint(Path(weights))
+    )
+    _load(backbone, model, name, weights, checkpoint)
+    return replace(backbone, blocks=checkpoint.others if checkpoint.project == "ianet" else {})
 
 
-def _resnet(model: Any) -> Backbone:
-    first = model.layer4[0]
-    for convolution in (first.conv1, first.conv2, first.downsample[0]):
-        convolution.stride = (1, 1)
-    stem = nn.Sequential(model.conv1, model.bn1, model.relu, model.maxpool)
+def find_architecture(name: str) -> str:
+    """Return torchvision's name of a backbone."""
+    for project in PROJECTS:
+        name = name.removesuffix(f"_{project}")
+    return name
+
+
+def _resnet(model: Any, project: str = "") -> Backbone:
+    """Return a ResNet, or a ResNet as another project computes it with the same weights.
+
+    torchreid keeps the last down-sampling. fast-reid pools with ceil_mode and without padding
+    after the first convolution. reid-strong-baseline has no ReLU there.
+    """
+    if project != "torchreid":
+        first = model.layer4[0]
+        for convolution in (first.conv1, first.conv2, first.downsample[0]):
+            convolution.stride = (1, 1)
+    pool = nn.MaxPool2d(3, 2, ceil_mode=True) if project == "fastreid" else model.maxpool
+    relu = [] if project == "strong_baseline" else [model.relu]
+    stem = nn.Sequential(model.conv1, model.bn1, *relu, pool)
     layers = (model.layer1, model.layer2, model.layer3, model.layer4)
     stages = {stage: list(layer) for stage, layer in zip(STAGES, layers, strict=True)}
     channels = {
@@ -140,37 +173,31 @@ CONVERSIONS: dict[str, Callable[[Any], Backbone]] = {
     "resnet101": _resnet,
     "mobilenet_v2": _mobilenet_v2,
     "googlenet": _googlenet,
+    **{
+        f"{name}_{project}": partial(_resnet, project=project)
+        for project in PROJECTS
+        for name in RESNETS
+    },
 }
 """Name to the function that takes torchvision's network apart."""
 
 
-def _load(model: nn.Module, name: str, weights: str) -> None:
-    state = _download(name) if weights == "imagenet" else _read(Path(weights))
-    state = {key: value for key, value in state.items() if not key.startswith(_CLASSIFIERS)}
-    expected = {
-        key: value for key, value in model.state_dict().items() if not key.startswith(_CLASSIFIERS)
-    }
-    # Files written before PyTorch 0.4.1 have no `num_batches_tracked`.
-    missing = [
-        key for key in expected if key not in state and not key.endswith("num_batches_tracked")
-    ]
-    unknown = [key for key in state if key not in expected]
-    reshaped = [
-        f"{key} of shape {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in expected.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    differences = [
-        f"{len(wrong)} tensors are {what}, the first of them {wrong[0]}"
-        for what, wrong in (
-            ("missing", missing), ("unknown", unknown), ("of another shape", reshaped),
-        )
-        if wrong
-    ]  # fmt: skip
-    if differences:
+def _load(
+    backbone: Backbone, model: nn.Module, name: str, weights: str, checkpoint: Checkpoint
+) -> None:
+    """Copy the weights of a checkpoint to a backbone, whose modules are those of `model`."""
+    if checkpoint.project == "ianet":
+        module: nn.Module = nn.ModuleDict({"stem": backbone.stem, "stages": _to_module(backbone)})
+        expected = module.state_dict()
+    else:
+        module = model
+        expected = sort_weights(model.state_dict()).backbone
+    state = checkpoint.backbone
+    misfits = find_misfits(state, expected)
+    if misfits:
         raise ValueError(
             f"the weights {weights} do not fit {name}, which has {len(expected)} tensors beside "
-            f"its classifier: {'; '.join(differences)}"
+            f"its classifier: {'; '.join(misfits)}"
         )
     infinite = [key for key, value in state.items() if not value.isfinite().all()]
     if infinite:
@@ -178,11 +205,13 @@ def _load(model: nn.Module, name: str, weights: str) -> None:
             f"the weights {weights} hold NaN or infinite values in {len(infinite)} of "
             f"{len(state)} tensors, the first of them {infinite[0]}: take another file"
         )
-    model.load_state_dict(state, strict=False)
+    module.load_state_dict(state, strict=False)
 
 
-_CLASSIFIERS = ("fc.", "classifier.", "aux1.", "aux2.")
-"""Parts that no backbone has; GoogLeNet has two auxiliary classifiers."""
+def _to_module(backbone: Backbone) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {stage: nn.ModuleList(blocks) for stage, blocks in backbone.stages.items()}
+    )
 
 
 def _download(name: str) -> dict[str, Tensor]:
@@ -200,43 +229,6 @@ def _download(name: str) -> dict[str, Tensor]:
     except (RuntimeError, EOFError, UnpicklingError) as error:
         file = Path(torch.hub.get_dir(), "checkpoints", PurePosixPath(version.url).name)
         raise ValueError(
-            f"the ImageNet weights of {name} are damaged ({_first_line(error)}): delete {file}, "
+            f"the ImageNet weights of {name} are damaged ({first_line(error)}): delete {file}, "
             "and the next start downloads the file again"
         ) from error
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if not path.exists():
-        raise FileNotFoundError(
-            f"the weights file {path} does not exist: give a safetensors or state-dict file, "
-            "imagenet or none"
-        )
-    if not path.is_file():
-        raise ValueError(f"the weights file {path} is no regular file: {_EXPECTED}")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # each library raises other kinds for a damaged file
-        with path.open("rb") as file:
-            start = file.read(12)
-        raise ValueError(
-            f"the weights file {path}, which begins with {start!r}, cannot be read "
-            f"({_first_line(error)}): {_EXPECTED}"
-        ) from error
-    if not isinstance(state, Mapping) or not state:
-        raise ValueError(f"the weights file {path} holds a {type(state).__name__}: {_EXPECTED}")
-    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(
-            f"the weights file {path} holds {', '.join(map(str, list(state)[:5]))}, and "
-            f"{others[0]} is a {type(state[others[0]]).__name__}: {_EXPECTED}"
-        )
-    return dict(state)
-
-
-_EXPECTED = "expected is a whole safetensors or state-dict file, tensors by torchvision's names"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

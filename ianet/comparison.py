@@ -18,12 +18,16 @@ freedom (An Approximate Distribution of Estimates of Variance Components, 1946) 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import digamma, stdtr, stdtrit
+
+from ianet.options import check_types
 
 POWER = 0.8
 """Chance to find the difference that is called detectable: the usual value (Cohen, 1988)."""
@@ -91,8 +95,7 @@ def estimate_mean(
     sums, queries = _sum_by(person, np.where(valid, table, 0)), _sum_by(person, valid.astype(float))
     seed_means = sums.sum(0) / queries.sum(0)
 
-    # How often each person is drawn, instead of the persons: means are then two matrix products.
-    times = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
+    times = draw_persons(number, draws, seed)
     means = (times @ sums) / np.maximum(times @ queries, 1)  # (draws, seeds)
     covariance = np.atleast_2d(np.cov(means, rowvar=False))
     own = float(covariance.trace()) / seeds
@@ -105,6 +108,49 @@ def estimate_mean(
     parts = shared**2 / (number - 1) + between**2 / (seeds - 1)
     freedom = variance**2 / parts if variance else number - 1
     return Estimate(float(seed_means.mean()), variance**0.5, freedom)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A score, a fraction, with the bounds of its 95 % interval.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    value: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if not 0 <= self.low <= self.value <= self.high <= 1:
+            raise ValueError(
+                f"a score of {self.value} with bounds {self.low} and {self.high}: they must ascend "
+                "from low to high, within 0 to 1"
+            )
+
+
+def bound_score(values: pd.Series, persons: Sequence[object]) -> Interval:
+    """Return the mean of the score of each query, with its 95 % interval over persons.
+
+    Args:
+        values: of the queries, within 0 and 1.
+        persons: who is queried; of a single person the interval is from 0 to 1.
+    """
+    mean = min(max(float(values.mean()), 0.0), 1.0)
+    if len(set(persons)) < 2:
+        return Interval(mean, 0.0, 1.0)
+    low, high = estimate_mean(values.to_frame(), pd.Series(list(persons)).astype(str)).interval()
+    return Interval(mean, min(max(low, 0.0), mean), max(min(high, 1.0), mean))
+
+
+def draw_persons(number: int, draws: int, seed: int) -> NDArray[np.int64]:
+    """Return how often each draw with replacement has each person, (draws, number).
+
+    With counts instead of persons, the means of all draws are matrix products.
+    """
+    return np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), draws)
 
 
 def _sum_by(person: NDArray[np.int64], table: NDArray[np.float64]) -> NDArray[np.float64]:

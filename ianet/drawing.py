@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib
@@ -15,6 +16,8 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
+
+from ianet.files import write_whole
 
 Point = tuple[float, float]
 """x and y, in fractions of an image's width and height."""
@@ -30,6 +33,33 @@ def svg(figure: Figure) -> str:
     return stream.getvalue()
 
 
+PICTURES = (".png", ".svg")
+"""Suffixes of the files that `save` writes."""
+HISTOGRAM = 80
+"""Bars of a histogram of distances."""
+
+
+def check_suffix(path: Path) -> None:
+    """Raise ValueError unless `save` can write a file of this name."""
+    if path.suffix.lower() not in PICTURES:
+        raise ValueError(f"{path} is to be a picture: name it {' or '.join(PICTURES)}")
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write the figure as PNG or SVG, by the suffix; the file appears whole or not at all.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    check_suffix(path)
+    if path.suffix.lower() == ".svg":
+        write_whole(path, svg(figure))
+        return
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=144, metadata={"Software": None})
+    write_whole(path, stream.getvalue())
+
+
 def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     """Draw the cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
@@ -38,6 +68,45 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     axes.set(title=title, xlabel="rank", ylabel="queries matched", ylim=(0, 1.02))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(alpha=0.3)
+    return figure
+
+
+def verification(
+    distance: Sequence[float],
+    same: Sequence[float],
+    other: Sequence[float],
+    thresholds: Mapping[float, tuple[float, float]],
+    title: str,
+) -> Figure:
+    """Draw the ROC, left, and the histograms of the distances of pairs, right.
+
+    Args:
+        distance: ascending from 0 to 2.
+        same, other: shares of the pairs of the same person and of other persons that are nearer.
+        thresholds: limit of FAR to the distance of the threshold and to TAR.
+        title: printed above.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    roc, histogram = figure.subplots(1, 2)
+    far = np.array(other)
+    roc.step(far[far > 0], np.array(same)[far > 0], where="post")
+    roc.set_xscale("log")
+    roc.set(xlabel="false-accept rate", ylabel="true-accept rate", ylim=(0, 1.02))
+    edges = np.linspace(0, np.interp(1 - 1e-4, other, distance), HISTOGRAM + 1)
+    for label, shares in (("same person", same), ("other persons", other)):
+        histogram.stairs(
+            np.diff(np.interp(edges, distance, shares)), edges, label=label, fill=True, alpha=0.5
+        )
+    histogram.set(xlabel="distance", ylabel="share of the pairs")
+    histogram.yaxis.set_major_formatter(PercentFormatter(1))
+    for limit, (threshold, tar) in thresholds.items():
+        roc.plot(limit, tar, "o", color="black", markersize=4)
+        histogram.axvline(threshold, color="black", linewidth=1)
+        place = {"xycoords": ("data", "axes fraction"), "rotation": 90, "ha": "right", "va": "top"}
+        histogram.annotate(f"FAR {limit:g}", (threshold, 0.98), **place, fontsize=_SMALL)
+    histogram.legend(fontsize=_NORMAL)
+    roc.grid(alpha=0.3)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 
@@ -269,7 +338,8 @@ def _draw(heat_map: HeatMap, axes: Axes, bar: Axes) -> None:
         norm = LogNorm(low, high)
         ends = f"≤ {low:.0e}", f"{high:.2g}"
     elif heat_map.point and high <= 1.01 * low:
-        ends = f"{1e6 * (low * values.size - 1):+.2g}", f"{1e6 * (high * values.size - 1):+.2g} ppm"
+        least, most = (_format_signed(1e6 * (end * values.size - 1)) for end in (low, high))
+        ends = least, f"{most} ppm"
     else:
         ends = f"{low:.2g}", f"{high:.2g}"
     axes.imshow(values, "turbo", norm, aspect="auto", interpolation="nearest", extent=(0, 1, 1, 0))
@@ -278,6 +348,10 @@ def _draw(heat_map: HeatMap, axes: Axes, bar: Axes) -> None:
         bar.text(x, -0.5, end, fontsize=_SMALL, ha=side, va="top", transform=bar.transAxes)
     if heat_map.point:
         _mark(axes, [heat_map.point])
+
+
+def _format_signed(number: float) -> str:
+    return f"{number:+.2g}" if abs(number) < 10 else f"{number:+.0f}"
 
 
 def _mark(axes: Axes, points: Sequence[Point]) -> None:

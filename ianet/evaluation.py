@@ -12,14 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ianet import retrieval, single_shot
-from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import FeatureTable
-from ianet.intervals import bootstrap_identities
-from ianet.model_description import Interval
+from ianet.comparison import Interval, bound_score
+from ianet.datasets.listing import Cameras, Listing, split_columns
+from ianet.feature_table import FeatureTable, refuse_unknown
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
 
-Cameras = Literal["respect", "ignore"]
 Pool = Literal["none", "mean"]
 RANKS = 50
 TOP = (1, 5, 10)
@@ -91,10 +89,10 @@ def evaluate(
             single-shot protocol.
     """
     for table in (query, gallery):
-        _refuse_unknown(table.paths, table.persons, "person", "name the persons")
+        refuse_unknown(table.paths, table.persons, "person", "name the persons")
         if cameras == "respect":
             remedy = "name the cameras, or ignore them (--cameras ignore)"
-            _refuse_unknown(table.paths, table.cameras, "camera", remedy)
+            refuse_unknown(table.paths, table.cameras, "camera", remedy)
     if pool == "mean":
         query, gallery = pool_tracklets(query), pool_tracklets(gallery)
     person = _encode(query.persons, gallery.persons)
@@ -120,12 +118,7 @@ def evaluate(
         [cmc[list(TOP)].astype(float).rename(columns="top-{}".format), means], axis=1
     )
     persons = [query.persons[row] for row in values.index]
-    bounds = bootstrap_identities(values, persons)
-    scores = {}
-    for name in values.columns:
-        mean, low, high = (float(value) for value in (values[name].mean(), *bounds.loc[name]))
-        # Few people may put the mean of all at a bound, where rounding errors decide.
-        scores[name] = Interval(mean, min(low, mean), max(high, mean))
+    scores = {name: bound_score(values[name], persons) for name in values.columns}
     return Evaluation(
         scores,
         cmc.mean().to_numpy(dtype=float),
@@ -158,15 +151,6 @@ def pool_tracklets(table: FeatureTable) -> FeatureTable:
         [table.cameras[row] for row in first],
         table.model,
     )
-
-
-def _refuse_unknown(paths: list[str], values: list[str], name: str, remedy: str) -> None:
-    unknown = [path for path, value in zip(paths, values, strict=True) if not value]
-    if unknown:
-        raise ValueError(
-            f"the {name} of {len(unknown):,} of {len(paths):,} pictures is unknown, the first of "
-            f"them {unknown[0]}: {remedy}"
-        )
 
 
 def _encode(query: list[str], gallery: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

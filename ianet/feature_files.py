@@ -147,9 +147,11 @@ class FeatureFile:
                 self.model = _parse_model(schema.metadata[MODEL].decode())
                 self.size = schema.field("feature").type.list_size
                 self._rows = pq.read_metadata(path).num_rows
+                _refuse_empty(self._rows)
                 return
             read = _read_npz if path.suffix.lower() == ".npz" else _read_csv
             self._table = read(path)
+            _refuse_empty(len(self._table))
         except FOREIGN as error:
             raise ValueError(
                 f"{path} holds no features of ianet ({_line(error)}): `ianet embed` makes a file "
@@ -190,7 +192,8 @@ class FeatureFile:
             yield from self._table.blocks()
             return
         try:
-            with pq.ParquetFile(self.path) as file:
+            # A buffer would hold all that was read.
+            with pq.ParquetFile(self.path, pre_buffer=False) as file:
                 for batch in file.iter_batches(BLOCK):
                     paths, persons, cameras = (
                         batch.column(name).fill_null("").to_pylist() for name in LABELS
@@ -256,6 +259,11 @@ def _read_csv(path: Path) -> FeatureTable:
     paths, persons, cameras = (frame.pop(name).tolist() for name in LABELS)
     model = _parse_model(models[0])
     return FeatureTable(frame.to_numpy(np.float32), paths, persons, cameras, model)
+
+
+def _refuse_empty(pictures: int) -> None:
+    if not pictures:
+        raise ValueError("it has no picture")
 
 
 def _line(error: Exception) -> str:

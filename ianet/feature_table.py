@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -80,3 +80,20 @@ def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
         parts[0].model,
         {path: reason for part in parts for path, reason in part.skipped.items()},
     )
+
+
+def refuse_unknown(paths: Sequence[str], values: Sequence[str], name: str, remedy: str) -> None:
+    """Raise ValueError if a label of a picture, its person or its camera, is unknown.
+
+    Args:
+        paths: of the pictures.
+        values: of the label, "" where unknown.
+        name: of the label.
+        remedy: what a user does about the error.
+    """
+    unknown = [path for path, value in zip(paths, values, strict=True) if not value]
+    if unknown:
+        raise ValueError(
+            f"the {name} of {len(unknown):,} of {len(paths):,} pictures is unknown, the first of "
+            f"them {unknown[0]}: {remedy}"
+        )

@@ -26,6 +26,7 @@ from ianet.feature_table import FeatureTable, Identity, concatenate
 from ianet.features import Precision, extract_batches
 from ianet.files import whole
 from ianet.model_description import ModelDescription, ModelScores, write_card
+from ianet.network import DESCRIPTION as RUN
 from ianet.network import Network, TrainedNetwork, restore, serialize
 from ianet.pictures import Batch, Images, Labels, Picture, find_pictures, read_batches
 
@@ -176,6 +177,11 @@ def load(source: str | os.PathLike[str]) -> Model:
     places = [PurePosixPath(name).parent for name in paths if PurePosixPath(name).name == CONFIG]
     if len(places) > 1:
         raise ValueError(f"{path} holds a {CONFIG} in {places[0]} and {places[1]}: name one folder")
+    if RUN in paths:
+        raise ValueError(
+            f"{path} is a trained run and no model: `ianet.model.save_model` makes a model of it, "
+            "and the pipeline does so in models/"
+        )
     if not places:
         found = ", ".join(paths[:3]) or "nothing"
         raise FileNotFoundError(f"{path} holds no {CONFIG} but {found}. Expected: {EXPECTED}")

@@ -2,33 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from ianet.calibration import Calibration
+from ianet.comparison import Interval
 from ianet.description import Description
 from ianet.options import check_types
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A score, a fraction, with the bounds of its 95 % interval.
-
-    Raises:
-        ValueError: a wrong value.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if not 0 <= self.low <= self.value <= self.high <= 1:
-            raise ValueError(
-                f"a score of {self.value} with bounds {self.low} and {self.high}: they must ascend "
-                "from low to high, within 0 to 1"
-            )
 
 
 @dataclass(frozen=True)
@@ -74,7 +53,7 @@ class ModelDescription(Description):
     terms: str
     scores: tuple[ModelScores, ...]
     commit: str
-    calibration: Mapping[str, Any] | None
+    calibration: Calibration | None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,7 +89,7 @@ def write_card(description: ModelDescription, digest: str, parameters: int) -> s
         else "No score is known. `ianet evaluate` scores a set of your own."
     )
     threshold = (
-        "`config.json` holds thresholds, under `calibration`."
+        _describe_calibration(description.calibration)
         if description.calibration
         else "No threshold is known. `ianet calibrate` finds one on people of your own."
     )
@@ -171,6 +150,26 @@ features only as far as the law and the people in them allow.
 | commit | {description.commit or "unknown"} |
 | versions | {versions} |
 """
+
+
+def _describe_calibration(calibration: Calibration) -> str:
+    pairs = calibration.pairs
+    rows = "\n".join(
+        f"| {each.far:g} | {each.distance.value:.4f} ({each.distance.low:.4f} to "
+        f"{each.distance.high:.4f}) | {100 * each.tar.value:.1f} ({100 * each.tar.low:.1f} to "
+        f"{100 * each.tar.high:.1f}) |"
+        for each in pairs.thresholds
+    )
+    return f"""Two pictures whose distance is below the threshold count as one person. FAR is
+the share of the pairs of other persons that are below the threshold. TAR is the share of the pairs
+of the same person, in %. Intervals are of 95 %.
+
+| FAR | threshold | TAR |
+|---|---|---|
+{rows}
+
+From {pairs.images:,} pictures of {pairs.identities:,} people of `{calibration.dataset}`. Other
+cameras and other people have other thresholds."""
 
 
 def _percent(score: Interval | None) -> str:

@@ -27,6 +27,7 @@ from ianet.description import (
 )
 from ianet.numerics import zero_denormals
 from ianet.options import STAGES, NetworkOptions
+from ianet.weights import find_misfits
 
 DESCRIPTION, WEIGHTS = "network.json", "weights.safetensors"
 
@@ -73,6 +74,9 @@ class Network(nn.Module):
                 }
             )
         self.blocks = nn.ModuleDict(blocks)
+        for stage, placed in blocks.items():
+            for place, block in placed.items():
+                _start_from(backbone.blocks, f"blocks.{stage}.{place}.", block)
         self.feature_size = backbone.channels[STAGES[-1]][-1]
         self.neck = nn.BatchNorm1d(self.feature_size) if options.neck else nn.Identity()
         if options.neck and not options.bias:
@@ -235,3 +239,15 @@ def _build_block(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mod
         return block(channels, **options)
     except TypeError as error:
         raise ValueError(f"an option of block {name} is wrong: {error}") from error
+
+
+def _start_from(weights: Mapping[str, Tensor], prefix: str, block: nn.Module) -> None:
+    """Copy the weights of a block, if there are those of the same block at the same place."""
+    given = {
+        name.removeprefix(prefix): value
+        for name, value in weights.items()
+        if name.startswith(prefix)
+    }
+    state = block.state_dict()
+    if given.keys() == state.keys() and not find_misfits(given, state):
+        block.load_state_dict(given)

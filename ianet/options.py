@@ -14,7 +14,13 @@ from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-BACKBONES = ("resnet18", "resnet34", "resnet50", "resnet101", "mobilenet_v2", "googlenet")
+RESNETS = ("resnet18", "resnet34", "resnet50", "resnet101")
+PROJECTS = ("torchreid", "fastreid", "strong_baseline")
+"""Projects whose ResNets differ in a detail from ours; their weights ask for the same detail."""
+BACKBONES = (
+    *(*RESNETS, "mobilenet_v2", "googlenet"),
+    *(f"{name}_{project}" for project in PROJECTS for name in RESNETS),
+)
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 Position = Literal["stage", "block"]
 Embeddings = Literal["pooled", "neck"]

@@ -20,7 +20,6 @@ from ianet.feature_table import FeatureTable
 
 PAIRS = 2**21  # of a query and a gallery image that are compared at a time: 60 MB
 PLACE = 2**32 - 1  # the bits of a key that hold a place in the gallery
-MISSING = 2**63 - 1  # the key of no image: farther than any
 
 
 class Gallery(Protocol):
@@ -137,10 +136,9 @@ def find_neighbours(
         start, end = torch.searchsorted(pairs[:, 1].contiguous(), bounds).tolist()
         best = _merge(best, query, gallery, first, pairs[start:end], k)
         first += len(block)
-    is_left = best != MISSING
-    distances = _from_ordered(best >> 32).numpy()
-    indices = torch.where(is_left, best & PLACE, -1).numpy()
-    return Neighbours(np.where(is_left, distances, np.inf).astype(np.float32), indices)
+    distances = _from_ordered(best >> 32)
+    indices = torch.where(distances.isinf(), -1, best & PLACE)
+    return Neighbours(distances.numpy(), indices.numpy())
 
 
 def _merge(
@@ -149,17 +147,30 @@ def _merge(
     """Return the least k keys of `best` and of a block that begins at a place in the gallery."""
     count = min(k, best.shape[1] + len(gallery))
     merged = torch.empty(len(query), count, dtype=torch.int64)
-    places = torch.arange(first, first + len(gallery))
     step = max(1, PAIRS // max(1, len(gallery)))
     for start in range(0, len(query), step):
         rows = slice(start, start + step)
         distances = (1 - query[rows] @ gallery.T).clamp_(min=0)
-        keys = (_to_ordered(distances) << 32) | places
         own = excluded[(excluded[:, 0] >= start) & (excluded[:, 0] < start + step)]
-        keys[own[:, 0] - start, own[:, 1] - first] = MISSING
-        keys = torch.cat([best[rows], keys], dim=1)
+        distances[own[:, 0] - start, own[:, 1] - first] = torch.inf
+        keys = torch.cat([best[rows], _find_least(distances, first, k)], dim=1)
         merged[rows] = keys.topk(count, dim=1, largest=False).values
     return merged
+
+
+def _find_least(distances: Tensor, first: int, k: int) -> Tensor:
+    """Return the least k keys of each row, or all if there are fewer columns."""
+    count, columns = min(k, distances.shape[1]), distances.shape[1]
+    values, places = distances.topk(min(k + 1, columns), dim=1, largest=False)
+    keys = ((_to_ordered(values) << 32) | (places + first))[:, :count]
+    if count < columns:
+        # Of equal distances topk takes any. In the few rows where the last of the k has an equal
+        # among the others, the place decides.
+        tied = (values[:, -2] == values[:, -1]).nonzero().squeeze(1)
+        everything = torch.arange(first, first + columns)
+        tied_keys = (_to_ordered(distances[tied]) << 32) | everything
+        keys[tied] = tied_keys.topk(count, dim=1, largest=False).values
+    return keys
 
 
 def _to_ordered(distances: Tensor) -> Tensor:

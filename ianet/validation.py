@@ -9,13 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
-from ianet.datasets.listing import SPLITS, Listing, split_columns
+from ianet.datasets.listing import SPLITS, Cameras, Listing, split_columns
 
 EXAMPLES = 5  # that are named of each problem
 
 
-def find_table_problems(table: pd.DataFrame) -> Iterator[str]:
-    """Yield problems of identities, cameras and splits, a sentence for each; see `Listing`."""
+def find_table_problems(table: pd.DataFrame, cameras: Cameras = "respect") -> Iterator[str]:
+    """Yield problems of identities, cameras and splits, a sentence for each.
+
+    Args:
+        table: see `Listing`.
+        cameras: "ignore" if a match may be from the camera of the query, see `ianet.evaluation`.
+    """
+    if cameras == "ignore":
+        table = table.assign(camera=table.path)
     for column in split_columns(table):
         where = "" if column == "split" else f"{column}: "
         for problem in _find_split_problems(table, table[column]):
@@ -24,8 +31,9 @@ def find_table_problems(table: pd.DataFrame) -> Iterator[str]:
 
 def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
     train, query, gallery = (table[split == name] for name in SPLITS)
+    is_for_scores = train.empty and set(query.path) == set(gallery.path)
     for name, images in zip(SPLITS, (train, query, gallery), strict=True):
-        if images.empty:
+        if images.empty and not (name == "train" and is_for_scores):
             yield f"there is no image in {name}"
     test = pd.concat([query, gallery])
     shared = set(train.person) & set(test.person)
@@ -70,7 +78,8 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
         if len(unmatched):
             yield (
                 f"{_count(unmatched.path, 'query', 'queries')} left without a match, as the "
-                f"gallery has its identity from its own camera only: {_list(unmatched.path)}"
+                "gallery has its identity from its own camera only, or has no other image: "
+                f"{_list(unmatched.path)}"
             )
 
 
@@ -88,7 +97,7 @@ def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError])
     """Yield problems of the images, a sentence for each, from the `image_digests`."""
     paths: dict[bytes, list[str]] = {}
     unreadable = []
-    for path, digest in zip(listing.table.path, digests, strict=True):
+    for path, digest in zip(listing.table.path.unique(), digests, strict=True):
         if isinstance(digest, ValueError):
             unreadable.append(str(digest))
         else:
@@ -101,7 +110,10 @@ def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError])
 
 
 def image_digests(listing: Listing) -> Iterator[bytes | ValueError]:
-    """Yield a digest of the pixels of each image, or why there is none, in table order."""
+    """Yield a digest of the pixels of each image, or why there is none, in table order.
+
+    An image that stands in several rows counts once.
+    """
 
     def digest(path: str) -> bytes | ValueError:
         try:
@@ -112,7 +124,7 @@ def image_digests(listing: Listing) -> Iterator[bytes | ValueError]:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         try:
-            yield from pool.map(digest, listing.table.path)
+            yield from pool.map(digest, listing.table.path.unique())
         finally:
             pool.shutdown(cancel_futures=True)
 

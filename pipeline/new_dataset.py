@@ -19,7 +19,7 @@ import pandas as pd
 from rich.progress import track
 from ruamel.yaml import YAML
 
-from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
+from ianet.datasets.listing import Cameras, Listing, count_images, sort_rows, split_columns
 from ianet.datasets.source import image_opener, open_source
 from ianet.files import whole, write_whole
 from ianet.pictures import find_pictures
@@ -60,12 +60,12 @@ def propose_list(folder: Path) -> str:
         cameras = ["0"] * len(cameras)  # where some names tell no camera, none is known
     persons = [picture.person for picture in pictures]
     table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
-    respect = "respect" if sees_twice(table).any() else "ignore"
-    split = propose_split(table, cameras=respect)
+    known: Cameras = "respect" if sees_twice(table).any() else "ignore"
+    split = propose_split(table, cameras=known)
     return table.assign(split=split).to_csv(index=False)
 
 
-def find_cameras(table: pd.DataFrame) -> str:
+def find_cameras(table: pd.DataFrame) -> Cameras:
     """Whether to respect cameras or to ignore them: no test person is seen by two."""
     for column in split_columns(table):
         test = table[table[column].isin(["query", "gallery"])]
@@ -74,13 +74,11 @@ def find_cameras(table: pd.DataFrame) -> str:
     return "respect"
 
 
-def find_problems(listing: Listing, cameras: str) -> list[str]:
+def find_problems(listing: Listing, cameras: Cameras) -> list[str]:
     """What is wrong with a data set, a sentence each."""
     table = listing.table
-    if cameras == "ignore":  # each image as from a camera of its own
-        table = table.assign(camera=range(len(table)))
     digests = track(image_digests(listing), "looking at each image", len(table))
-    return [*find_table_problems(table), *find_image_problems(listing, digests)]
+    return [*find_table_problems(table, cameras), *find_image_problems(listing, digests)]
 
 
 def has_split(folder: Path) -> bool:

@@ -15,11 +15,11 @@ from models import SIZE, Outcome, runner, tiny_model
 
 import ianet
 from ianet import images, retrieval
+from ianet.comparison import bound_score
 from ianet.datasets import market1501
 from ianet.evaluation import evaluate, pool_tracklets
 from ianet.feature_table import FeatureTable, Identity
 from ianet.features import extract
-from ianet.intervals import bootstrap_identities, draw_identities
 from ianet.packing import pack
 from ianet.reranking import KReciprocal
 from ianet.synthetic import archive
@@ -118,32 +118,23 @@ def test_tracklets_are_pooled() -> None:
     assert evaluate(photos, photos, pool="mean").gallery == 4
 
 
-def test_intervals_are_those_of_a_slow_loop() -> None:
-    generator = np.random.default_rng(1)
-    identities = generator.integers(0, 7, 40)
-    scores = pd.DataFrame({"one": generator.random(40), "two": generator.random(40) ** 3})
-    bounds = bootstrap_identities(scores, identities, draws=300, confidence=0.9, seed=5)
-    names = list(dict.fromkeys(identities))
-    means = []
-    for times in draw_identities(7, 300, seed=5):
-        rows = [
-            row
-            for name, count in zip(names, times, strict=True)
-            for row in np.flatnonzero(identities == name).repeat(count)
-        ]
-        means.append(scores.iloc[rows].mean())
-    expected = pd.DataFrame(means).quantile([0.05, 0.95])
-    assert np.allclose(bounds.to_numpy(), expected.T.to_numpy())
-
-
 def test_an_interval_is_wider_where_the_queries_of_a_person_are_alike() -> None:
     """Four queries of each of 50 people: as one, the interval is twice as wide."""
     values = np.random.default_rng(2).random(50)
-    alike = bootstrap_identities(pd.DataFrame({"x": values.repeat(4)}), np.arange(50).repeat(4))
-    apart = bootstrap_identities(pd.DataFrame({"x": values.repeat(4)}), np.arange(200))
-    width = alike.high["x"] - alike.low["x"]
-    assert width / (apart.high["x"] - apart.low["x"]) == pytest.approx(2, rel=0.15)
-    assert width == pytest.approx(2 * 1.96 * values.std() / 50**0.5, rel=0.15)
+    scores = pd.Series(values.repeat(4))
+    alike = bound_score(scores, np.arange(50).repeat(4).tolist())
+    apart = bound_score(scores, list(range(200)))
+    width = alike.high - alike.low
+    assert width / (apart.high - apart.low) == pytest.approx(2, rel=0.15)
+    assert width == pytest.approx(2 * 2.01 * values.std() / 50**0.5, rel=0.15)
+
+
+def test_an_interval_stays_within_0_and_1_and_one_person_tells_nothing() -> None:
+    nearly = bound_score(pd.Series([1.0, 1.0, 1.0, 0.9]), list("abcd"))
+    assert nearly.high == 1
+    assert nearly.low < nearly.value == pytest.approx(0.975)
+    alone = bound_score(pd.Series([0.5, 0.7]), ["a", "a"])
+    assert (alone.low, alone.value, alone.high) == pytest.approx((0, 0.6, 1))
 
 
 @pytest.fixture(scope="module")

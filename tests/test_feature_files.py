@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import noise, written
@@ -25,7 +26,7 @@ SUFFIXES = [".parquet", ".npz", ".csv"]
 def table(count: int = 5, size: int = 3, first: int = 0, model: Identity = MODEL) -> FeatureTable:
     generator = np.random.default_rng(first)
     names = [f'{number}, "ü".jpg' for number in range(first, first + count)]
-    persons = ["007", "NA", "", "7", "anna"] * count
+    persons = ["007", "NA", "", "7", "anna"] * (count // 5 + 1)
     features = generator.standard_normal((count, size)).astype(np.float32) * 1e-3
     return FeatureTable(features, names, persons[:count], ["", "1", "x"][:1] * count, model)
 
@@ -62,6 +63,16 @@ def test_a_file_is_read_in_blocks(
     ]
     if suffix == ".parquet":
         assert pq.ParquetFile(path).metadata.num_row_groups == 2
+
+
+def test_a_parquet_file_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "features.parquet"
+    write_features(path, (table(4096, 64, first=4096 * number) for number in range(20)))
+    assert path.stat().st_size > 20 * 2**20
+    before = pa.total_allocated_bytes()
+    file = FeatureFile(path)
+    most = max(pa.total_allocated_bytes() for _ in file.blocks())
+    assert most - before < 8 * 2**20
 
 
 def test_other_programs_read_the_files(tmp_path: Path) -> None:
@@ -115,6 +126,14 @@ def test_a_csv_file_of_two_models_or_with_a_gap_is_refused(tmp_path: Path) -> No
     path.write_text(text[: text.rindex(",")])
     with pytest.raises(ValueError, match=r"holds no features of ianet \(could not convert"):
         read_features(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_without_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table(0)])
+    with pytest.raises(ValueError, match="holds no features of ianet"):
+        FeatureFile(path)
 
 
 def test_features_of_two_models_are_not_mixed() -> None:

@@ -169,15 +169,19 @@ def test_numbers_under_the_maps() -> None:
     flat[3, 1] *= 1 + 2e-6
     near = drawing.HeatMap(flat, "near", (0.9, 0.9))
     steep = drawing.HeatMap(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
+    far = np.full((4, 2), 0.125)
+    far[3] = 0.125 * (1 + np.array([-2.5e-4, 1.5e-3]))
+    less = drawing.HeatMap(far, "less", (0.9, 0.9))
     channel = drawing.HeatMap(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
     image = np.zeros((4, 2, 3), np.uint8)
-    row = drawing.PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, steep]}, [channel])
+    row = drawing.PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, less, steep]}, [channel])
     drawn = drawing.relation_maps([row], "Title", "Caption")
     numbers = [text.get_text() for axes in drawn.axes for text in axes.texts]
-    assert numbers == ["+0", "+2 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
+    assert numbers == ["+0", "+2 ppm", "-250", "+1500 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
     norms = [axes.images[0].norm for axes in drawn.axes if axes.get_title()]
     assert [(norm.vmin, norm.vmax) for norm in norms] == [  # a scale for each map
         (0.125, flat.max()),
+        (far.min(), far.max()),
         (1e-5, 1.0),
         (-1.5, 2.25),
     ]
@@ -254,8 +258,8 @@ def test_mistakes_on_the_command_line(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": [129]}, "channel 129 is out of range: stage2 has 128 channels"),
-        ({"points": ["nose"]}, r"\(a\): there is no point 'nose' in the image"),
+        ({"channels": [129]}, "channel 129 is out of range: stage2 has 128 channels, from 1"),
+        ({"points": ["nose"]}, r"Figure 8: \(a\): there is no point 'nose' in the image"),
         ({"stage": "stage1"}, "no IA block stands after stage1: the blocks are ia, after stage2"),
         ({"maps": {"S": {"sale": 1.0}}}, "an option of a relation is wrong: .*'sale'"),
         ({"maps": {"S": {"relation": "near"}}}, "relation is 'near': choose one of appearance"),
@@ -286,7 +290,9 @@ def test_a_point_outside_the_image_is_named() -> None:
     people = [{"label": "near", "person": 0, "facing": 0, "stride": 0.1, "phase": 0, "camera": 1,
                "stature": 1.6}]  # fmt: skip
     figure = read_figure("figure8", people=people, points=["torso", "shoe"])
-    with pytest.raises(SettingsError, match="near: there is no point 'shoe' in the image"):
+    with pytest.raises(
+        SettingsError, match="Figure 8: near: there is no point 'shoe' in the image"
+    ):
         compute_maps(figure, trained(), draw_people(figure, seed=0))
 
 

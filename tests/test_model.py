@@ -25,9 +25,10 @@ from safetensors.torch import load_file, save_file
 
 import ianet
 from ianet import images
+from ianet.comparison import Interval
 from ianet.features import extract
 from ianet.model import Model, save_model, write_model
-from ianet.model_description import Interval, ModelScores
+from ianet.model_description import ModelScores
 from ianet.network import describe, save
 from ianet.packing import pack
 from ianet.pictures import open_picture
@@ -248,11 +249,10 @@ def test_a_score_lies_within_its_interval() -> None:
         Interval(0.5, 0.6, 0.7)
 
 
-def test_a_calibration_leaves_the_identity(model: Model, tmp_path: Path) -> None:
-    description = replace(model.description, name="other", calibration={"threshold": 0.4})
+def test_the_name_and_the_scores_leave_the_digest(model: Model, tmp_path: Path) -> None:
+    description = replace(model.description, name="other", commit="abc")
     write_model(model.network, description, tmp_path / "copy")
     copy = ianet.load(tmp_path / "copy")
-    assert copy.description.calibration == {"threshold": 0.4}
     assert copy.identity == ("other", model.identity.digest)
     assert len(model.identity.digest) == 64
     other = ianet.load(tiny_model(tmp_path / "seed", seed=1))
@@ -359,6 +359,12 @@ def test_a_zip_that_points_outside_is_refused(folder: Path, tmp_path: Path) -> N
         ianet.load(target)
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path}/none does not exist. Ex")):
         ianet.load(tmp_path / "none")
+
+
+def test_a_run_is_no_model(tmp_path: Path) -> None:
+    save(tiny_network(), tmp_path, dataset="own", height=64, width=32)
+    with pytest.raises(ValueError, match=r"is a trained run and no model: .* in models/$"):
+        ianet.load(tmp_path)
 
 
 def test_a_damaged_zip_is_found(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from ianet import drawing
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import overview, page
+from pipeline.report.findings import Findings
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
 
@@ -35,6 +36,7 @@ def report() -> str:
             "a group", "graph convolution with a fixed adjacency", [*cells, page.Cell("3")]
         ),
         page.TableRow("another", "base.", [*cells, page.Cell("3", runs=keys)]),
+        page.TableRow("another", "a rival", [page.Cell("–")] * 9, is_run=False),
     ]
     columns = ["top-1", "gain [95 %]"] * 4 + ["seeds"]
     panel = page.Panel("synthetic", columns, rows)
@@ -45,12 +47,13 @@ def report() -> str:
     curve = drawing.svg(drawing.learning_curves({"base.": ([2.0, 1.0], [0.5, 0.75])}))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
     run = {"key": keys[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
-           "dataset": "synthetic", "network": "a-network-of-a-long-name", "recipe": "quick",
-           "seed": 0, "epochs": 3, "rate": 160.0, "minutes": 0.4}  # fmt: skip
+           "scores": [45.0, None], "epochs": 3, "minutes": 0.4, "date": "2026-11-29 02:30",
+           "commit": "abc1234", "machine": "AMD EPYC"}  # fmt: skip
     return page.to_html(
         "IANet, reproduced",
         sections,
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
+        findings=Findings(["A finding & more."], curve),
         figures=[picture],
         curves=[picture],
         runs=[run, {**run, "key": keys[1], "url": None}],
@@ -88,22 +91,30 @@ def test_no_overflow_and_no_console_error(width: int, tmp_path: Path) -> None:
 
 def test_nothing_is_fetched() -> None:
     text = report()
-    sources = re.findall(r'(?:src|href)="([^"#][^"]*)"', text)
-    runs = "http://127.0.0.1:5000/#/experiments/1/runs/"
-    assert all(source.startswith(("data:", runs)) for source in sources), sources
+    fetched = re.findall(r'src="([^"]*)"|<link[^>]*href="([^"]*)"', text)
+    assert [source or link for source, link in fetched] == ["data:,"]
     assert "@import" not in text
     assert "url(http" not in text
 
 
-def test_a_run_links_to_mlflow_and_each_seed_to_its_run() -> None:
+def test_a_run_links_to_mlflow_and_a_cell_to_its_runs() -> None:
     text = report()
-    for seed in range(3):
-        key = f"synthetic.a-network-of-a-long-name.quick.{seed}"
-        assert f'<a href="#{key}" title="{key}">{seed}</a>' in text
-    first, second = (f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in (0, 1))
+    keys = [f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in range(3)]
+    assert f'<a href="#{keys[0]}" title="{", ".join(keys)}">3</a>' in text
     page_of_run = "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32
-    assert f'<tr id="{first}"><th><a href="{page_of_run}">{first}</a></th>' in text
-    assert f'<tr id="{second}"><th>{second}</th>' in text  # without a page in MLflow
+    link = f'<a href="{page_of_run}">{keys[0]}</a>'
+    assert f'<tr id="{keys[0]}"><th scope="row">{link}</th><td>45.0</td><td>–</td>' in text
+    assert f'<tr id="{keys[1]}"><th scope="row">{keys[1]}</th>' in text  # without a page in MLflow
+
+
+def test_findings_come_first_and_rows_without_a_number_are_folded_away() -> None:
+    text = report()
+    assert text.index("A finding &amp; more.") < text.index("A caption.")
+    folded = re.findall(r"<details><summary>(.*?)</summary>.*?</details>", text, re.S)
+    assert folded[0] == "synthetic: 1 row without a number of ours"
+    parts = re.split(r"<details>.*?</details>", text, flags=re.S)
+    assert not any("a rival" in part for part in parts)
+    assert any("graph convolution" in part for part in parts)
 
 
 def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
@@ -116,10 +127,11 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(sys, "argv", ["report"])
     monkeypatch.setattr(stage, "load_plan", lambda: plan)
     for name, value in {
-        "row_labels": {run: {"table4f": "base."}}, "table_sections": [], "figure_pictures": [],
+        "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
+        "figure_pictures": [],
         "score_tables": {}, "summarize": {"Runs": "1"},
-        "run_row": {**run._asdict(), "key": run.key, "url": None, "epochs": 3, "rate": 1.0,
-                    "minutes": 1.0},
+        "run_row": {"key": run.key, "url": None, "scores": [1.0, 2.0], "epochs": 3,
+                    "minutes": 1.0, "date": "", "commit": "", "machine": ""},
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     events: list[object] = []
@@ -128,7 +140,7 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
         raise ConnectionError("MLflow at http://nowhere cannot be used")
 
     def send(labels: object) -> None:
-        events.append((labels, Path("results/report.html").read_text().count(run.key)))
+        events.append((labels, run.key in Path("results/report.html").read_text()))
 
     monkeypatch.setattr(reproduction, "connect", refuse)
     stage.main()  # MLflow is away
@@ -137,5 +149,5 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     Path("results/report.html").unlink()
     monkeypatch.setattr(stage, "sync_reproduction", send)
     stage.main()
-    assert events == [({run: {"table4f": "base."}}, 2)]
+    assert events == [({run: {"table4f": "base."}}, True)]
     assert Path("results/report.html").read_text() == whole

@@ -6,11 +6,15 @@ Each test of this file starts real DVC, Ray and MLflow processes.
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import shutil
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -20,7 +24,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from project import EPOCHS, Project, same, wait_for
+from project import EPOCHS, Project, kill_all, same, wait_for
+from servers import answers, free_port
 
 import ianet
 from ianet.features import extract
@@ -113,8 +118,48 @@ def test_the_model_loads_from_mlflow_and_from_its_folder(project: Project) -> No
     [scores] = model.description.scores
     assert scores.mAP is not None
     assert scores.mAP.value == pytest.approx(tracked["metrics.test_mAP"], abs=1e-6)
-    version = mlflow.MlflowClient().get_model_version("synthetic.stage3", "1")
-    assert "## Privacy" in str(version.description)
+    client = mlflow.MlflowClient()
+    assert "## Privacy" in str(client.get_model_version("synthetic.stage3", "1").description)
+    assert not client.get_registered_model("synthetic.stage3").aliases  # test chooses nothing
+
+
+def test_mlflow_serves_the_model(project: Project) -> None:
+    """Photos over HTTP, good and bad; the features are those of the model's folder."""
+    pixels = load_images(project.folder / "data/prepared/synthetic/64x32.npy")[:2].numpy()
+    photos = [encode(image) for image in pixels]
+    port = free_port()
+    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
+    serve = ("mlflow", "models", "serve", "--model-uri", f"runs:/{run_id}/model")
+    options = ("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port))
+    uri = f"sqlite:///{project.folder}/mlflow.db"
+    process = project.start(*serve, *options, MLFLOW_TRACKING_URI=uri)
+    try:
+        wait_for(lambda: answers(port), "the server", 120)
+
+        def ask(*values: str) -> tuple[int, Any]:
+            content = {"dataframe_split": {"columns": ["image"], "data": [[v] for v in values]}}
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/invocations",
+                json.dumps(content).encode(),
+                {"Content-Type": "application/json"},
+            )
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return answer.status, json.load(answer)
+            except urllib.error.HTTPError as error:
+                with error:
+                    return error.code, error.read().decode()
+
+        status, answer = ask(*(base64.b64encode(photo).decode() for photo in photos))
+        expected = ianet.load(project.folder / "models" / KEY).embed(photos).features
+        assert status == 200
+        np.testing.assert_allclose(answer["predictions"], expected, atol=1e-6)
+        status, text = ask(base64.b64encode(b"no picture").decode())
+        assert status == 400
+        assert "cannot be decoded" in text
+    finally:
+        kill_all(process)
+        process.communicate()
 
 
 def encode(image: np.ndarray) -> bytes:
@@ -167,7 +212,8 @@ def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
     before, base = project.weights(KEY), project.weights(BASE)
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
     ran = project.repro()
-    assert [stage for stage in ran if "@" in stage] == [f"train@{KEY}", f"evaluate@{KEY}"]
+    own = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
+    assert [stage for stage in ran if "@" in stage] == own
     assert not same(project.weights(KEY), before)
     assert same(project.weights(BASE), base)
 
@@ -245,9 +291,14 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
 
 def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
     untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
-    untrained.repro(f"evaluate@{KEY}")
+    untrained.repro(f"model@{KEY}")
     scores = json.loads((untrained.folder / f"results/synthetic/scores/{KEY}.json").read_text())
     table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
     assert scores["split"] == "held-out"
     assert scores["queries"] == (table.held_out == "query").sum()
     assert load_network(untrained.folder / "runs" / KEY).identities == 6 - 2
+    model = ianet.load(untrained.folder / "models" / KEY)
+    assert [each.dataset for each in model.description.scores] == ["synthetic, held-out"]
+    untrained.tracked()
+    best = mlflow.MlflowClient().get_model_version_by_alias("synthetic.stage3", "best")
+    assert best.version == "1"

@@ -64,6 +64,18 @@ def test_equal_distances_are_ranked_by_place() -> None:
         assert found.distances.tolist() == [[0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]]
 
 
+@pytest.mark.parametrize("block", [3, 64, 500])
+def test_many_equal_distances_are_ranked_as_by_a_stable_sort(block: int) -> None:
+    """Axes have exact distances: 0, 1 and 2."""
+    axes = np.concatenate([np.eye(3), -np.eye(3)]).astype(np.float32)
+    generator = np.random.default_rng(4)
+    queries, gallery = (axes[generator.integers(0, 6, count)] for count in (20, 500))
+    expected = np.argsort(1 - queries @ gallery.T, axis=1, kind="stable")
+    for k in (1, 7, 90, 300):
+        blocks = (gallery[first : first + block] for first in range(0, 500, block))
+        assert np.array_equal(find_neighbours(queries, blocks, k).indices, expected[:, :k])
+
+
 def test_excluded_pairs_are_left_out() -> None:
     query = np.array([[1, 0], [0, 1]], np.float32)
     gallery = np.array([[1, 0], [0, 1], [1, 1]], np.float32)

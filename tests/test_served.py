@@ -24,6 +24,9 @@ from pipeline.stages import model as stage
 
 ROOT = Path(__file__).parents[1]
 KEY = "synthetic.base.quick.0"
+RECORD = dict.fromkeys(("id", "digest", "source", "date"), "") | {
+    "configuration": {}, "environment": {}, "commit": "abc1234",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +69,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for path in (run.folder, evaluation.scores.parent, evaluation.queries.parent):
         path.mkdir(parents=True)
     save(tiny_network(), run.folder, dataset=run.dataset, height=SIZE[0], width=SIZE[1])
-    (run.folder / "training.json").write_text(json.dumps({"commit": "abc1234"}))
+    (run.folder / "training.json").write_text(json.dumps(RECORD))
     queries = pd.DataFrame(
         {"person": [1, 1, 2, 2, 3], "top-1": [0, 1, 1, 1, 1.0], "mAP": [0.2, 0.4, 0.5, 0.6, 0.8]}
     )
     queries["mINP"] = queries["mAP"] / 2
     queries.to_parquet(evaluation.queries)
     means = queries.drop(columns="person").mean().to_dict()
-    evaluation.scores.write_text(json.dumps({**means, "split": "test"}))
+    evaluation.scores.write_text(json.dumps({**means, "split": "test", "torch": "2"}))
     monkeypatch.setattr(stage, "_send", lambda run: None)
     monkeypatch.setattr(sys, "argv", ["model", KEY])
     return tmp_path

@@ -57,12 +57,14 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
     assert set(base) == {
         "ianet.network",
         "ianet.description",
+        "ianet.files",
         "ianet.options",
         "ianet.backbones",
         "ianet.images",
         "ianet.losses",
         "ianet.numerics",
         "ianet.reading",
+        "ianet.weights",
         *(f"ianet.training.{name}" for name in training),
     }
     with_block = Code().closure((*sources.NETWORK_ROOTS["train"], "ianet.blocks.ia"))

@@ -17,7 +17,7 @@ from pipeline.config.experiments import Table
 from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import cells, page
+from pipeline.report import cells, findings, page
 from pipeline.report.cells import Results, build_panel, build_section, describe, read_results
 from pipeline.stages import table as stage
 
@@ -112,9 +112,8 @@ def test_table_by_hand() -> None:
         "base.": ["90.0 ± 2.0", "–", "90.4", "-0.4", "75.0 ± 0.0", "–", "76.2", "-1.2", "3"],
         "lost": ["–", "–", "–", "–", "–", "–", "82.8", "–", "–"],
     }
-    # Within the spread of 2.0, and outside that of 0.
-    kinds = [cell.kind for cell in panel.rows[0].cells]
-    assert (kinds[3], kinds[7]) == ("within", "outside")
+    assert [row.is_run for row in panel.rows] == [True, False]
+    assert [cell.kind for cell in panel.rows[0].cells][::4] == ["best", "best", ""]
     assert "recipe paper, 3 seeds, scored on test" in describe(frame, table, plan, results)
 
 
@@ -142,6 +141,10 @@ def test_gain_by_hand() -> None:
         "Gain: over base, with a 95 % interval for other persons alone: with fewer than 3" in note
     )
     assert "2 comparisons" in note
+    _, section = build_section("t", table, plan, results)
+    first, best = findings.find({"t": (section, frame)}).sentences
+    assert first.startswith("Comparisons with another network, in mAP: 1. None is a finding")
+    assert best == "Table on market1501: lost is best with 75.0 % mAP, which the noise may explain."
 
 
 @pytest.mark.parametrize(("base", "kind"), [(0.5, "gain"), (0.9, "loss"), (0.699, "unsure")])
@@ -156,7 +159,12 @@ def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float,
     scores = {each: score(*frame[["top-1", "mAP"]].mean()) for each, frame in queries.items()}
     results = Results(scores, queries)
     frame, section = build_section("t", table, plan, results)
-    assert section.panels[0].rows[1].cells[5].kind == kind
+    cell = section.panels[0].rows[1].cells[5]
+    assert cell.kind == kind
+    assert cell.text.endswith({"gain": "] ▲", "loss": "] ▼", "unsure": "]"}[kind])
+    sentences = findings.find({"t": (section, frame)}).sentences
+    named = f"Table: lost {100 * (0.7 - base):+.1f}" if kind != "unsure" else "none"
+    assert sentences[0].endswith(f"for a table: {named}.")
     assert "for other persons and other seeds" in section.note
     assert section.picture.count("<svg") == 1
     gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]
@@ -197,7 +205,6 @@ def test_a_single_seed_has_no_spread() -> None:
     frame = cells.cells(table, plan, results)
     row = build_panel(frame, "market1501").rows[0]
     assert [cell.text for cell in row.cells][:4] == ["50.0", "–", "90.4", "-40.4"]
-    assert row.cells[3].kind == ""  # whether that is much, a single seed cannot tell
     assert pd.isna(frame.spread).all()
     note = describe(frame, table, plan, results)
     assert "recipe paper, 1 seed, scored on test" in note
@@ -234,7 +241,7 @@ def test_texts_of_a_page() -> None:
     assert r"C $\to$ D & 50.0" in latex
     assert r"100 \%" in latex
     html = page.to_html("Table", [section])
-    assert "<th>&lt;b&gt;</th>" in html
+    assert '<th scope="row">&lt;b&gt;</th>' in html
     assert html.count('<tr class="group">') == 2
     assert "src=" not in html
     assert "http" not in html

@@ -67,7 +67,7 @@ def test_nothing_is_wrong() -> None:
         (
             [*RIGHT[:4], ("carl", "hall", "query"), ("carl", "hall", "gallery")],
             "1 query is left without a match, as the gallery has its identity from its own camera "
-            "only: 4.jpg",
+            "only, or has no other image: 4.jpg",
         ),
         (
             [("x", 1, "train"), ("a", 1, "query"), ("a", 1, "gallery"), ("b", 2, "gallery")],
@@ -155,6 +155,25 @@ def test_the_command_takes_a_readers_options(market: Path, run: Callable[..., Ou
     )
     outcome = run("validate", market, "--reader", "market")
     assert outcome.errors.startswith("error: there is no reader 'market': choose from cuhk03")
+
+
+def test_a_set_without_cameras_for_scores_alone(
+    tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    for number, name in enumerate(["anna/1.jpg", "anna/2.jpg", "bert/3.jpg"]):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(noise(number, 32, 16))
+    arguments = ["validate", tmp_path / "photos", "--reader", "persons", "--cameras", "ignore"]
+    outcome = run(*arguments)
+    assert outcome.code == 1
+    assert outcome.output.splitlines()[1:] == [
+        "wrong: 1 query is left without a match, as the gallery has its identity from its own "
+        "camera only, or has no other image: bert/3.jpg"
+    ]
+    (tmp_path / "photos/bert/4.jpg").write_bytes(noise(4, 32, 16))
+    outcome = run(*arguments)
+    assert (outcome.code, outcome.output.splitlines()[1:]) == (0, ["nothing is wrong"])
 
 
 def test_problems_as_json(folder: Path, run: Callable[..., Outcome]) -> None:

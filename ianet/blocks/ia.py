@@ -134,7 +134,7 @@ class SpatialIA(_Residual):
                 self.fusion,
                 self.normalization,
             )
-        return self._fixed(features).expand(len(features), -1, -1)
+        return self._fixed(features).expand(features.shape[0], -1, -1)
 
     def _appearance(self, features: Tensor) -> Tensor:
         if len(self.contexts) == 1:  # Table 4a gathers with S_K^A itself, Eq. 1
@@ -154,7 +154,8 @@ class SpatialIA(_Residual):
 
     def aggregate(self, features: Tensor) -> Tensor:
         """Return E^S = F S^T (Eq. 6), (B, C, H, W)."""
-        if features.device.type != "cpu":
+        # An exported network takes batches of any size, which no loop over chunks can follow.
+        if features.device.type != "cpu" or torch.compiler.is_exporting():
             return self._gather(features)
         height, width = features.shape[2:]
         images = max(1, CACHE_BYTES // (4 * (height * width) ** 2))

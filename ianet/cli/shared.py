@@ -57,6 +57,13 @@ ReaderOptions = Annotated[
         help="An option of the reader, such as published=false for a part of a published set.",
     ),
 ]
+Cameras = Annotated[
+    Literal["respect", "ignore"],
+    typer.Option(
+        help="respect: a match is from another camera than the query. ignore: from any camera; "
+        "only the query's own picture is left out."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 
 

@@ -21,6 +21,7 @@ from pydantic import (
     validate_call,
 )
 
+from ianet.datasets.listing import Cameras
 from ianet.options import NetworkOptions
 from ianet.synthetic.sizes import check_sizes
 from ianet.training.recipe import Recipe
@@ -83,7 +84,7 @@ class Dataset(Value):
     source: Path
     options: dict[str, Any] = {}
     published: bool = False
-    cameras: Literal["respect", "ignore"] = "respect"
+    cameras: Cameras = "respect"
     terms: str = "Unknown. Ask whoever made the data set."
     held_out: int = Field(0, ge=0)
     recipes: dict[Name, Name] = {"plain": "paper"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from ianet.datasets.listing import Cameras
+
 LEAST_PERSONS = 4
 
 
@@ -13,7 +15,7 @@ def sees_twice(images: pd.DataFrame) -> pd.Series:
     return images.groupby("person").camera.nunique() > 1
 
 
-def propose_split(images: pd.DataFrame, *, cameras: str) -> pd.Series:
+def propose_split(images: pd.DataFrame, *, cameras: Cameras) -> pd.Series:
     """The split of each image: half of the persons who can be tested are for testing.
 
     A person can be tested who has two images, and with cameras to respect two cameras. The persons
@@ -22,7 +24,7 @@ def propose_split(images: pd.DataFrame, *, cameras: str) -> pd.Series:
 
     Args:
         images: person and camera of each image.
-        cameras: "respect" or "ignore", see `pipeline.config.settings.Dataset`.
+        cameras: "respect" or "ignore", see `Cameras`.
 
     Returns:
         "train", "query" or "gallery".

@@ -27,7 +27,7 @@ def read_record(run: Run) -> dict[str, Any]:
         FileNotFoundError: the run was not trained.
         ValueError: the file is damaged; the message says what makes it again.
     """
-    names = ("id", "digest", "source", "configuration", "environment")
+    names = ("id", "digest", "source", "configuration", "environment", "commit", "date")
     path = run.folder / RECORD
     return _read(path, f"train@{run.key}", lambda: _parse_object(path, names))
 

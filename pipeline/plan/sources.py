@@ -39,8 +39,7 @@ NETWORK_ROOTS = {
     ),
     "figure": (
         "ianet.network",
-        "ianet.receptive",
-        "ianet.drawing",
+        "ianet.attention",
         "ianet.synthetic.portrait",
     ),
 }
@@ -83,7 +82,12 @@ STAGE_CODE = {
     ),
     "report": (
         ("ianet.drawing",),
-        ("pipeline.stages.report", "pipeline.report.overview", "pipeline.report.page"),
+        (
+            "pipeline.stages.report",
+            "pipeline.report.findings",
+            "pipeline.report.overview",
+            "pipeline.report.page",
+        ),
     ),
 }
 """Stage to modules of `ianet`, whose imports are followed, and of `pipeline`, as they stand.

@@ -30,6 +30,7 @@ from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 ENTROPY = "entropy"  # the only metric that queries do not contribute to
 ENOUGH_SEEDS = 3  # for a difference that is a finding
 LEVEL = 0.05  # p-values below are findings
+SIGNS = {"gain": " ▲", "loss": " ▼", "unsure": ""}  # a colour is never alone
 
 
 class Results(NamedTuple):
@@ -215,13 +216,23 @@ def build_section(
     return frame, Section(name, table.title, table.caption, panels, note, picture)
 
 
+def find_gains(frame: pd.DataFrame) -> dict[tuple[str, str, str], drawing.Gain]:
+    """The gains of cells, by data set, runs and what they are compared with."""
+    gains = {}
+    for _, cell in frame[frame.gain.notna()].iterrows():
+        label = f"{cell.group}: {cell.label}" if cell.group else cell.label
+        gains[cell.dataset, cell.runs, cell.against] = drawing.Gain(
+            label, cell.gain, cell.gain_low, cell.gain_high, is_finding(cell)
+        )
+    return gains
+
+
 def draw_gains(frame: pd.DataFrame) -> str:
     """The gains of a table as SVG, a panel for each data set and metric."""
     panels: dict[tuple[str, str], list[drawing.Gain]] = {}
-    for _, cell in frame[frame.gain.notna()].iterrows():
-        label = f"{cell.group}: {cell.label}" if cell.group else cell.label
-        gain = drawing.Gain(label, cell.gain, cell.gain_low, cell.gain_high, is_finding(cell))
-        panels.setdefault((cell.dataset, cell.metric), []).append(gain)
+    for metric, contents in frame.groupby("metric", sort=False):
+        for (dataset, _, _), gain in find_gains(contents).items():
+            panels.setdefault((dataset, str(metric)), []).append(gain)
     return drawing.svg(drawing.forest(panels))
 
 
@@ -230,6 +241,7 @@ def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
     frame = frame[frame.dataset == dataset]
     is_compared = bool((frame.against != "").any())
     is_printed = bool(frame.paper.notna().any())
+    best = frame.groupby("metric").ours.max()
     columns: list[str] = []
     for metric in frame.metric.unique():
         columns.append(metric)
@@ -244,14 +256,15 @@ def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
             spread = f" ± {content.spread:.1f}" if pd.notna(content.spread) else ""
             chance = " (chance)" if content.chance else ""
             digits = 3 if content.metric == ENTROPY else 1
-            texts.append(Cell(_format(content.ours, digits) + spread + chance, "ours"))
+            kind = "best" if content.ours == best[content.metric] else "ours"
+            texts.append(Cell(_format(content.ours, digits) + spread + chance, kind))
             if is_compared and content.metric != ENTROPY:
                 texts.append(_gain_cell(content))
             if is_printed:
-                texts += [Cell(_format(content.paper)), _difference_cell(content)]
+                texts += [Cell(_format(content.paper)), Cell(_format_signed(content.difference))]
         seeds, runs = contents.seeds.iloc[0], contents.runs.iloc[0]
         texts.append(Cell(str(seeds) if seeds else DASH, runs=tuple(runs.split())))
-        rows.append(TableRow(str(group), str(label), texts))
+        rows.append(TableRow(str(group), str(label), texts, is_run=bool(seeds)))
     return Panel(dataset, [*columns, "seeds"], rows)
 
 
@@ -259,16 +272,12 @@ def _gain_cell(content: Any) -> Cell:
     if pd.isna(content.gain):
         return Cell(DASH)
     kind = "unsure" if not is_finding(content) else "gain" if content.gain > 0 else "loss"
-    return Cell(f"{content.gain:+.1f} [{content.gain_low:+.1f}, {content.gain_high:+.1f}]", kind)
+    text = f"{content.gain:+.1f} [{content.gain_low:+.1f}, {content.gain_high:+.1f}]"
+    return Cell(text + SIGNS[kind], kind)
 
 
-def _difference_cell(content: Any) -> Cell:
-    if pd.isna(content.difference):
-        return Cell(DASH)
-    kind = ""
-    if pd.notna(content.spread):
-        kind = "within" if abs(content.difference) <= content.spread else "outside"
-    return Cell(f"{content.difference:+.1f}", kind)
+def _format_signed(value: float) -> str:
+    return DASH if pd.isna(value) else f"{value:+.1f}"
 
 
 def _format(value: float, digits: int = 1) -> str:
@@ -324,6 +333,6 @@ def describe_comparisons(frame: pd.DataFrame) -> str:
         for metric, group in gains.groupby("metric", sort=False)
     )
     return (
-        f"{text}. {len(gains)} comparisons; a gain is coloured where p < {LEVEL} after Holm's "
-        f"correction for all of them. Gains that would be found with a chance of 80 %: {smallest}"
+        f"{text}. {len(gains)} comparisons; ▲ or ▼ where p < {LEVEL} after Holm's correction "
+        f"for all of them. Gains that would be found with a chance of 80 %: {smallest}"
     )

@@ -22,12 +22,13 @@ from pipeline.config.experiments import (
 from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import Plan
-from pipeline.plan.records import read_description, read_history, read_scores
-from pipeline.plan.runs import PREPARED, Run
+from pipeline.plan.records import read_description, read_history, read_record, read_scores
+from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 
 PACKAGES = ("torch", "torchvision", "ray")
+SHOWN = ("top-1", "mAP")  # of a run
 
 
 class Picture(NamedTuple):
@@ -39,14 +40,22 @@ class Picture(NamedTuple):
     svg: str
 
 
-def table_sections(plan: Plan) -> list[Section]:
-    """Every table of the plan."""
-    sections = []
+def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
+    """Every table of scores, with its cells."""
+    sections = {}
     for name, table in plan.experiments.items():
         if isinstance(table, Table):
             results = cells.read_results(name, table, plan)
-            sections.append(cells.build_section(name, table, plan, results)[1])
-        elif isinstance(table, BlockTable):
+            frame, section = cells.build_section(name, table, plan, results)
+            sections[name] = (section, frame)
+    return sections
+
+
+def other_sections(plan: Plan) -> list[Section]:
+    """Every table of blocks or costs."""
+    sections = []
+    for name, table in plan.experiments.items():
+        if isinstance(table, BlockTable):
             frame = blocks.measure_blocks(table, plan)
             sections.append(blocks.build_section(name, table, frame))
         elif isinstance(table, CostTable):
@@ -121,24 +130,36 @@ def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
         )
         for name in dict.fromkeys(run.recipe for run in runs)
     }
-    seeds = ", ".join(map(str, sorted({run.seed for run in runs})))
+    seeds = len({run.seed for run in runs})
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
-        "Runs": f"{len(runs)}, seeds {seeds}",
+        "Runs": f"{len(runs)}, {seeds} seed{'s' if seeds > 1 else ''}",
         **data,
         **recipes,
         "Code": f"commit {find_commit()}; Python {platform.python_version()}, {packages}",
     }
 
 
-def run_row(run: Run, url: str | None) -> dict[str, Any]:
-    """The row of a run; `url` is that of its page in MLflow."""
+def run_row(run: Run, evaluations: Sequence[Evaluation], url: str | None) -> dict[str, Any]:
+    """The row of a run.
+
+    Args:
+        run: which.
+        evaluations: of the page.
+        url: of the run's page in MLflow.
+    """
     history = read_history(run)
+    record = read_record(run)
+    own = Evaluation(run, run.dataset)
+    scores = read_scores(own) if own in evaluations else {}
     return {
         **run._asdict(),
         "key": run.key,
         "url": url,
+        "scores": [None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
         "epochs": len(history),
-        "rate": history.images_per_second.mean(),
         "minutes": history.seconds.sum() / 60,
+        "date": record["date"],
+        "commit": record["commit"],
+        "machine": record["environment"]["device"],
     }

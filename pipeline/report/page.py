@@ -30,8 +30,8 @@ class Cell(NamedTuple):
     """A text, and what a page may do with the text.
 
     Attributes:
-        kind: "ours"; "gain", "loss" or "unsure", by whether a gain is a finding; "within" or
-            "outside" the spread, of a difference from the paper; or nothing.
+        kind: "ours", or "best" of its column; "gain", "loss" or "unsure", by whether a gain is a
+            finding; or nothing.
         runs: keys of the runs behind the cell.
     """
 
@@ -41,11 +41,16 @@ class Cell(NamedTuple):
 
 
 class TableRow(NamedTuple):
-    """The cells of a label. Neighbouring rows of one group stand under a heading."""
+    """The cells of a label. Neighbouring rows of one group stand under a heading.
+
+    Attributes:
+        is_run: whether a number of ours is among the cells.
+    """
 
     group: str
     label: str
     cells: list[Cell]
+    is_run: bool = True
 
 
 class Panel(NamedTuple):
@@ -59,6 +64,12 @@ class Panel(NamedTuple):
     def has_groups(self) -> bool:
         """Whether a row belongs to a group."""
         return any(row.group for row in self.rows)
+
+    @property
+    def parts(self) -> list[tuple[bool, list[TableRow]]]:
+        """The rows with a number of ours, then the others, each part if there is one."""
+        parts = [(is_run, [row for row in self.rows if row.is_run == is_run]) for is_run in (1, 0)]
+        return [(bool(is_run), rows) for is_run, rows in parts if rows]
 
 
 class Section(NamedTuple):

@@ -3,38 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
-from numpy.typing import NDArray
 from PIL import Image
 
-from ianet import drawing
+from ianet import attention, drawing
+from ianet.attention import Person, Variant
 from ianet.images import load as load_images
 from ianet.network import Network
 from ianet.network import load as load_network
-from ianet.receptive import BlockView, view_block
 from ianet.synthetic.portrait import portrait
 from pipeline.config.experiments import RelationFigure
 from pipeline.config.settings import Settings, SettingsError
 from pipeline.plan.plan import SYNTHETIC
 from pipeline.plan.runs import TABLE, Run
-
-
-class Person(NamedTuple):
-    """A person of a figure.
-
-    Attributes:
-        label: printed under the image.
-        image: (height, width, 3) uint8.
-        points: name to (x, y), in fractions of width and height.
-    """
-
-    label: str
-    image: NDArray[np.uint8]
-    points: dict[str, drawing.Point]
 
 
 def draw_people(figure: RelationFigure, seed: int) -> list[Person]:
@@ -77,81 +60,29 @@ def read_photographs(figure: RelationFigure, run: Run, size: str) -> list[Person
     return people
 
 
-def check_points(figure: RelationFigure, people: Sequence[Person]) -> None:
-    """Refuse a point that is not in the image of each person.
-
-    Raises:
-        SettingsError: the message names person and point.
-    """
-    for person in people:
-        for name in figure.points:
-            if not all(0 <= fraction < 1 for fraction in person.points.get(name, (-1.0,))):
-                raise SettingsError(f"{person.label}: there is no point {name!r} in the image")
-
-
-def check_channels(figure: RelationFigure, view: BlockView) -> None:
-    """Refuse a channel that the block does not have.
-
-    Raises:
-        SettingsError: the message names the channel, or says that there is no CIA.
-    """
-    channels = view.features.shape[1]
-    if figure.channels and view.channels is None:
-        raise SettingsError(f"the block after {figure.stage} has no CIA, so no channels of it")
-    for channel in figure.channels:
-        if channel > channels:
-            raise SettingsError(
-                f"channel {channel} is out of range: {figure.stage} has {channels} channels"
-            )
-
-
 def compute_maps(
     figure: RelationFigure, network: Network, people: Sequence[Person]
 ) -> list[drawing.PersonMaps]:
     """The people with the receptive fields of their points, and the channels asked for.
 
     Raises:
-        ValueError: a point or a channel that is not there, or as `view_block`.
+        SettingsError: the figure asks for what the people or the network do not have.
     """
-    check_points(figure, people)
-    images = torch.from_numpy(np.stack([person.image for person in people]))
-    view = view_block(network, figure.stage, images)
-    check_channels(figure, view)
-    height, width = view.features.shape[2:]
-    relations = {
-        (label, title): view.relation(**{**options, **variant.options}).numpy()
-        for label, variant in figure.variants.items()
-        for title, options in figure.maps.items()
-    }
-
-    def receptive_field(number: int, label: str, title: str, name: str) -> drawing.HeatMap:
-        x, y = people[number].points[name]
-        values = relations[label, title][number, int(y * height), int(x * width)]
-        logarithmic = figure.variants[label].logarithmic
-        return drawing.HeatMap(values, f"{title}\n{name}", (x, y), logarithmic)
-
-    def channel_map(number: int, channel: int) -> drawing.HeatMap:
-        assert view.channels is not None
-        values = view.channels[number, channel - 1].numpy()
-        return drawing.HeatMap(values, f"CIA\nchannel {channel}")
-
-    return [
-        drawing.PersonMaps(
-            label=person.label,
-            image=person.image,
-            points=[person.points[name] for name in figure.points],
-            lines={
-                label: [
-                    receptive_field(number, label, title, name)
-                    for name in figure.points
-                    for title in figure.maps
-                ]
-                for label in figure.variants
+    try:
+        return attention.compute_maps(
+            network,
+            figure.stage,
+            people,
+            points=figure.points,
+            maps=figure.maps,
+            variants={
+                label: Variant(variant.options, variant.logarithmic)
+                for label, variant in figure.variants.items()
             },
-            channels=[channel_map(number, channel) for channel in figure.channels],
+            channels=figure.channels,
         )
-        for number, person in enumerate(people)
-    ]
+    except ValueError as error:
+        raise SettingsError(f"{figure.title}: {error}") from error
 
 
 def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
@@ -159,7 +90,7 @@ def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
 
     Raises:
         FileNotFoundError: the run is not trained, or its data set not prepared.
-        ValueError: the figure asks for what the run does not have.
+        SettingsError: the figure asks for what the run does not have.
     """
     if not run.folder.exists():
         raise FileNotFoundError(

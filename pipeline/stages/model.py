@@ -8,49 +8,40 @@ intervals. MLflow gets the same folder as a version of the registered model <dat
 
 from __future__ import annotations
 
-import json
 import shutil
 
-import pandas as pd
-
-from ianet.comparison import estimate_mean
+from ianet.comparison import bound_score
 from ianet.model import save_model
-from ianet.model_description import Interval, ModelScores
+from ianet.model_description import ModelScores
 from ianet.network import load as load_network
 from pipeline.config.settings import load
-from pipeline.plan.runs import RECORD, Evaluation, Run, parse_run
+from pipeline.plan.records import read_queries, read_record, read_scores
+from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.server import connect
 from pipeline.tracking.training import sync_run
 
+SCORES = ("top-1", "mAP", "mINP")
 
-def read_scores(evaluation: Evaluation) -> ModelScores:
+
+def describe_scores(evaluation: Evaluation) -> ModelScores:
     """What a model says of an evaluation.
 
     Raises:
-        FileNotFoundError: the run was not evaluated.
+        FileNotFoundError, ValueError: the run was not evaluated, or a file is damaged.
     """
-    for path in (evaluation.scores, evaluation.queries):
-        if not path.exists():
-            raise FileNotFoundError(
-                f"{path} does not exist: `dvc repro evaluate@{evaluation.key}` makes it"
-            )
-    content = json.loads(evaluation.scores.read_text())
-    queries = pd.read_parquet(evaluation.queries)
-
-    def bound(metric: str) -> Interval | None:
-        if content[metric] is None:
-            return None
-        low, high = estimate_mean(queries[[metric]], queries.person).interval()
-        value = content[metric]
-        return Interval(value, min(max(low, 0.0), value), max(min(high, 1.0), value))
-
-    top = bound("top-1")
-    assert top is not None  # every protocol defines CMC
-    name = evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}"
+    content = read_scores(evaluation)
+    queries = read_queries(evaluation)
+    persons = queries.person.tolist()
+    bounds = {name: bound_score(queries[name], persons) for name in SCORES if name in queries}
     return ModelScores(
-        name, len(queries), queries.person.nunique(), top, bound("mAP"), bound("mINP")
+        evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}",
+        len(queries),
+        len(set(persons)),
+        bounds["top-1"],
+        bounds.get("mAP"),
+        bounds.get("mINP"),
     )
 
 
@@ -60,7 +51,7 @@ def main() -> None:
     key = options.parse_args().key
     settings = load()
     run = parse_run(key, settings)
-    scores = read_scores(Evaluation(run, run.dataset))
+    scores = describe_scores(Evaluation(run, run.dataset))
     network = load_network(run.folder)
     shutil.rmtree(run.model, ignore_errors=True)
     save_model(
@@ -70,7 +61,7 @@ def main() -> None:
         name=key,
         terms=settings.datasets[run.dataset].terms,
         scores=(scores,),
-        commit=json.loads((run.folder / RECORD).read_text())["commit"],
+        commit=read_record(run)["commit"],
     )
     print(f"{run.model}: top-1 {scores.top_1.value:.1%} on {scores.dataset}")
     Recorder(lambda _: _send(run)).send_now(None)

@@ -1,4 +1,4 @@
-"""results/report.html: every table and figure, curves, and what was run, on one page.
+"""results/report.html: the findings, every table and figure, curves, and what was run, on one page.
 
 The page fetches nothing, and links to the runs in MLflow. MLflow's run "reproduction" holds the
 page with all tables and figures. Without MLflow the page has no links.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import REPORT
 from pipeline.plan.plan import load_plan, unique_runs
-from pipeline.report import overview, page
+from pipeline.report import findings, overview, page
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
@@ -18,20 +18,24 @@ from pipeline.tracking.reproduction import run_pages, sync_reproduction
 def main() -> None:
     parser(__doc__, "pipeline.stages.report").parse_args()
     plan = load_plan()
-    runs = unique_runs(plan.evaluations())
+    evaluations = plan.evaluations()
+    runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
     links = run_pages(runs)
+    tables = overview.score_sections(plan)
+    sections = [section for section, _ in tables.values()]
     text = page.to_html(
         "IANet, reproduced",
-        overview.table_sections(plan),
+        [*sections, *overview.other_sections(plan)],
         overview=overview.summarize(plan.settings, runs),
+        findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
         curves=[
             picture
             for name, table in overview.score_tables(plan).items()
             for picture in overview.draw_curves(name, table, plan)
         ],
-        runs=[overview.run_row(run, links.get(run)) for run in runs],
+        runs=[overview.run_row(run, evaluations, links.get(run)) for run in runs],
     )
     write_whole(REPORT, text)
     # After the page, which is one of the files that are sent.

@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -226,7 +227,12 @@ def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
     temporary.mkdir(parents=True)
     result.write_network(temporary)
     pd.DataFrame(result.history).to_csv(temporary / "history.csv", index=False)
-    content = {**record, "commit": find_commit(), "environment": result.environment}
+    content = {
+        **record,
+        "commit": find_commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
+        "environment": result.environment,
+    }
     (temporary / RECORD).write_text(json.dumps(content, indent=2) + "\n")
     shutil.rmtree(run.folder, ignore_errors=True)
     temporary.replace(run.folder)

@@ -11,6 +11,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -275,11 +276,20 @@ def import_all() -> None:
     torch.optim.Adam([torch.zeros(1)])  # the first optimizer imports torch's compiler
 
 
+def find_processor() -> str:
+    """The name of the processor, or its architecture where Linux does not tell the name."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def describe_environment(device: torch.device, workers: int, threads: int) -> dict[str, Any]:
     """Versions and machine of a training, which may move its result as another seed does."""
     import torch
 
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else find_processor()
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

@@ -8,6 +8,7 @@ import typer
 
 from ianet.cli.shared import (
     Batch,
+    Cameras,
     Dataset,
     Device,
     Flip,
@@ -29,13 +30,7 @@ def evaluate(
     dataset: Dataset,
     reader: Reader = None,
     option: ReaderOptions = None,
-    cameras: Annotated[
-        Literal["respect", "ignore"],
-        typer.Option(
-            help="respect: a match is from another camera than the query. ignore: from any camera; "
-            "only the query's own picture is left out."
-        ),
-    ] = "respect",
+    cameras: Cameras = "respect",
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Rank by k-reciprocal neighbours.")
     ] = False,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from ianet.cli.shared import (
+    Cameras,
     Dataset,
     Json,
     Reader,
@@ -19,6 +20,7 @@ def validate(
     dataset: Dataset,
     reader: Reader = None,
     option: ReaderOptions = None,
+    cameras: Cameras = "respect",
     json: Json = False,
 ) -> None:
     """Say what is wrong with a data set, before anything is trained or scored.
@@ -30,7 +32,7 @@ def validate(
     \b
       ianet validate data/Market-1501-v15.09.15.zip
       ianet validate cuhk-03.mat --option images=labeled --option protocol=classic
-      ianet validate people.csv --json
+      ianet validate photos --reader persons --cameras ignore --json
     """
     from ianet.readers import guess_reader, read_source
     from ianet.validation import find_image_problems, find_table_problems, image_digests
@@ -38,11 +40,14 @@ def validate(
     name = reader or guess_reader(dataset)
     listing = read_source(dataset, name, parse_options(option))
     digests = []
-    with progress("looking at each image", len(listing.table)) as advance:
+    with progress("looking at each image", listing.table.path.nunique()) as advance:
         for digest in image_digests(listing):
             digests.append(digest)
             advance(1)
-    problems = [*find_table_problems(listing.table), *find_image_problems(listing, digests)]
+    problems = [
+        *find_table_problems(listing.table, cameras),
+        *find_image_problems(listing, digests),
+    ]
     if json:
         print_json({"reader": name, "counts": listing.counts, "problems": problems})
     else:

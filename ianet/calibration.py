@@ -1,0 +1,243 @@
+"""Thresholds of a model, from people on whom the model was not trained.
+
+All pictures of a query are compared, and those of its gallery that show a person of the query. The
+others may be distractors, several people under one name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import pandas as pd
+
+from ianet.datasets.listing import Cameras, split_columns
+from ianet.feature_table import FeatureTable, refuse_unknown
+from ianet.open_set import OpenSetSearch, search_open_set
+from ianet.options import check_types
+from ianet.pictures import Picture
+from ianet.verification import (
+    Advance,
+    Threshold,
+    Verification,
+    check_limit,
+    count_pairs,
+    verify,
+)
+
+
+class Judgement(NamedTuple):
+    """Whether two pictures show one person.
+
+    Attributes:
+        distance: of the two.
+        is_same: whether the distance is below the threshold.
+        threshold: that decides.
+        same_farther: share of the known pairs of the same person that are at least as far apart.
+        other_nearer: share of the known pairs of other persons that are nearer.
+    """
+
+    distance: float
+    is_same: bool
+    threshold: Threshold
+    same_farther: float
+    other_nearer: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What is known of the distances between pictures that a model has not been trained on.
+
+    Attributes:
+        dataset: whose query and gallery were compared.
+        cameras: "respect" leaves out pairs of a person from one camera.
+        pairs: of pictures.
+        search: in the gallery; None where no limit was given.
+
+    Raises:
+        ValueError: a wrong value.
+    """
+
+    dataset: str
+    cameras: Cameras
+    pairs: Verification
+    search: OpenSetSearch | None
+
+    def __post_init__(self) -> None:
+        check_types(self)
+
+    def judge(self, distance: float, far: float | None = None) -> Judgement:
+        """Return whether two pictures at a distance show one person.
+
+        Args:
+            distance: from 0 to 2.
+            far: limit of the false-accept rate; the first of the calibration by default.
+
+        Raises:
+            ValueError: there is no threshold for the limit.
+        """
+        thresholds = {threshold.far: threshold for threshold in self.pairs.thresholds}
+        if far is not None and far not in thresholds:
+            known = ", ".join(f"{limit:g}" for limit in thresholds)
+            raise ValueError(
+                f"no threshold is known for a false-accept rate of {far:g}: {known} is"
+            )
+        threshold = self.pairs.thresholds[0] if far is None else thresholds[far]
+        same, other = self.pairs.curve.shares(distance)
+        return Judgement(distance, distance < threshold.distance.value, threshold, 1 - same, other)
+
+
+class Labelled(Protocol):
+    """Pictures with their persons and cameras, "" where unknown; a `FeatureTable` is one."""
+
+    @property
+    def paths(self) -> list[str]: ...
+    @property
+    def persons(self) -> list[str]: ...
+    @property
+    def cameras(self) -> list[str]: ...
+
+
+class PictureLabels(NamedTuple):
+    """The labels of pictures whose features are not computed yet."""
+
+    paths: list[str]
+    persons: list[str]
+    cameras: list[str]
+
+    @classmethod
+    def of(cls, pictures: Sequence[Picture]) -> PictureLabels:
+        """Return the labels of pictures."""
+        return cls(
+            [picture.path for picture in pictures],
+            [picture.person for picture in pictures],
+            [picture.camera for picture in pictures],
+        )
+
+
+class _Labels(NamedTuple):
+    """The persons and cameras of the pictures that are compared with each other.
+
+    Attributes:
+        persons: of them.
+        cameras: of them; None where pairs from any cameras count.
+        gallery: whether each picture of the gallery is one of them.
+    """
+
+    persons: list[str]
+    cameras: list[str] | None
+    gallery: list[bool]
+
+
+def check_limits(
+    query: Labelled,
+    gallery: Labelled,
+    *,
+    cameras: Cameras,
+    fars: Sequence[float],
+    search_fars: Sequence[float],
+) -> int:
+    """Refuse what `calibrate` would refuse, before the features are computed.
+
+    Returns:
+        How many steps `calibrate` takes.
+
+    Raises:
+        ValueError: as `calibrate`, but for features.
+    """
+    labels = _choose(query, gallery, cameras)
+    _, other = count_pairs(labels.persons, labels.cameras)
+    for far in fars:
+        check_limit(far, other, "pairs of other persons")
+    for far in search_fars:
+        check_limit(far, len(query.paths), "queries")
+    return 2 * len(labels.persons) + (len(query.paths) if search_fars else 0)
+
+
+def calibrate(
+    query: FeatureTable,
+    gallery: FeatureTable,
+    *,
+    dataset: str,
+    cameras: Cameras = "respect",
+    fars: Sequence[float] = (1e-3,),
+    search_fars: Sequence[float] = (),
+    advance: Advance = lambda _: None,
+) -> Calibration:
+    """Return the thresholds of features of one model.
+
+    Args:
+        query, gallery: with the person of each picture.
+        dataset: name of their data set.
+        cameras: see `Calibration`.
+        fars: limits of the false-accept rate for two pictures, see `ianet.verification`.
+        search_fars: limits for searches in the gallery, see `ianet.open_set`.
+        advance: takes the number of steps that are done, of as many as `check_limits` returns.
+
+    Raises:
+        ValueError: a person or a camera is unknown, or as `verify` and `search_open_set`.
+    """
+    labels = _choose(query, gallery, cameras)
+    pairs = verify(
+        np.concatenate([query.features, gallery.features[labels.gallery]]),
+        labels.persons,
+        labels.cameras,
+        fars=fars,
+        advance=advance,
+    )
+    search = None
+    if search_fars:
+        # A gallery picture of the query's person and camera is left out. If each picture is a
+        # camera of its own, that is the query's own picture.
+        seen = "cameras" if cameras == "respect" else "paths"
+        search = search_open_set(
+            query.features,
+            gallery.features,
+            query.persons,
+            gallery.persons,
+            getattr(query, seen),
+            getattr(gallery, seen),
+            fars=search_fars,
+            advance=advance,
+        )
+    return Calibration(dataset, cameras, pairs, search)
+
+
+def refuse_trained(table: pd.DataFrame, source: Path) -> None:
+    """Raise ValueError if persons of the query are also in the training split of a data set.
+
+    Args:
+        table: of a `Listing`.
+        source: of the data set, for the message.
+    """
+    split = table[split_columns(table)[0]]
+    trained = sorted(set(table.person[split == "train"]) & set(table.person[split == "query"]))
+    if trained:
+        raise ValueError(
+            f"{source} has {len(trained):,} persons of the query in its training split, such as "
+            f"{trained[0]}: a threshold needs people on whom the model was not trained"
+        )
+
+
+def _choose(query: Labelled, gallery: Labelled, cameras: Cameras) -> _Labels:
+    for table in (query, gallery):
+        refuse_unknown(table.paths, table.persons, "person", "name the persons")
+        if cameras == "respect":
+            remedy = "name the cameras, or ignore them (--cameras ignore)"
+            refuse_unknown(table.paths, table.cameras, "camera", remedy)
+    persons, paths = set(query.persons), set(query.paths)
+    chosen = [
+        person in persons and path not in paths
+        for person, path in zip(gallery.persons, gallery.paths, strict=True)
+    ]
+    places = np.flatnonzero(chosen)
+    return _Labels(
+        [*query.persons, *(gallery.persons[place] for place in places)],
+        [*query.cameras, *(gallery.cameras[place] for place in places)]
+        if cameras == "respect"
+        else None,
+        chosen,
+    )

@@ -1,0 +1,79 @@
+"""The findings of all tables: what a reader of the page sees first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from ianet import drawing
+from pipeline.report.cells import ENOUGH_SEEDS, LEVEL, find_gains, is_finding
+from pipeline.report.page import Section
+
+METRIC = "mAP"
+
+
+class Findings(NamedTuple):
+    """What came out.
+
+    Attributes:
+        sentences: for readers.
+        picture: the gains of all tables as SVG, or nothing.
+    """
+
+    sentences: list[str]
+    picture: str
+
+
+def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
+    """The findings of tables.
+
+    Args:
+        tables: name to section and cells, see `cells.build_section`.
+    """
+    sentences = []
+    panels: dict[tuple[str, str], list[drawing.Gain]] = {}
+    shown: set[tuple[str, str, str]] = set()  # a network may stand in several tables
+    for section, frame in tables.values():
+        gains = find_gains(frame[frame.metric == METRIC])
+        for (dataset, runs, against), gain in gains.items():
+            if (dataset, runs, against) not in shown:
+                label = f"{section.title}: {gain.label}"
+                panels.setdefault((dataset, METRIC), []).append(gain._replace(label=label))
+                shown.add((dataset, runs, against))
+    lines = [gain for gains in panels.values() for gain in gains]
+    certain = [gain for gain in lines if gain.finding]
+    seeds = max((frame.seeds.max() for _, frame in tables.values()), default=0)
+    if lines and seeds < ENOUGH_SEEDS:
+        sentences.append(
+            f"Comparisons with another network, in {METRIC}: {len(lines)}. None is a finding, as a "
+            f"finding needs {ENOUGH_SEEDS} seeds."
+        )
+    elif lines:
+        names = "; ".join(f"{gain.label} {gain.mean:+.1f}" for gain in certain)
+        sentences.append(
+            f"Comparisons with another network, in {METRIC}: {len(lines)}. Findings, with "
+            f"{ENOUGH_SEEDS} seeds or more and p < {LEVEL} after Holm's correction for a table: "
+            + (f"{names}." if names else "none.")
+        )
+    sentences += [
+        sentence for section, frame in tables.values() for sentence in _find_best(section, frame)
+    ]
+    return Findings(sentences, drawing.svg(drawing.forest(panels)) if panels else "")
+
+
+def _find_best(section: Section, frame: pd.DataFrame) -> list[str]:
+    """The network of a table with the best score, a sentence for each data set that was run."""
+    scores = frame[(frame.metric == METRIC) & frame.ours.notna()]
+    sentences = []
+    for dataset, rows in scores.groupby("dataset", sort=False):
+        if len(rows) > 1:
+            best = rows.sort_values("ours").iloc[-1]
+            doubt = "" if is_finding(best) else ", which the noise may explain"
+            label = f"{best.group}: {best.label}" if best.group else best.label
+            sentences.append(
+                f"{section.title} on {dataset}: {label} is best with {best.ours:.1f} % "
+                f"{METRIC}{doubt}."
+            )
+    return sentences

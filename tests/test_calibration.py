@@ -1,0 +1,293 @@
+"""Which pictures calibrate a model, and the commands `ianet calibrate` and `ianet compare`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import written
+from models import Outcome, runner, tiny_model
+from PIL import Image
+
+import ianet
+from ianet import verification
+from ianet.calibration import Calibration, PictureLabels, calibrate, check_limits
+from ianet.evaluation import list_pictures
+from ianet.feature_table import FeatureTable, Identity
+from ianet.open_set import OpenSetSearch, SearchThreshold
+from ianet.pictures import Picture
+from ianet.readers import read_source
+from ianet.synthetic import archive
+from ianet.verification import Curve, Estimate, Threshold, Verification
+
+MODEL = Identity("tiny", "ab")
+PUBLISHED = ("--option", "published=false")
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    return runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "LEAST_ERRORS", 1)
+
+
+@pytest.fixture(scope="module")
+def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    target = tmp_path_factory.mktemp("people") / "people.zip"
+    archive.write(
+        target,
+        train_identities=2,
+        test_identities=8,
+        distractors=2,
+        junk=1,
+        height=64,
+        width=32,
+        processes=1,
+    )
+    return target
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def table(angles: list[float], persons: str, cameras: str, start: int) -> FeatureTable:
+    """Features at angles in degrees; a letter for each person and camera."""
+    radians = np.deg2rad(angles)
+    features = np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+    paths = [f"{start + number}.jpg" for number in range(len(angles))]
+    return FeatureTable(features, paths, list(persons), list(cameras), MODEL)
+
+
+# Persons a and b are queries. x is nobody's query: a distractor.
+QUERY = table([0, 90], "ab", "11", 0)
+GALLERY = table([10, 100, 1, 95, 96], "abaxx", "22122", 10)
+
+
+@pytest.mark.usefixtures("any_number")
+def test_the_people_of_the_query_are_compared() -> None:
+    found = calibrate(QUERY, GALLERY, dataset="set", fars=[0.2], search_fars=[0.5])
+    assert (found.dataset, found.cameras) == ("set", "respect")
+    # a at 0, 10, 1, of which 0 and 1 are from one camera; b at 90, 100.
+    assert (found.pairs.images, found.pairs.identities) == (5, 2)
+    assert (found.pairs.same_pairs, found.pairs.other_pairs) == (3, 6)
+    assert found.search is not None
+    assert (found.search.queries, found.search.mated, found.search.gallery) == (2, 2, 5)
+    # Only a's nearest other image, 90 apart from it, is beyond b's, 5 apart.
+    [point] = found.search.thresholds
+    assert point.distance.value == pytest.approx(1 - np.cos(np.radians(95)), abs=1e-6)
+    assert point.dir.value == 0.5  # b is nearer to a distractor than to itself
+
+
+@pytest.mark.usefixtures("any_number")
+def test_cameras_may_be_ignored_and_a_picture_is_not_compared_with_itself() -> None:
+    same = table([0, 10, 1, 90, 100], "aaabb", "22112", 0)
+    found = calibrate(same, same, dataset="", cameras="ignore", fars=[0.2], search_fars=[0.3])
+    assert (found.pairs.images, found.pairs.same_pairs, found.pairs.other_pairs) == (5, 4, 6)
+    assert found.search is not None
+    assert found.search.thresholds[0].dir.value == 1
+    # Other persons are 80, 89, 90, 90, 99 and 100 apart, and one pair of six may be accepted.
+    expected = 1 - np.cos(np.radians(89))
+    assert found.pairs.thresholds[0].distance.value == pytest.approx(expected, abs=4e-6)
+
+
+@pytest.mark.usefixtures("any_number")
+def test_all_steps_are_reported() -> None:
+    done: list[int] = []
+    steps = check_limits(QUERY, GALLERY, cameras="respect", fars=[0.2], search_fars=[0.5])
+    calibrate(QUERY, GALLERY, dataset="", fars=[0.2], search_fars=[0.5], advance=done.append)
+    assert sum(done) == steps == 2 * 5 + 2
+
+
+@pytest.mark.parametrize(
+    ("person", "camera", "message"),
+    [
+        ("", "1", r"the person of 1 of 2 pictures is unknown, .* 1\.jpg: name the persons"),
+        ("a", "", r"the camera of 1 of 2 pictures .* 1\.jpg: name the cameras, or ignore them"),
+    ],
+)
+def test_unknown_labels_are_refused(person: str, camera: str, message: str) -> None:
+    pictures = [
+        Picture("0.jpg", lambda: None, "a", "1"),  # type: ignore[arg-type, return-value]
+        Picture("1.jpg", lambda: None, person, camera),  # type: ignore[arg-type, return-value]
+    ]
+    labels = PictureLabels.of(pictures)
+    with pytest.raises(ValueError, match=message):
+        check_limits(labels, labels, cameras="respect", fars=[0.5], search_fars=[])
+
+
+def estimate(value: float) -> Estimate:
+    return Estimate(value, value - 0.01, value + 0.01)
+
+
+CALIBRATION = Calibration(
+    "set",
+    "ignore",
+    Verification(
+        images=9,
+        identities=3,
+        same_pairs=9,
+        other_pairs=27,
+        thresholds=(
+            Threshold(0.1, estimate(0.3), estimate(0.6)),
+            Threshold(0.2, estimate(0.5), estimate(0.8)),
+        ),
+        eer=estimate(0.15),
+        curve=Curve((0, 0.3, 0.5, 2), (0, 0.6, 0.8, 1), (0, 0.1, 0.2, 1)),
+    ),
+    OpenSetSearch(9, 3, 8, 20, (SearchThreshold(0.5, estimate(0.4), estimate(0.7)),)),
+)
+
+
+def test_a_judgement_worked_by_hand() -> None:
+    near = CALIBRATION.judge(0.15)
+    assert (near.is_same, near.threshold.far) == (True, 0.1)
+    assert (near.same_farther, near.other_nearer) == pytest.approx((0.7, 0.05))
+    assert not CALIBRATION.judge(0.3).is_same  # below, not at
+    far = CALIBRATION.judge(0.4)
+    assert not far.is_same
+    assert (far.same_farther, far.other_nearer) == pytest.approx((0.3, 0.15))
+    assert CALIBRATION.judge(0.4, 0.2).is_same
+    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: 0\.1, 0\.2 is"):
+        CALIBRATION.judge(0.4, 0.3)
+
+
+def test_a_model_keeps_its_calibration(model: Path, tmp_path: Path) -> None:
+    loaded = ianet.load(model)
+    description = replace(loaded.description, calibration=CALIBRATION)
+    ianet.model.write_model(loaded.network, description, tmp_path / "calibrated")
+    again = ianet.load(tmp_path / "calibrated")
+    assert again.description.calibration == CALIBRATION
+    assert again.identity == loaded.identity
+    card = (tmp_path / "calibrated/README.md").read_text()
+    assert "| 0.1 | 0.3000 (0.2900 to 0.3100) | 60.0 (59.0 to 61.0) |" in card
+
+    config = tmp_path / "calibrated/config.json"
+    values = json.loads(config.read_text())
+    values["calibration"]["pairs"]["curve"]["same"][1] = 2
+    config.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config\.json: same holds 4 values that do not ascend"):
+        ianet.load(tmp_path / "calibrated")
+
+
+@pytest.mark.usefixtures("any_number")
+def test_a_model_is_calibrated_and_compares(
+    run: Callable[..., Outcome], people: Path, model: Path, tmp_path: Path
+) -> None:
+    target, picture = tmp_path / "calibrated", tmp_path / "roc.svg"
+    outcome = run(
+        *("calibrate", model, people, *PUBLISHED, "--far", "0.05", "--far", "0.2"),
+        *("--search-far", "0.9", "--picture", picture, "-o", target, "--json"),
+    )
+    assert (outcome.code, outcome.errors) == (0, "")
+    answer = json.loads(outcome.output)
+    loaded = ianet.load(target)
+    calibration = loaded.description.calibration
+    assert calibration is not None
+    assert answer["pairs"]["same_pairs"] == calibration.pairs.same_pairs
+    assert calibration.pairs.identities == 8
+    assert (calibration.dataset, calibration.cameras) == ("people.zip", "respect")
+    assert "same person" in picture.read_text()
+
+    # The first threshold, recomputed from the features.
+    files = tmp_path / "files"
+    listing = read_source(people, None, {"published": "false"})
+    pictures = list_pictures(listing, "query") + [
+        each for each in list_pictures(listing, "gallery") if each.person != "0"
+    ]
+    files.mkdir()
+    table = loaded.embed([each.open() for each in pictures], device="cpu")
+    rows = table.features / np.linalg.norm(table.features, axis=1, keepdims=True)
+    persons = np.array([each.person for each in pictures])
+    other = np.sort((1 - rows @ rows.T)[np.triu(persons[:, None] != persons, 1)])
+    assert calibration.pairs.other_pairs == len(other)
+    threshold = calibration.pairs.thresholds[0]
+    assert threshold.distance.value == pytest.approx(other[int(0.05 * len(other))], abs=1e-5)
+
+    for name, place in (("a", 0), ("b", len(pictures) - 1)):
+        pictures[place].open().save(files / f"{name}.png")
+    distance = 1 - float(rows[0] @ rows[-1])
+    outcome = run("compare", target, files / "a.png", files / "b.png", "--device", "cpu", "--json")
+    answer = json.loads(outcome.output)
+    judgement = calibration.judge(answer["distance"])
+    assert answer["distance"] == pytest.approx(distance, abs=1e-5)
+    assert answer["same_person"] == judgement.is_same
+    assert (answer["far"], answer["same_farther"]) == (0.05, judgement.same_farther)
+
+    outcome = run("compare", target, files / "a.png", files / "a.png")
+    assert outcome.output.startswith("same person: the distance 0.0000 is below ")
+    assert "100 % of the same person are as far" in outcome.output
+    outcome = run("compare", target, files / "a.png", files / "a.png", "--far", "0.3")
+    assert (outcome.code, outcome.output) == (2, "")
+    assert "no threshold is known for a false-accept rate of 0.3: 0.05, 0.2 is" in outcome.errors
+
+
+def test_without_a_calibration_the_distance_alone_is_printed(
+    run: Callable[..., Outcome], model: Path, people: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (10, 20), "red").save(tmp_path / "red.png")
+    outcome = run("compare", model, tmp_path / "red.png", tmp_path / "red.png")
+    assert (outcome.code, outcome.output) == (0, "distance 0.0000\n")
+    assert outcome.errors == "the model has no threshold: `ianet calibrate` finds one\n"
+    outcome = run("compare", model, tmp_path / "red.png", tmp_path / "red.png", "--far", "0.1")
+    assert outcome.code == 2
+    assert "has no threshold: find one with `ianet calibrate`" in outcome.errors
+    outcome = run("compare", model, tmp_path / "red.png", people)
+    assert outcome.code == 2
+    assert "pictures: name one" in outcome.errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--far", "0.0001"], "a false-accept rate of 0.0001 is "),
+        (["--far", "2"], "the false-accept rate is 2: choose a share between 0 and 1"),
+        (["--search-far", "0.01"], "a false-accept rate of 0.01 is "),
+        (["--picture", "roc.gif"], "roc.gif is to be a picture: name it .png or .svg"),
+    ],
+)
+def test_bad_input_is_one_line_before_the_work(
+    words: list[str],
+    message: str,
+    run: Callable[..., Outcome],
+    people: Path,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ianet.model.Model, "embed_batches", None)
+    target = tmp_path / "calibrated"
+    far = () if "--far" in words else ("--far", "0.2")
+    outcome = run("calibrate", model, people, *PUBLISHED, *far, "-o", target, *words)
+    assert outcome.code == 2
+    assert outcome.errors.startswith(f"error: {message}")
+    assert outcome.errors.count("\n") == 1
+    assert not target.exists()
+
+
+def test_people_of_the_training_are_refused(
+    run: Callable[..., Outcome], model: Path, tmp_path: Path
+) -> None:
+    names = ["train/anna/a_1.jpg", "query/anna/a_2.jpg", "gallery/anna/b_3.jpg"]
+    written(tmp_path / "set", names)
+    outcome = run("calibrate", model, tmp_path / "set", "-o", tmp_path / "calibrated")
+    assert outcome.code == 2
+    assert "has 1 persons of the query in its training split, such as anna" in outcome.errors
+
+
+def test_an_existing_model_is_not_replaced(
+    run: Callable[..., Outcome], model: Path, people: Path
+) -> None:
+    outcome = run("calibrate", model, people, *PUBLISHED, "-o", model)
+    assert outcome.code == 2
+    assert "exists: name another folder" in outcome.errors

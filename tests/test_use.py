@@ -1,0 +1,99 @@
+"""The commands and the lines of docs/use.md, in order, on synthetic people."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from models import Outcome, runner, tiny_model
+
+from ianet.synthetic import archive
+
+PAGE = (Path(__file__).parents[1] / "docs/use.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+COMMANDS = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reader's folder: a model, photos in a folder a person, a query and a checkpoint."""
+    root = tmp_path_factory.mktemp("use")
+    tiny_model(root / "model")
+    archive.write(
+        root / "people.zip",
+        train_identities=1,
+        test_identities=2,
+        distractors=0,
+        junk=0,
+        images_per_camera=2,
+        processes=1,
+    )
+    with zipfile.ZipFile(root / "people.zip") as people:
+        for name in people.namelist():
+            path = PurePosixPath(name)
+            if path.suffix == ".jpg" and "train" not in name:
+                person, _, rest = path.stem.partition("_")
+                target = root / "photos" / person / f"{rest}.jpg"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(people.read(name))
+    shutil.copy(min((root / "photos").rglob("*.jpg")), root / "query.jpg")
+    state = torchvision.models.resnet50(num_classes=3).state_dict()
+    names = {name: name.replace("fc.", "classifier.") for name in state}
+    torch.save({names[name]: value for name, value in state.items()}, root / "checkpoint.pth")
+    return root
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path
+) -> Callable[..., Outcome]:
+    monkeypatch.chdir(folder)
+    return runner(monkeypatch, capsys)
+
+
+def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
+    assert 8 <= len(COMMANDS) <= 14
+    outputs = {}
+    for command in COMMANDS:
+        assert command[0] == "ianet"
+        outcome = run(*command[1:])
+        assert outcome.code == 0, (command, outcome)
+        outputs[" ".join(command)] = outcome.output
+    nearest = outputs["ianet search model query.jpg photos -k 5"].splitlines()[1].split()
+    first = min(path.as_posix() for path in Path("photos").rglob("*.jpg"))
+    assert nearest == ["query.jpg", "1", first, "0.0000"]
+    answer = json.loads(outputs["ianet search model query.jpg photos.parquet -k 5 --json"])
+    assert answer[0]["path"] == first
+    ranks = pd.read_csv("ranks.csv")
+    assert len(ranks) == 3 * len(list(Path("photos").rglob("*.jpg")))
+    assert Path("ranks.html").read_text().startswith("<!doctype html>")
+
+
+def test_the_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    first, second = blocks("python")
+    values: dict[str, object] = {}
+    exec(first, values)
+    table = values["table"]
+    assert table.features.shape == (len(list(Path("photos").rglob("*.jpg"))), 1280)  # type: ignore[attr-defined]
+    assert ast.parse(second)
+
+
+def test_the_page_names_each_file_of_a_model(folder: Path) -> None:
+    for path in (folder / "model").iterdir():
+        assert f"`{path.name}`" in PAGE
