@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 
-from ianet.datasets.listing import Cameras, split_columns
+from ianet.datasets.listing import split_columns
 from ianet.feature_table import FeatureTable, refuse_unknown
 from ianet.open_set import OpenSetSearch, search_open_set
-from ianet.options import check_types
+from ianet.options import Cameras, check_types
 from ianet.pictures import Picture
 from ianet.verification import (
     Advance,

@@ -13,8 +13,9 @@ from PIL import Image
 
 from ianet import retrieval, single_shot
 from ianet.comparison import Interval, bound_score
-from ianet.datasets.listing import Cameras, Listing, split_columns
+from ianet.datasets.listing import Listing, split_columns
 from ianet.feature_table import FeatureTable, refuse_unknown
+from ianet.options import Cameras
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
 

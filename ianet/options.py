@@ -24,6 +24,8 @@ BACKBONES = (
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 Position = Literal["stage", "block"]
 Embeddings = Literal["pooled", "neck"]
+Cameras = Literal["respect", "ignore"]
+"""Whether a match is from another camera than the query, or from any camera."""
 
 
 TYPE_NAMES: Mapping[Any, str] = {

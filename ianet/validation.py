@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pandas as pd
 
-from ianet.datasets.listing import SPLITS, Cameras, Listing, split_columns
+from ianet.datasets.listing import SPLITS, Listing, split_columns
+from ianet.options import Cameras
 
 EXAMPLES = 5  # that are named of each problem
 

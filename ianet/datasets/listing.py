@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from ianet.datasets.source import Opener
 
 SPLITS = ("train", "query", "gallery")
-Cameras = Literal["respect", "ignore"]
-"""Whether a match is from another camera than the query, or from any camera."""
 JUNK = -1
 IMAGES = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff"),

@@ -21,8 +21,7 @@ from pydantic import (
     validate_call,
 )
 
-from ianet.datasets.listing import Cameras
-from ianet.options import NetworkOptions
+from ianet.options import Cameras, NetworkOptions
 from ianet.synthetic.sizes import check_sizes
 from ianet.training.recipe import Recipe
 from pipeline.config.yaml_files import Document, read_yaml

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from ianet.datasets.listing import Cameras
+from ianet.options import Cameras
 
 LEAST_PERSONS = 4
 
