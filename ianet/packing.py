@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ianet.files import naming
+
 TASK = 16  # images that a thread packs at a time
 
 Size = tuple[int, int]
@@ -57,19 +59,20 @@ def pack(
         return range(first + 1, first + len(task) + 1)
 
     try:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            start = file.tell()
-        # Pillow decodes and resizes without the interpreter's lock: threads use every core. Each
-        # thread writes its rows, which is faster than a single thread that writes all rows. The
-        # file is not mapped into memory. A mapped array counts as memory of the process and costs
-        # a page fault for every 4 KB, and a full disk kills the process.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            try:
-                for numbers in pool.map(write_rows, range(0, len(paths), TASK)):
-                    yield from numbers
-            finally:
-                pool.shutdown(cancel_futures=True)
-        temporary.replace(target)
+        with naming(target):
+            with temporary.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                start = file.tell()
+            # Pillow decodes and resizes without the interpreter's lock: threads use every core.
+            # Each thread writes its rows, which is faster than a single thread that writes all
+            # rows. The file is not mapped into memory. A mapped array counts as memory of the
+            # process and costs a page fault for every 4 KB, and a full disk kills the process.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                try:
+                    for numbers in pool.map(write_rows, range(0, len(paths), TASK)):
+                        yield from numbers
+                finally:
+                    pool.shutdown(cancel_futures=True)
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

@@ -329,7 +329,15 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:
-    code = subprocess.run([*DVC, "repro", "--quiet", *targets]).returncode
+    # In a session of its own: a signal to this process alone must end DVC and its stages, too.
+    with subprocess.Popen([*DVC, "repro", "--quiet", *targets], start_new_session=True) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
     if code:
         sys.exit(code)  # the stage and DVC have said why
 

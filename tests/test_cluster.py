@@ -168,6 +168,17 @@ def test_the_variable_goes_before_params_yaml(
     assert "RAY_AUTH_MODE" not in os.environ
 
 
+def test_a_ray_without_a_token_is_refused_here_and_told_of_a_cluster(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled"})
+    with pytest.raises(SettingsError, match=r"RAY_AUTH_MODE is disabled, .*: unset the variable"):
+        environment.prepare(load())
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled", ADDRESS: "head:6379"})
+    environment.prepare(load())
+    assert "RAY_AUTH_MODE is disabled: whoever reaches" in caplog.text
+
+
 @pytest.mark.parametrize("named", [None, ""])
 def test_an_empty_address_names_no_ray(monkeypatch: pytest.MonkeyPatch, named: str | None) -> None:
     monkeypatch.setattr(os, "environ", {ADDRESS: ""})

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import re
+import resource
+import signal
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ianet.files import whole, write_whole
+from ianet.packing import pack
 
 
 def test_a_file_appears_whole_or_not_at_all(
@@ -48,3 +54,37 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not target.exists()
     assert [path.name for path in target.iterdir()] == ["first"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    target = tmp_path / "folder" / "file"
+
+    def fail(number: int | None, *name: str) -> None:
+        with whole(target) as temporary:
+            temporary.write_text("half")
+            raise OSError(number, "No space left on device", *name) if number else OSError("odd")
+
+    with pytest.raises(OSError, match=rf"No space left on device: '{re.escape(str(target))}'$"):
+        fail(errno.ENOSPC)
+    with pytest.raises(OSError, match=r"No space left on device: 'other'$"):
+        fail(errno.ENOSPC, "other")
+    with pytest.raises(OSError, match=r"^odd$"):
+        fail(None)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_full_disk_is_named_by_a_library_that_packs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system allows no file above some bytes, which fails as a full disk does."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    target = tmp_path / "64x32.npy"
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        with pytest.raises(OSError, match=rf"File too large: '{re.escape(str(target))}'$"):
+            list(pack(lambda _: Image.new("RGB", (32, 64)), ["a", "b"], (64, 32), target))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert list(tmp_path.iterdir()) == []

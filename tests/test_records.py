@@ -15,7 +15,8 @@ from pipeline.plan.runs import Evaluation, Run
 
 RUN = Run("synthetic", "base", "quick", 0)
 ELSEWHERE = Evaluation(RUN, "other")
-RECORD = {"id": "1", "digest": "2", "source": "3", "configuration": {}, "environment": {}}
+RECORD = {"id": "1", "digest": "2", "source": "3", "configuration": {}, "environment": {},
+          "commit": "c", "date": "d"}  # fmt: skip
 SCORES = {"key": "k", "cmc": [1.0], "top-1": 1.0, "mAP": 1.0, "blocks": [], "weights": "w",
           "torch": "2"}  # fmt: skip
 DESCRIPTION = {"scoring": "ranking", "cameras": "respect", "counts": {}}

@@ -556,6 +556,24 @@ def test_an_address_that_cannot_be_used_is_named(
     assert "secret" not in str(error.value)
 
 
+def test_a_copy_that_dvc_deletes_is_told(
+    unconnected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    copy = tmp_path / ".dvc/tmp/exps/tmp1"
+    copy.mkdir(parents=True)
+    monkeypatch.chdir(copy)
+    server.connect()
+    assert "mlflow.db with it: set MLFLOW_TRACKING_URI to a server" in caplog.text
+    caplog.clear()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    server.connect()
+    assert caplog.text == ""
+
+
 def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

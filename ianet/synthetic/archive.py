@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ianet.files import naming
 from ianet.synthetic import streams
 from ianet.synthetic.body import Gait, draw_person
 from ianet.synthetic.cameras import CAMERAS, photograph
@@ -81,13 +82,14 @@ def write(
     draw = partial(draw_shot, height=height, width=width, seed=seed)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for shot, jpeg in zip(shots, _map(draw, shots, processes), strict=True):
-                # A ZipInfo made by name has a fixed date: no clock gets into the bytes.
-                entry = zipfile.ZipInfo(f"synthetic/{shot.name}")
-                entry.external_attr = 0o644 << 16
-                archive.writestr(entry, jpeg)
-        temporary.replace(target)
+        with naming(target):
+            with zipfile.ZipFile(temporary, "w") as archive:
+                for shot, jpeg in zip(shots, _map(draw, shots, processes), strict=True):
+                    # A ZipInfo made by name has a fixed date: no clock gets into the bytes.
+                    entry = zipfile.ZipInfo(f"synthetic/{shot.name}")
+                    entry.external_attr = 0o644 << 16
+                    archive.writestr(entry, jpeg)
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 
 from pipeline.cluster import address
-from pipeline.config.settings import Settings
+from pipeline.config.settings import Settings, SettingsError
+
+log = logging.getLogger(__name__)
 
 SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
@@ -50,7 +53,19 @@ def prepare(settings: Settings) -> None:
     """Choose the Ray that params.yaml or RAY_ADDRESS names, and set the variables that are not set.
 
     Ray reads some of them when it is imported: commands call this before they import Ray.
+
+    Raises:
+        SettingsError: a Ray of this machine's own would have no token.
     """
     address.choose(settings)
+    if os.environ.get("RAY_AUTH_MODE") == "disabled":
+        if not address.is_shared():
+            raise SettingsError(
+                "RAY_AUTH_MODE is disabled, so anybody on this machine could run code by Ray: "
+                "unset the variable"
+            )
+        log.warning(
+            "RAY_AUTH_MODE is disabled: whoever reaches the cluster's ports runs code on it"
+        )
     for name, value in {**SETTINGS, **({} if address.is_shared() else PRIVATE)}.items():
         os.environ.setdefault(name, value)

@@ -19,6 +19,7 @@ EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
+COPIES = "/.dvc/tmp/exps/"  # in which `dvc exp run --temp` and --queue run
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 SETTINGS = {
     # A call to a server that went away must fail in seconds: the defaults block for minutes.
@@ -27,6 +28,8 @@ SETTINGS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+
+log = logging.getLogger(__name__)
 
 
 def connect() -> None:
@@ -43,6 +46,11 @@ def connect() -> None:
     warnings.filterwarnings("ignore", module="mlflow")
     uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL
     mlflow.set_tracking_uri(uri)
+    if uri == LOCAL and COPIES in str(Path.cwd()):
+        log.warning(
+            "DVC deletes this copy of the project, and mlflow.db with it: set MLFLOW_TRACKING_URI "
+            "to a server, or to sqlite:////<path of the project>/mlflow.db, to keep its records"
+        )
     with first_use(Path()):
         try:
             mlflow.set_experiment(EXPERIMENT)
