@@ -117,7 +117,7 @@ def packed(root: Path, kind: str) -> Path:
         with tarfile.open(target, f"w:{kind[4:]}") as tar:
             tar.add(root, root.name)
         return target
-    with zipfile.ZipFile(target, "w") as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted(root.rglob("*")):
             archive.write(path, path.relative_to(root.parent))
     return target

@@ -34,7 +34,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
         row, seed = place
         path = plan.rows(TABLE)[row][1][seed].scores
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"mAP": mean, "blocks": blocks}))
+        path.write_text(json.dumps({"top-1": 0, "mAP": mean, "torch": "2", "blocks": blocks}))
 
     sia = {"name": "blocks.stage3.1.sia", "residual_ratio": 0.5, "scale": 0.01, "entropy": 0.9}
     cia = {"name": "blocks.stage3.1.cia", "residual_ratio": 0.0, "scale": 0.0, "entropy": 0.25}

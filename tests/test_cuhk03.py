@@ -18,6 +18,7 @@ import yaml
 from conftest import packed, rows, written
 from numpy.typing import NDArray
 from scipy.io import savemat
+from small import RECORD
 
 from ianet import network as networks
 from ianet.datasets import cuhk03
@@ -325,7 +326,7 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     torch.manual_seed(0)
     network = Network(5, NetworkOptions(backbone="resnet18", weights="none"))
     networks.save(network, run.folder, dataset=run.dataset, height=64, width=32)
-    record = {"id": "of MLflow", "environment": {"torch": "2.99.0"}}
+    record = {**RECORD, "environment": {"torch": "2.99.0"}}
     (run.folder / "training.json").write_text(json.dumps(record))
     return run
 

@@ -26,6 +26,7 @@ import yaml
 from conftest import packed
 from numpy.typing import NDArray
 from PIL import Image
+from small import RECORD
 from test_cuhk03 import Mat, new_config
 from torch import nn
 
@@ -527,7 +528,7 @@ def test_scores_are_a_slow_count(
     trained = Run(DATASET, "base", "tiny", 0)
     trained.folder.mkdir(parents=True)
     (trained.folder / "weights.safetensors").write_bytes(b"")
-    (trained.folder / "training.json").write_text(json.dumps({"environment": {"torch": "2"}}))
+    (trained.folder / "training.json").write_text(json.dumps(RECORD))
     monkeypatch.setattr(scoring, "load_network", lambda folder: Corner())
     monkeypatch.setattr(scoring, "extract", partial(extract, batch=3))
     monkeypatch.setattr(evaluate, "_send", lambda evaluation: None)

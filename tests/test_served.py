@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from conftest import noise
 from models import SIZE, tiny_model, tiny_network
+from small import RECORD
 
 import ianet
 from ianet.comparison import estimate_mean
@@ -24,9 +25,6 @@ from pipeline.stages import model as stage
 
 ROOT = Path(__file__).parents[1]
 KEY = "synthetic.base.quick.0"
-RECORD = dict.fromkeys(("id", "digest", "source", "date"), "") | {
-    "configuration": {}, "environment": {}, "commit": "abc1234",
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
