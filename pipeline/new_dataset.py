@@ -19,9 +19,10 @@ import pandas as pd
 from rich.progress import track
 from ruamel.yaml import YAML
 
-from ianet.datasets.listing import Cameras, Listing, count_images, sort_rows, split_columns
+from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
 from ianet.datasets.source import image_opener, open_source
 from ianet.files import whole, write_whole
+from ianet.options import Cameras
 from ianet.pictures import find_pictures
 from ianet.readers import guess_reader, read_source
 from ianet.validation import find_image_problems, find_table_problems, image_digests
