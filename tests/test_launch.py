@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import Storage
-from pipeline.config.settings import load
-from pipeline.plan.runs import Run, prepared_files
+from pipeline.config.settings import SettingsError, load
+from pipeline.plan.runs import TABLE, Run, prepared_files
 from pipeline.training import launch
 from pipeline.training.configuration import Configuration
 
@@ -63,3 +64,34 @@ def test_a_model_gives_its_weights(weights: Path, tmp_path: Path) -> None:
 def test_a_missing_file_of_weights_is_named_before_a_worker_starts(weights: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"weights file other\.pt of network base is miss"):
         find_place(Storage(None), "other.pt")
+
+
+@pytest.mark.parametrize(
+    ("splits", "cameras", "hold_out", "message"),
+    [
+        (["query", "gallery"], [1, 2], False, "synthetic has no image in train: score networks of"),
+        (["train", "train", "train"], [1, 1, 1], True, "none of the 20 held-out identities of"),
+        (["train", "train", "train"], [1, 2, 1], True, None),
+        (["train", "train", "train"], [1, 1, 1], False, None),
+    ],
+)
+def test_a_data_set_that_cannot_be_trained_on_or_scored_is_refused(
+    splits: list[str],
+    cameras: list[int],
+    hold_out: bool,
+    message: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    held_out = ["query", "gallery", ""][: len(splits)]
+    table = pd.DataFrame(
+        {"path": "a", "person": 1, "camera": cameras, "split": splits, "held_out": held_out}
+    )
+    RUN.prepared.mkdir(parents=True)
+    table.to_parquet(RUN.prepared / TABLE)
+    if message is None:
+        launch.check_parts(RUN, SETTINGS, hold_out=hold_out)
+    else:
+        with pytest.raises(SettingsError, match=message):
+            launch.check_parts(RUN, SETTINGS, hold_out=hold_out)

@@ -33,7 +33,7 @@ from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_tri
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.search import live_search, sync_search_results
 from pipeline.training.configuration import DIGITS, Configuration, configure
-from pipeline.training.launch import check_held_out, find_place, run_workers, wait_for
+from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
 
@@ -124,7 +124,7 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
             f"{PARAMS}: datasets.{run.dataset}.held_out is 0: a search scores its trials on "
             "held-out identities, never on test"
         )
-    check_held_out(run, plan.settings)
+    check_parts(run, plan.settings, hold_out=True)
     return configuration
 
 

@@ -57,8 +57,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     settings = plan.settings
     recipe = settings.recipes[run.recipe]
     configuration = configure(run, settings.networks[run.network], recipe)
-    if configuration.hold_out:
-        check_held_out(run, settings)
+    check_parts(run, settings, hold_out=configuration.hold_out)
     digest = configuration.digest(run.prepared / TABLE)
     # The digest in the name: a changed configuration never resumes an older one's weights.
     name = f"{run.key}.{digest[:DIGITS]}"
@@ -85,16 +84,21 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
         storage.delete_folder(TRAININGS, name)
 
 
-def check_held_out(run: Run, settings: Settings) -> None:
-    """Refuse to hold out identities that cannot be scored.
+def check_parts(run: Run, settings: Settings, *, hold_out: bool) -> None:
+    """Refuse a data set without a training image, or held-out identities that cannot be scored.
 
     Raises:
         SettingsError: the message says what to do.
     """
     dataset = settings.datasets[run.dataset]
     table = read_table(run.prepared)
-    part = split_of_run(table, run.seed, hold_out=True)
-    if not has_match(table, part, cameras=dataset.cameras):
+    part = split_of_run(table, run.seed, hold_out=hold_out)
+    if not (part == "train").any():
+        raise SettingsError(
+            f"{run.dataset} has no image in train: score networks of another data set on it, by "
+            "`trained_on` of a row"
+        )
+    if hold_out and not has_match(table, part, cameras=dataset.cameras):
         raise SettingsError(advise(run.dataset, dataset.held_out))
 
 
