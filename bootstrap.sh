@@ -77,6 +77,8 @@ install_by_uv || {
 # ianet and pipeline are imported from this folder. PYTHONPATH takes precedence.
 folder=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 pwd >"$folder/ianet-project.pth"
+printf '#!%s\nfrom ianet.cli.main import main\n\nmain()\n' "$PWD/$venv/bin/python" >$venv/bin/ianet
+chmod +x $venv/bin/ianet
 
 touch $venv/run
 if [ "$kind" = dev ]; then
