@@ -112,7 +112,7 @@ def estimate_mean(
 
 @dataclass(frozen=True)
 class Interval:
-    """A score, a fraction, with the bounds of its 95 % interval.
+    """A value with the ends of its interval, of 95 % unless said otherwise.
 
     Raises:
         ValueError: a wrong value.
@@ -124,11 +124,8 @@ class Interval:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0 <= self.low <= self.value <= self.high <= 1:
-            raise ValueError(
-                f"a score of {self.value} with bounds {self.low} and {self.high}: they must ascend "
-                "from low to high, within 0 to 1"
-            )
+        if not self.low <= self.value <= self.high:
+            raise ValueError(f"{self.value} is not between {self.low} and {self.high}")
 
 
 def bound_score(values: pd.Series, persons: Sequence[object]) -> Interval:

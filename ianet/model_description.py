@@ -32,6 +32,9 @@ class ModelScores:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for score in (self.top_1, self.mAP, self.mINP):
+            if score is not None and not 0 <= score.low <= score.high <= 1:
+                raise ValueError(f"a score of {score.low} to {score.high}: it must lie in 0 to 1")
 
 
 @dataclass(frozen=True)

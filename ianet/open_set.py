@@ -26,11 +26,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from ianet.comparison import draw_persons
+from ianet.comparison import Interval, draw_persons
 from ianet.options import check_types
 from ianet.verification import (
     Advance,
-    Estimate,
     Values,
     check_limit,
     estimate_interval,
@@ -55,8 +54,8 @@ class SearchThreshold:
     """
 
     far: float
-    distance: Estimate
-    dir: Estimate
+    distance: Interval
+    dir: Interval
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -31,7 +31,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ianet.comparison import draw_persons
+from ianet.comparison import Interval, draw_persons
 from ianet.options import check_types
 
 BINS = 2**20
@@ -53,24 +53,6 @@ Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with the ends of its interval.
-
-    Raises:
-        ValueError: a wrong value.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if not self.low <= self.value <= self.high:
-            raise ValueError(f"{self.value} is not between {self.low} and {self.high}")
-
-
-@dataclass(frozen=True)
 class Threshold:
     """A threshold on the distance of two images.
 
@@ -84,8 +66,8 @@ class Threshold:
     """
 
     far: float
-    distance: Estimate
-    tar: Estimate
+    distance: Interval
+    tar: Interval
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -147,7 +129,7 @@ class Verification:
     same_pairs: int
     other_pairs: int
     thresholds: tuple[Threshold, ...]
-    eer: Estimate
+    eer: Interval
     curve: Curve
 
     def __post_init__(self) -> None:
@@ -197,7 +179,7 @@ def verify(
     )
     crossings = [[_cross(draw, draw.other - far) for draw in draws_of_curve] for far in fars]
 
-    def estimate(value: float, values: Iterable[float]) -> Estimate:
+    def estimate(value: float, values: Iterable[float]) -> Interval:
         return estimate_interval(value, values, confidence)
 
     return Verification(
@@ -288,7 +270,7 @@ def cosine_distance(first: Tensor | ArrayLike, second: Tensor | ArrayLike) -> fl
     return min(2.0, max(0.0, 1 - float((one * other).sum())))
 
 
-def estimate_interval(value: float, values: Iterable[float], confidence: float) -> Estimate:
+def estimate_interval(value: float, values: Iterable[float], confidence: float) -> Interval:
     """Return a value with its percentile interval in a bootstrap, widened to hold the value.
 
     Args:
@@ -297,7 +279,7 @@ def estimate_interval(value: float, values: Iterable[float], confidence: float) 
         confidence: share of the draws within the interval.
     """
     low, high = np.quantile([*values], [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(value), float(min(low, value)), float(max(high, value)))
+    return Interval(float(value), float(min(low, value)), float(max(high, value)))
 
 
 class _Curve(NamedTuple):

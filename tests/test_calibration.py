@@ -16,13 +16,14 @@ from PIL import Image
 import ianet
 from ianet import drawing, verification
 from ianet.calibration import Calibration, PictureLabels, calibrate, check_limits
+from ianet.comparison import Interval
 from ianet.evaluation import list_pictures
 from ianet.feature_table import FeatureTable, Identity
 from ianet.open_set import OpenSetSearch, SearchThreshold
 from ianet.pictures import Picture
 from ianet.readers import read_source
 from ianet.synthetic import archive
-from ianet.verification import Curve, Estimate, Threshold, Verification
+from ianet.verification import Curve, Threshold, Verification
 
 MODEL = Identity("tiny", "ab")
 PUBLISHED = ("--option", "published=false")
@@ -126,8 +127,8 @@ def test_unknown_labels_are_refused(person: str, camera: str, message: str) -> N
         check_limits(labels, labels, cameras="respect", fars=[0.5], search_fars=[])
 
 
-def estimate(value: float) -> Estimate:
-    return Estimate(value, value - 0.01, value + 0.01)
+def estimate(value: float) -> Interval:
+    return Interval(value, value - 0.01, value + 0.01)
 
 
 CALIBRATION = Calibration(

@@ -244,9 +244,11 @@ def test_scores_are_kept_and_written_on_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
-def test_a_score_lies_within_its_interval() -> None:
-    with pytest.raises(ValueError, match=r"a score of 0\.5 with bounds 0\.6 and 0\.7"):
+def test_a_score_lies_within_its_interval_and_within_0_and_1() -> None:
+    with pytest.raises(ValueError, match=r"0\.5 is not between 0\.6 and 0\.7"):
         Interval(0.5, 0.6, 0.7)
+    with pytest.raises(ValueError, match=r"a score of 0\.9 to 1\.1: it must lie in 0 to 1"):
+        ModelScores("market1501", 5, 2, Interval(1, 0.9, 1.1), None, None)
 
 
 def test_the_name_and_the_scores_leave_the_digest(model: Model, tmp_path: Path) -> None:
