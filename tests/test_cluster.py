@@ -317,7 +317,6 @@ from pipeline.shell import command
 def main():
     environment.prepare(load())
     from pipeline.cluster.session import shared_session
-from pipeline.cluster.storage import Storage
     with shared_session():
         import os, ray
         ray.get(ray.remote(lambda: None).remote())  # a worker, too, is there

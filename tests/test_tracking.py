@@ -17,6 +17,7 @@ import pytest
 from mlflow.entities import Metric
 from mlflow.entities import Run as Tracked
 from mlflow.exceptions import MlflowException
+from models import tiny_model
 from project import empty_database
 
 from pipeline.config.experiments import Search
@@ -38,6 +39,9 @@ RECORD = {
         "size": "64x32",
         "seed": 0,
     },
+    "environment": {},
+    "commit": "abc1234",
+    "date": "2026-11-29 02:30",
 }
 HISTORY = [
     {"epoch": number, "loss": 1 / number, "triplet": 2 / number, "lr": 0.1} for number in (1, 2, 3)
@@ -156,7 +160,8 @@ def write_run(record: Mapping[str, Any] = RECORD, weights: bytes = b"weights") -
     (RUN.folder / "training.json").write_text(json.dumps(record))
     (RUN.folder / "weights.safetensors").write_bytes(weights)
     (RUN.folder / "network.json").write_text("{}")
-    pd.DataFrame(HISTORY).to_csv(RUN.folder / "history.csv", index=False)
+    history = pd.DataFrame(HISTORY).assign(seconds=2.0, images_per_second=50.0)
+    history.to_csv(RUN.folder / "history.csv", index=False)
 
 
 def write_scores(key: str, weights: str, **changes: Any) -> None:
@@ -258,7 +263,8 @@ def test_the_data_set_is_named_where_it_is_prepared(project: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent) -> None:
-    write_run()
+    tiny_model(RUN.model)
+    write_run(weights=(RUN.model / "model.safetensors").read_bytes())
     weights = RUN.weights_digest()
     write_scores(RUN.key, weights)
     write_scores(f"{RUN.key}.market1501", weights, on="market1501", mAP=0.125, **{"top-10": 0.9})
@@ -288,14 +294,24 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
         assert run.data.tags["model"] == "synthetic.base"
         [model] = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
         assert model.run_id == run.info.run_id
+        assert "## Intended use" in str(model.description)
         steps = [[step for step, _ in request] for request in sent]
-        assert steps == [[1, 1, 1, 2, 2, 2, 3, 3, 3], [0] * 6, [0] * 5]
+        assert steps == [5 * [1] + 5 * [2] + 5 * [3], [0] * 6, [0] * 5]
     write_scores(RUN.key, weights, mAP=0.625)
     training.sync_run(RUN)
     [run] = tracked()
     assert run.data.metrics["test_mAP"] == 0.625
     assert len(sent) == 4
     assert metric(run.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
+@pytest.mark.slow
+def test_a_model_of_an_earlier_training_is_not_registered(project: Path, sent: Sent) -> None:
+    tiny_model(RUN.model)
+    write_run()  # of other weights
+    training.sync_run(RUN)
+    [run] = tracked()
+    assert "model" not in run.data.tags
 
 
 @pytest.mark.slow
