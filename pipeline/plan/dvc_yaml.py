@@ -274,9 +274,9 @@ def _model_stage(plan: Plan) -> Stage:
                 "runs/${key}",
                 f"{RESULTS}/${{item.dataset}}/scores/${{key}}.json",
                 f"{RESULTS}/${{item.dataset}}/queries/${{key}}.parquet",
+                f"{SOURCES}/terms/${{item.dataset}}.json",
                 _code("model"),
             ],
-            "params": ["datasets.${item.dataset}.terms"],
             "outs": ["models/${key}"],
         },
     }

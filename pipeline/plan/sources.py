@@ -234,6 +234,7 @@ def write_sources(settings: Settings) -> None:
                 "code": code.closure([f"ianet.datasets.{dataset.reader}"]),
             },
         )
+        _write(f"terms/{name}", {"terms": dataset.terms})
     for name, recipe in settings.recipes.items():
         content = recipe.model_dump(mode="json", exclude={"minutes"})
         _write(f"recipes/{name}", {**content, "files": _digests(weight_files(recipe.network))})
