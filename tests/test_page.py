@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -151,3 +152,18 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     stage.main()
     assert events == [({run: {"table4f": "base."}}, True)]
     assert Path("results/report.html").read_text() == whole
+
+
+def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluations = []
+    for seed, split in enumerate(("test", "held-out", "test")):
+        evaluation = Evaluation(Run("synthetic", "base", "quick", seed), "synthetic")
+        evaluation.scores.parent.mkdir(parents=True, exist_ok=True)
+        scores = {"top-1": 0.5, "mAP": 0.5, "torch": "2", "split": split}
+        evaluation.scores.write_text(json.dumps(scores))
+        evaluations.append(evaluation)
+    Path("results/searches/sigma").mkdir(parents=True)
+    Path("results/searches/sigma/trials.json").write_text("[]")
+    text = overview.count_looks_at_test(evaluations)
+    assert text == "2 by runs; 1 by searches, which score their best alone there"

@@ -20,8 +20,8 @@ from pipeline.config.experiments import (
     Table,
 )
 from pipeline.config.settings import Settings
-from pipeline.plan.dvc_yaml import FIGURES, TABLES
-from pipeline.plan.plan import Plan
+from pipeline.plan.dvc_yaml import FIGURES, SEARCH_RESULTS, TABLES
+from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import read_description, read_history, read_record, read_scores
 from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
@@ -113,8 +113,16 @@ def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
     return labels
 
 
-def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
+def count_looks_at_test(evaluations: Sequence[Evaluation]) -> str:
+    """How often test was scored, which each choice by a score there makes worth less."""
+    runs = sum(read_scores(each)["split"] == "test" for each in evaluations)
+    searches = len(list(SEARCH_RESULTS.glob("*/trials.json")))
+    return f"{runs} by runs; {searches} by searches, which score their best alone there"
+
+
+def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str, str]:
     """What was run, on which data, by which recipes and code: term to text."""
+    runs = unique_runs(evaluations)
     counts = {name: read_description(PREPARED / name)["counts"] for name in settings.at_hand}
     data = {
         f"Data set {name}": ", ".join(f"{number:,} {what}" for what, number in count.items())
@@ -134,6 +142,7 @@ def summarize(settings: Settings, runs: Sequence[Run]) -> dict[str, str]:
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Runs": f"{len(runs)}, {seeds} seed{'s' if seeds > 1 else ''}",
+        "Looks at test": count_looks_at_test(evaluations),
         **data,
         **recipes,
         "Code": f"commit {find_commit()}; Python {platform.python_version()}, {packages}",

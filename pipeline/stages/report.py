@@ -27,7 +27,7 @@ def main() -> None:
     text = page.to_html(
         "IANet, reproduced",
         [*sections, *overview.other_sections(plan)],
-        overview=overview.summarize(plan.settings, runs),
+        overview=overview.summarize(plan.settings, evaluations),
         findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
         curves=[
