@@ -20,6 +20,7 @@ from PIL import Image
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
+    from models import Outcome
     from project import Project
 
 NAMES = {
@@ -148,3 +149,13 @@ def rows(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
 
 
 # Sources
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """The command `ianet` in this process."""
+    from models import runner  # torch, which most files need not import
+
+    return runner(monkeypatch, capsys)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import SIZE, Outcome, runner, tiny_model
+from models import SIZE, Outcome, tiny_model
 from PIL import Image
 
 import ianet
@@ -19,13 +19,6 @@ from ianet.model import save_model
 from ianet.network import Network, describe
 from ianet.options import NetworkOptions
 from ianet.synthetic.portrait import portrait
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import written
-from models import Outcome, runner, tiny_model
+from models import Outcome, tiny_model
 from PIL import Image
 
 import ianet
@@ -27,13 +27,6 @@ from ianet.verification import Curve, Threshold, Verification
 
 MODEL = Identity("tiny", "ab")
 PUBLISHED = ("--option", "published=false")
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture

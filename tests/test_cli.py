@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from models import Outcome, runner
+from models import Outcome
 
 import ianet
 from ianet.cli import main as cli
@@ -19,13 +19,6 @@ from ianet.cli.shared import print_table
 COMMANDS = sorted(
     path.stem for path in Path(cli.__file__).parent.glob("commands/*.py") if path.stem[0] != "_"
 )
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 def test_the_help_names_each_command(run: Callable[..., Outcome]) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import noise
-from models import SIZE, Outcome, runner, tiny_model
+from models import SIZE, Outcome, tiny_model
 
 import ianet
 from ianet import images, retrieval
@@ -155,13 +155,6 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
         processes=1,
     )
     return target
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 def test_the_command_scores_as_the_pipeline(

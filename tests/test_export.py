@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from models import SIZE, Outcome, runner, tiny_model
+from models import SIZE, Outcome, tiny_model
 from torch import nn
 
 import ianet
@@ -49,13 +49,6 @@ ALL_OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("graph_convolution", {}),
 ]
 """Every value of every option once."""
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

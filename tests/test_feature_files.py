@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import noise, written
-from models import Outcome, runner, tiny_model
+from models import Outcome, tiny_model
 
 import ianet
 from ianet import feature_files, feature_table
@@ -155,13 +155,6 @@ def test_an_error_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"features\.txt does not end in \.parquet, \.npz, \.csv"):
         write_features(tmp_path / "features.txt", tables())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

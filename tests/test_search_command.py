@@ -15,18 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import noise, packed
-from models import Outcome, runner, tiny_model
+from models import Outcome, tiny_model
 from PIL import Image
 
 import ianet
 from ianet.ranks_page import sort_queries, write_page
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import noise
-from models import Outcome, runner
+from models import Outcome
 
 from ianet.readers import guess_reader
 from ianet.validation import find_table_problems
@@ -97,13 +97,6 @@ def folder(tmp_path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(noise(number, 32, 16))
     return tmp_path / "mine"
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 def test_the_command_on_a_right_set(folder: Path, run: Callable[..., Outcome]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torchvision
 from conftest import packed
-from models import Outcome, runner, tiny_model
+from models import Outcome, tiny_model
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -217,13 +217,6 @@ def test_a_network_starts_from_a_checkpoint_of_dataparallel(tmp_path: Path) -> N
     save_file({f"module.{key}": value for key, value in state.items()}, tmp_path / "w.safetensors")
     started = network(weights=str(tmp_path / "w.safetensors"))
     assert torch.equal(started.stem[0][0].weight, state["features.0.0.weight"])
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Outcome]:
-    return runner(monkeypatch, capsys)
 
 
 def test_the_command_makes_a_model(tmp_path: Path, run: Callable[..., Outcome]) -> None:
