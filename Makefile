@@ -24,7 +24,7 @@ help:
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
-	@echo "make check                format, lint, types, fast tests            2 minutes"
+	@echo "make check                format, lint, types, fast tests            3 minutes"
 	@echo "make test                 all checks                                 25 minutes"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
 	@echo "The first one that needs packages installs 6 GB into .venv."

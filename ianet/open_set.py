@@ -63,7 +63,7 @@ class SearchThreshold:
 
 @dataclass(frozen=True)
 class OpenSetSearch:
-    """How well a search tells whether a gallery has a query's person, and who the person is.
+    """How often a search finds whether a gallery has a query's person, and who the person is.
 
     Attributes:
         queries, identities: that were searched.

@@ -48,7 +48,7 @@ def search(
         queries: of one model with the gallery.
         gallery: to search.
         k: at least 1.
-        advance: is told the number of pictures of each block.
+        advance: receives the number of pictures of each block.
 
     Returns:
         A row for each query and rank: query, rank (from 1), path, distance, query_person, person,

@@ -34,7 +34,7 @@ class CodeError(Exception):
 
 @contextmanager
 def code_errors() -> Iterator[None]:
-    """Make a `CodeError` of every exception but those that a person is told in one line.
+    """Make a `CodeError` of every exception but those that are reported in one line.
 
     Raises:
         CodeError: code within the context failed.

@@ -22,7 +22,7 @@ def has_match(images: pd.DataFrame, part: pd.Series, *, cameras: str) -> bool:
 
 
 def advise(dataset: str, held_out: int) -> str:
-    """What a person is told where no held-out query has a match."""
+    """The message where no held-out query has a match."""
     return (
         f"none of the {held_out} held-out identities of {dataset} has images in query and gallery "
         "from two cameras, so neither `hold_out: true` of a recipe nor a search can be scored: "
