@@ -9,6 +9,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
+from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
@@ -159,3 +161,46 @@ def run(
     from models import runner  # torch, which most files need not import
 
     return runner(monkeypatch, capsys)
+
+
+@pytest.fixture
+def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray is named, and what a test names is forgotten."""
+    for name in (ADDRESS, OWN):
+        monkeypatch.setenv(name, "set, so that the value of before comes back")
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def starts(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The options of each start of Ray, which does not happen."""
+    import ray  # after the variables above are set
+
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray, "init", lambda **options: calls.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    return calls
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Ray that calls at once, in this process; the options of each call."""
+    import ray  # after the variables above are set
+
+    calls: list[dict[str, Any]] = []
+
+    def declare(**options: Any) -> Callable[..., Any]:
+        def task(function: Callable[..., Any]) -> Any:
+            def submit(*arguments: Any) -> Any:
+                calls.append(options)
+                return lambda: function(*arguments)
+
+            return SimpleNamespace(remote=submit)
+
+        return task
+
+    monkeypatch.setattr(ray, "remote", declare)
+    monkeypatch.setattr(ray, "put", lambda value: value)
+    monkeypatch.setattr(ray, "get", lambda waiting: waiting())
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    return calls
