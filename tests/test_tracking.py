@@ -1,4 +1,4 @@
-"""MLflow gets what it lacks, once, from the files of a run and of a search."""
+"""MLflow's records of trainings and searches: what is sent, once, and how runs end."""
 
 from __future__ import annotations
 
@@ -517,88 +517,6 @@ def test_a_search_sends_the_trials_that_changed(project: Path, sent: Sent) -> No
     assert len(trials()) == 3
     [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
     assert parent.info.status == "FINISHED"
-
-
-@pytest.fixture
-def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """A folder in which MLflow is not used; the experiments that are chosen."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "set, so that the value of before comes back")
-    before = mlflow.get_tracking_uri()
-    chosen: list[str] = []
-    monkeypatch.setattr(mlflow, "set_experiment", chosen.append)
-    yield chosen
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.mark.parametrize(
-    ("variable", "uri"),
-    [
-        (None, "sqlite:///mlflow.db"),
-        ("", "sqlite:///mlflow.db"),
-        ("http://127.0.0.1:9", "http://127.0.0.1:9"),
-    ],
-)
-def test_an_empty_address_counts_as_none(
-    unconnected: list[str], monkeypatch: pytest.MonkeyPatch, variable: str | None, uri: str
-) -> None:
-    if variable is None:
-        monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    else:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", variable)
-    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_TIMEOUT", raising=False)
-    server.connect()
-    assert mlflow.get_tracking_uri() == uri
-    assert unconnected == ["ianet"]
-    assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "10"
-
-
-def test_an_address_that_cannot_be_used_is_named(
-    unconnected: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(name: str) -> None:
-        raise MlflowException("no answer\nat all")
-
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.setattr(mlflow, "set_experiment", fail)
-    with pytest.raises(ConnectionError) as error:
-        server.connect()
-    assert str(error.value) == (
-        "MLflow at http://127.0.0.1:9 cannot be used (no answer): start the server, or unset "
-        "MLFLOW_TRACKING_URI to log to sqlite:///mlflow.db"
-    )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:secret@127.0.0.1:9")
-    with pytest.raises(ConnectionError, match=r"^MLflow at http://127\.0\.0\.1:9 cannot") as error:
-        server.connect()
-    assert "secret" not in str(error.value)
-
-
-def test_a_copy_that_dvc_deletes_is_told(
-    unconnected: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    copy = tmp_path / ".dvc/tmp/exps/tmp1"
-    copy.mkdir(parents=True)
-    monkeypatch.chdir(copy)
-    server.connect()
-    assert "mlflow.db with it: set MLFLOW_TRACKING_URI to a server" in caplog.text
-    caplog.clear()
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    server.connect()
-    assert caplog.text == ""
-
-
-def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "mlflow.db").write_text("version https://git-lfs.github.com/spec/v1\n" * 40)
-    with pytest.raises(ConnectionError, match="file is not a database") as error:
-        server.connect()
-    assert "\n" not in str(error.value)
-    assert "move mlflow.db away, and `python -m pipeline.sync` fills" in str(error.value)
 
 
 @pytest.mark.slow
