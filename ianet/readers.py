@@ -20,6 +20,10 @@ from ianet.datasets.source import ARCHIVES, open_source
 BOOLEANS = {"true": True, "false": False}
 
 
+class UnknownLayoutError(ValueError):
+    """The files of a source are in the layout of no reader, or of several."""
+
+
 def readers() -> dict[str, ModuleType]:
     """Return the modules of `ianet.datasets` that are readers, by name."""
     names = sorted(module.name for module in pkgutil.iter_modules(datasets.__path__))
@@ -31,7 +35,8 @@ def guess_reader(source: Path) -> str:
     """Return the name of the one reader whose layout fits a source.
 
     Raises:
-        ValueError: none or several, or the source is damaged.
+        UnknownLayoutError: none or several.
+        ValueError: the source is damaged.
         FileNotFoundError: no source.
     """
     is_archive = source.name.lower().endswith(ARCHIVES)
@@ -44,7 +49,7 @@ def guess_reader(source: Path) -> str:
         name for name, module in known.items() if hasattr(module, "fits") and module.fits(paths)
     ]
     if len(fitting) != 1:
-        raise ValueError(
+        raise UnknownLayoutError(
             f"{source} is in the layout of {' and of '.join(fitting) or 'no known data set'}: "
             f"name it with --reader, one of {', '.join(known)}"
         )

@@ -10,7 +10,6 @@ folder. The data set is checked first. Nothing is written where anything is wron
 
 from __future__ import annotations
 
-import io
 import re
 from pathlib import Path
 from typing import Any
@@ -24,10 +23,10 @@ from ianet.datasets.source import image_opener, open_source
 from ianet.files import whole, write_whole
 from ianet.options import Cameras
 from ianet.pictures import find_pictures
-from ianet.readers import guess_reader, read_source
+from ianet.readers import UnknownLayoutError, guess_reader, read_source
 from ianet.validation import find_image_problems, find_table_problems, image_digests
-from pipeline.config.settings import PARAMS, SettingsError, check_known, load
-from pipeline.data.proposal import propose_split, sees_twice
+from pipeline.config.settings import PARAMS, SettingsError, check_known
+from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
 from pipeline.shell import command, parser
@@ -38,8 +37,8 @@ EXPECTED = "a folder with a folder of photos for each person"
 HELD_OUT_SHARE = 0.2  # of the training identities
 
 
-def propose_list(folder: Path) -> str:
-    """The content of images.csv for photos in a folder for each person, with a split.
+def propose_listing(folder: Path) -> pd.DataFrame:
+    """Path, person, camera and split of photos in a folder for each person.
 
     Raises:
         SettingsError: photos that lie in no person's folder, or an archive.
@@ -61,16 +60,15 @@ def propose_list(folder: Path) -> str:
         cameras = ["0"] * len(cameras)  # where some names tell no camera, none is known
     persons = [picture.person for picture in pictures]
     table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
-    known: Cameras = "respect" if sees_twice(table).any() else "ignore"
-    split = propose_split(table, cameras=known)
-    return table.assign(split=split).to_csv(index=False)
+    choice: Cameras = "respect" if have_two_cameras(table).any() else "ignore"
+    return table.assign(split=propose_split(table, cameras=choice))
 
 
 def find_cameras(table: pd.DataFrame) -> Cameras:
     """Whether to respect cameras or to ignore them: no test person is seen by two."""
     for column in split_columns(table):
         test = table[table[column].isin(["query", "gallery"])]
-        if not sees_twice(test).any():
+        if not have_two_cameras(test).any():
             return "ignore"
     return "respect"
 
@@ -82,13 +80,12 @@ def find_problems(listing: Listing, cameras: Cameras) -> list[str]:
     return [*find_table_problems(table, cameras), *find_image_problems(listing, digests)]
 
 
-def has_split(folder: Path) -> bool:
-    """Whether a reader knows the layout of a source."""
+def find_reader(source: Path) -> str | None:
+    """The reader of a source; None where no layout of a reader has these files."""
     try:
-        guess_reader(folder)
-    except ValueError:
-        return False
-    return True
+        return guess_reader(source)
+    except UnknownLayoutError:
+        return None
 
 
 def add_entry(name: str, entry: dict[str, Any]) -> None:
@@ -109,26 +106,26 @@ def main() -> None:
     options.add_argument("--recipe", default="cpu", help="of params.yaml; cpu if none is given")
     arguments = options.parse_args()
     folder = arguments.folder
-    settings = load()
+    settings = load_plan().settings
     name = arguments.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().stem).strip("-")
     check_known(arguments.recipe, settings.recipes, "--recipe", "recipes of params.yaml")
     if name in settings.datasets:
         raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
-    if has_split(folder):
-        reader, text = guess_reader(folder), None
+    reader = find_reader(folder)
+    proposal = None
+    if reader is not None:
         listing = read_source(folder, reader, {})
     else:
-        reader, text = "listed", propose_list(folder)
-        table = pd.read_csv(io.StringIO(text), dtype=str)
-        rows = sort_rows(table.itertuples(index=False, name=None))
+        reader, proposal = "listed", propose_listing(folder)
+        rows = sort_rows(proposal.itertuples(index=False, name=None))
         listing = Listing(rows, count_images(rows), image_opener(open_source(folder, EXPECTED)))
     cameras = find_cameras(listing.table)
     problems = find_problems(listing, cameras)
     if problems:
         lines = "".join(f"\nwrong: {problem}" for problem in problems)
         raise SettingsError(f"{folder} is not ready, and nothing was written:{lines}")
-    if text is not None:
-        write_whole(folder / LIST, text)
+    if proposal is not None:
+        write_whole(folder / LIST, proposal.to_csv(index=False))
         print(f"{folder / LIST} has the split: half of the persons are for testing")
     split = listing.table[split_columns(listing.table)[0]]
     train_persons = listing.table.person[split == "train"].nunique()

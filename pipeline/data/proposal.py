@@ -10,8 +10,8 @@ from ianet.options import Cameras
 LEAST_PERSONS = 4
 
 
-def sees_twice(images: pd.DataFrame) -> pd.Series:
-    """Whether each person is seen by two cameras, by person."""
+def have_two_cameras(images: pd.DataFrame) -> pd.Series:
+    """Whether two cameras or more see a person, by person."""
     return images.groupby("person").camera.nunique() > 1
 
 
@@ -33,7 +33,7 @@ def propose_split(images: pd.DataFrame, *, cameras: Cameras) -> pd.Series:
         ValueError: too few persons can be tested.
     """
     numbers = images.groupby("person").size()
-    testable = sees_twice(images) if cameras == "respect" else numbers > 1
+    testable = have_two_cameras(images) if cameras == "respect" else numbers > 1
     persons = np.sort(testable[testable].index.to_numpy())
     if len(persons) < LEAST_PERSONS:
         raise ValueError(
