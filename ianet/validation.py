@@ -51,7 +51,7 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
             f"{_count(missing, 'identity', 'identities')} in the query and missing from the "
             f"gallery: {_list(missing)}"
         )
-    is_matched = _is_matched(query, gallery)
+    is_matched = have_matches(query, gallery)
     cameras = test.camera.unique()
     without = test[test.camera == ""]
     if 0 < len(without) < len(test):
@@ -84,8 +84,12 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
             )
 
 
-def _is_matched(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
-    """Return whether the gallery has a query's identity from another camera than the query's."""
+def have_matches(query: pd.DataFrame, gallery: pd.DataFrame) -> pd.Series:
+    """Return for each query whether the gallery has its identity from another camera.
+
+    Args:
+        query, gallery: with the columns person and camera.
+    """
     places = gallery[["person", "camera"]].drop_duplicates()
     cameras = query.person.map(places.groupby("person").size()).fillna(0)
     is_seen_there = pd.MultiIndex.from_frame(query[["person", "camera"]]).isin(

@@ -15,6 +15,7 @@ from PIL import Image
 from ianet import images, packing
 from ianet.datasets import market1501
 from ianet.datasets.source import open_source
+from ianet.options import Cameras
 from pipeline.config.settings import SettingsError
 from pipeline.data.scorable import has_match
 from pipeline.data.splits import held_out_column, split_column, split_of_run
@@ -189,7 +190,7 @@ def test_a_set_without_training_images_holds_nothing_out() -> None:
      ("ignore", (1, 1), True), ("ignore", (2, 2), False)],
 )  # fmt: skip
 def test_a_match_is_of_the_person_and_from_another_camera(
-    cameras: str, gallery: tuple[int, int], expected: bool
+    cameras: Cameras, gallery: tuple[int, int], expected: bool
 ) -> None:
     person, camera = gallery
     images = pd.DataFrame({"person": [1, person, 1, 9], "camera": [1, camera, 2, 2]})

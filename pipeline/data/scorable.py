@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import pandas as pd
 
+from ianet.options import Cameras
+from ianet.validation import have_matches
 
-def has_match(images: pd.DataFrame, part: pd.Series, *, cameras: str) -> bool:
-    """Whether any query has a gallery image of its person, from another camera.
+
+def has_match(images: pd.DataFrame, part: pd.Series, *, cameras: Cameras) -> bool:
+    """Whether any query has a gallery image of its person that may be a match.
 
     Args:
         images: person and camera of each image.
         part: "query", "gallery" or another part of each.
-        cameras: "respect" or "ignore", see `pipeline.config.settings.Dataset`.
+        cameras: see `ianet.options.Cameras`.
     """
-    query, gallery = (
-        images.loc[part == name, ["person", "camera"]].drop_duplicates()
-        for name in ("query", "gallery")
-    )
-    pairs = query.merge(gallery, on="person")
-    return bool((pairs.camera_x != pairs.camera_y).any() if cameras == "respect" else len(pairs))
+    query, gallery = images[part == "query"], images[part == "gallery"]
+    if cameras == "ignore":
+        return bool(query.person.isin(gallery.person).any())
+    return bool(have_matches(query, gallery).any())
 
 
 def advise(dataset: str, held_out: int) -> str:
