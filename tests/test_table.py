@@ -165,6 +165,11 @@ def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float,
     sentences = findings.find({"t": (section, frame)}).sentences
     named = f"Table: lost {100 * (0.7 - base):+.1f}" if kind != "unsure" else "none"
     assert sentences[0].endswith(f"for a table: {named}.")
+    best = {"gain": "lost is best with 70.0 % mAP, a finding over base."}.get(
+        kind, f"base. is best with {100 * base:.1f} % mAP, which the noise may explain."
+    )
+    if kind != "unsure":
+        assert sentences[1] == f"Table on market1501: {best}"
     assert "for other persons and other seeds" in section.note
     assert section.picture.count("<svg") == 1
     gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]

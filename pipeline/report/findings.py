@@ -70,10 +70,10 @@ def _find_best(section: Section, frame: pd.DataFrame) -> list[str]:
     for dataset, rows in scores.groupby("dataset", sort=False):
         if len(rows) > 1:
             best = rows.sort_values("ours").iloc[-1]
-            doubt = "" if is_finding(best) else ", which the noise may explain"
+            sure = f", a finding over {best.against}" if is_finding(best) else ""
             label = f"{best.group}: {best.label}" if best.group else best.label
             sentences.append(
                 f"{section.title} on {dataset}: {label} is best with {best.ours:.1f} % "
-                f"{METRIC}{doubt}."
+                f"{METRIC}{sure or ', which the noise may explain'}."
             )
     return sentences

@@ -162,7 +162,6 @@ def run_row(run: Run, evaluations: Sequence[Evaluation], url: str | None) -> dic
     own = Evaluation(run, run.dataset)
     scores = read_scores(own) if own in evaluations else {}
     return {
-        **run._asdict(),
         "key": run.key,
         "url": url,
         "scores": [None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
