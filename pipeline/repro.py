@@ -33,7 +33,7 @@ from rich.table import Table
 from pipeline.cluster.environment import prepare
 from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import PIPELINE, REPORT, write
-from pipeline.plan.plan import Plan, image_sets, load_plan, unique_runs
+from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
 from pipeline.training.rehearsal import find_failures
@@ -63,8 +63,10 @@ def changed_stages() -> set[str]:
 def preparing_stages(evaluations: Sequence[Evaluation], settings: Settings) -> list[str]:
     """The stages before the trainings of evaluations."""
     images = image_sets(evaluations, settings)
+    drawn = [name for name, _ in images if settings.datasets[name].synthetic is not None]
     return [
-        *("plan", "sources", "synthesize"),
+        *("plan", "sources"),
+        *dict.fromkeys(f"synthesize@{name}" for name in drawn),
         *dict.fromkeys(f"prepare@{name}" for name, _ in images),
         *(f"pack@{name}.{size}" for name, size in images),
     ]
@@ -77,6 +79,11 @@ def stages_of(evaluations: Sequence[Evaluation]) -> list[str]:
         *(f"evaluate@{evaluation.key}" for evaluation in evaluations),
         *(f"model@{evaluation.key}" for evaluation in evaluations if evaluation.is_own),
     ]
+
+
+def stages_before(evaluation: Evaluation, plan: Plan) -> list[str]:
+    """The stages of an evaluation, and of the runs from whose models its training starts."""
+    return stages_of([*map(own_evaluation, plan.starts(evaluation.run)), evaluation])
 
 
 class Job:
@@ -275,11 +282,43 @@ class View:
         return table
 
 
-def run_stale(evaluations: Sequence[Evaluation], settings: Settings) -> list[Job]:
+def run_waves(
+    jobs: Sequence[Job], plan: Plan, at_a_time: int, on_end: Callable[[Job], None]
+) -> list[Job]:
+    """Run jobs, those first from whose models others start.
+
+    Args:
+        jobs: in their order within a wave.
+        plan: says which run starts from which.
+        at_a_time, on_end: as of `run_jobs`.
+
+    Returns:
+        The jobs that failed, and those that start from a model of such a job.
+    """
+    waves: dict[int, list[Job]] = {}
+    for job in jobs:
+        waves.setdefault(len(plan.starts(job.run)), []).append(job)
+    failed: list[Job] = []
+    for _, wave in sorted(waves.items()):
+        ready = []
+        for job in wave:
+            lost = {job.run for job in failed}.intersection(plan.starts(job.run))
+            if lost:
+                job.last = f"error: starts from {', '.join(run.key for run in lost)}, which failed"
+                failed.append(job)
+                on_end(job)
+            else:
+                ready.append(job)
+        failed += run_jobs(ready, at_a_time, on_end)
+    return failed
+
+
+def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
     """Train and evaluate on a shared Ray; returns the jobs that failed."""
     from pipeline.cluster.resources import cores, trainings_at_a_time
     from pipeline.cluster.session import shared_session  # Ray takes a second
 
+    settings = plan.settings
     runs = unique_runs(evaluations)
     failures = find_failures(runs, settings)  # which their jobs find again, and report
     with contextlib.ExitStack() as stack:
@@ -298,7 +337,7 @@ def run_stale(evaluations: Sequence[Evaluation], settings: Settings) -> list[Job
             text += f": about {format_minutes(estimate)} where a core is as fast as ours"
         print(f"{text}. Logs: {LOGS}/<key>.log", flush=True)
         with View(jobs, at_a_time) as view:
-            return run_jobs(jobs, at_a_time + AHEAD, view.show_end)
+            return run_waves(jobs, plan, at_a_time + AHEAD, view.show_end)
 
 
 def reproduce(plan: Plan, targets: Sequence[str]) -> None:
@@ -316,11 +355,11 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         print(f"nothing to do: {len(runs)} runs and all results are up to date")
         return
     if changed & set(preparing):
-        _dvc_repro([stage for stage in preparing if stage != "synthesize"])
+        _dvc_repro(preparing)
         changed = changed_stages()
-    stale = [each for each in evaluations if changed.intersection(stages_of([each]))]
+    stale = [each for each in evaluations if changed.intersection(stages_before(each, plan))]
     print(f"{len(runs)} runs, {len(unique_runs(stale))} of them to do", flush=True)
-    failed = run_stale(stale, plan.settings) if stale else []
+    failed = run_stale(stale, plan) if stale else []
     if failed:
         lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")

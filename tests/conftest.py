@@ -22,8 +22,9 @@ from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
-    from models import Outcome
     from project import Project
+
+    from models import Outcome
 
 NAMES = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000476_01.jpg.jpg",

@@ -46,15 +46,26 @@ class Project:
             else:
                 shutil.copy(source, target)
         params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        params["synthetic"] |= {
-            "train_identities": 6,
-            "test_identities": 5,
-            "distractors": 4,
-            "junk": 2,
+        params["datasets"]["synthetic"] |= {
+            "synthetic": {
+                "train_identities": 6,
+                "test_identities": 5,
+                "distractors": 4,
+                "junk": 2,
+                "seed": 0,
+            },
+            "held_out": 2,
+            "networks": ["base", "stage3"],
+            "seeds": [0],
         }
-        params["datasets"]["synthetic"] |= {"held_out": 2, "networks": ["base", "stage3"]}
         params["checkpoint_minutes"] = 0  # each epoch
-        params["recipes"]["quick"]["training"] |= {"epochs": EPOCHS, "batch": 16}
+        params["recipes"]["quick"]["network"]["weights"] = "none"
+        params["recipes"]["quick"]["training"] |= {
+            "height": 64,
+            "width": 32,
+            "epochs": EPOCHS,
+            "batch": 16,
+        }
         project._keep_few_experiments()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         (folder / "mlflow.db").write_bytes(empty_database())
@@ -79,6 +90,7 @@ class Project:
                 path.unlink()
         row = {"label": "stage 3", "network": "stage3"}
         for name, changes in {
+            "table4f": {"seeds": {}},
             "figure7": {"at": [5], "rows": [row]},
             "figure8": {"network": "stage3", "stage": "stage3"},
             "blocks": {"rows": [row]},

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models import SIZE, Outcome, tiny_model
 from PIL import Image
+from tiny_models import SIZE, Outcome, tiny_model
 
 import ianet
 from ianet.attention import find_stages

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import written
-from models import Outcome, tiny_model
 from PIL import Image
+from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet import drawing, verification

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from models import Outcome
+from tiny_models import Outcome
 
 import ianet
 from ianet.cli import main as cli

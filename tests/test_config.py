@@ -29,7 +29,7 @@ def in_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
 
 
-SYNTHETIC = {
+SIZES = {
     "train_identities": 6, "test_identities": 5, "distractors": 4, "junk": 2, "seed": 0,
 }  # fmt: skip
 
@@ -93,8 +93,15 @@ def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
         ({"datasets": datasets(synthetic={"seeds": [1, 1]})}, "1 stands there more than once"),
         ({"datasets": datasets(synthetic={"networks": ["base", "base"]})}, "'base' stands there"),
         ({"at_hand": ["synthetic", "synthetic"]}, "'synthetic' stands there more than once"),
-        ({"synthetic": {**SYNTHETIC, "distractors": 1e12}}, "distractors is 10+: it must be 99999"),
-        ({"synthetic": {**SYNTHETIC, "junk": -1}}, "junk is -1: it must be 0 or more"),
+        (
+            {"datasets": datasets(synthetic={"synthetic": {**SIZES, "distractors": 1e12}})},
+            "distractors is 10+: it must be 99999",
+        ),
+        (
+            {"datasets": datasets(synthetic={"synthetic": {**SIZES, "junk": -1}})},
+            "junk is -1: it must be 0 or more",
+        ),
+        ({"datasets": datasets(synthetic={"without": ["x"]})}, "without names 'x', but networks"),
         ({"checkpoint_minutes": math.inf}, "a finite number"),
         ({"workers": 0}, "workers"),
         ({"networks": {"../x": {}}}, "String should match pattern"),

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import noise
-from models import SIZE, Outcome, tiny_model
+from tiny_models import SIZE, Outcome, tiny_model
 
 import ianet
 from ianet import images, retrieval

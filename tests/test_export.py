@@ -14,7 +14,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from models import SIZE, Outcome, tiny_model
+from tiny_models import SIZE, Outcome, tiny_model
 from torch import nn
 
 import ianet

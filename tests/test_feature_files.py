@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import noise, written
-from models import Outcome, tiny_model
+from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet import feature_files, feature_table

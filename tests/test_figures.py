@@ -304,9 +304,10 @@ def test_a_figure_trains_what_it_needs_and_no_more() -> None:
     current = load()
     alone = {"figure8": read_figure("figure8", network="stage3")}
     run = Run("synthetic", "stage3", current.datasets["synthetic"].recipes["plain"], 0)
-    assert unique_runs(Plan(current, alone).evaluations()) == [run]
+    start = Run("pretraining", "resnet18", "pretrain", 0)
+    assert unique_runs(Plan(current, alone).evaluations()) == [start, run]
     stages = pipeline(Plan(current, alone))["stages"]
-    assert list(stages["train"]["foreach"]) == [run.key]
+    assert list(stages["train"]["foreach"]) == [start.key, run.key]
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
         str(run.folder),

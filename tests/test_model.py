@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import noise, packed, written
-from models import SIZE, TERMS, tiny_model, tiny_network
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_models import SIZE, TERMS, tiny_model, tiny_network
 
 import ianet
 from ianet import images

@@ -25,7 +25,7 @@ def changes(override: str, folder: Path) -> list[str]:
     ("override", "expected"),
     [
         ("workers=auto", []),
-        ("recipes.quick.training.lr=0.002", ["-lr: 1.0e-3", "+lr: 0.002"]),
+        ("recipes.quick.training.lr=0.002", ["-lr: 7.0e-4", "+lr: 0.002"]),
         ("datasets.synthetic.seeds=[0,1]", ["+- 1"]),
         ("datasets.synthetic.held_out=30", ["-held_out: 20", "+held_out: 30"]),
         ("recipes.strong.training.milestones=[40,60]", ["-- 70", "+- 60"]),

@@ -17,6 +17,7 @@ from pipeline.config.experiments import (
     ScoreTable,
     Search,
     Table,
+    check_names,
     experiments,
 )
 from pipeline.config.settings import Settings, SettingsError, load
@@ -40,6 +41,14 @@ def datasets(**changes: dict[str, Any]) -> dict[str, Any]:
     """The section of params.yaml with other values of some options."""
     section = yaml.safe_load(Path("params.yaml").read_text())["datasets"]
     return {name: {**options, **changes.get(name, {})} for name, options in section.items()}
+
+
+def from_scratch(**sections: Any) -> Settings:
+    """Settings whose synthetic runs start from no other run, with changes of some sections."""
+    recipes = yaml.safe_load(Path("params.yaml").read_text())["recipes"]
+    for name in ("quick", "quick-strong"):
+        recipes[name]["network"]["weights"] = "none"
+    return change_settings(recipes=recipes, **sections)
 
 
 def plan_of(settings: Settings, *names: str) -> Plan:
@@ -92,7 +101,7 @@ def test_a_key_is_read_as_it_is_written() -> None:
 def test_names_with_hyphens_share_no_key() -> None:
     """Joined by hyphens, both runs would be called synthetic-base-quick-strong-0."""
     params = yaml.safe_load(Path("params.yaml").read_text())
-    settings = change_settings(
+    settings = from_scratch(
         networks={**params["networks"], "base-quick": {}},
         datasets=datasets(synthetic={"recipes": {"plain": "quick-strong", "strong": "strong"}}),
     )
@@ -139,9 +148,9 @@ def test_a_source_that_is_not_there_is_named(
 
 
 def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
-    settings = change_settings(
+    settings = from_scratch(
         at_hand=["synthetic", "market1501", "msmt17"],
-        datasets=datasets(market1501={"seeds": [0, 1, 2]}),
+        datasets=datasets(market1501={"seeds": [0, 1, 2]}, synthetic={"without": []}),
     )
     plan = Plan(settings, experiments(settings))
     evaluations = plan.evaluations()
@@ -165,7 +174,9 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
             expected = {
                 (on, seed)
                 for on in plan.datasets(table)
-                for seed in settings.datasets[row.trained_on or on].seeds
+                for seed in table.seeds.get(
+                    row.trained_on or on, settings.datasets[row.trained_on or on].seeds
+                )
                 if (row.trained_on or on) in settings.at_hand
             }
             assert {(each.on, each.run.seed) for each in row_evaluations} == expected
@@ -185,22 +196,25 @@ def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all() ->
 
 
 def test_a_data_set_can_be_limited_to_some_networks() -> None:
-    settings = change_settings(datasets=datasets(synthetic={"networks": ["base", "stage23"]}))
-    runs = unique_runs(plan_of(settings, "table4f").evaluations())
-    assert [run.network for run in runs] == ["base", "stage23"]
-    alone = change_settings(datasets=datasets(synthetic={"networks": ["stage23"]}))
-    deps = pipeline(plan_of(alone, "table4f"))["stages"]["table4f"]["deps"]
+    settings = from_scratch(datasets=datasets(synthetic={"networks": ["base", "cia"]}))
+    runs = unique_runs(plan_of(settings, "table4d").evaluations())
+    assert [run.network for run in runs] == ["base", "cia"]
+    settings = from_scratch(datasets=datasets(synthetic={"without": ["parallel", "cia"]}))
+    runs = unique_runs(plan_of(settings, "table4d").evaluations())
+    assert [run.network for run in runs] == ["base", "cia-sia", "stage3"]
+    alone = from_scratch(datasets=datasets(synthetic={"networks": ["stage3"]}))
+    deps = pipeline(plan_of(alone, "table4d"))["stages"]["table4d"]["deps"]
     # There is nothing to compare the network with.
     assert [dep for dep in deps if dep.startswith("results")] == [
-        "results/synthetic/scores/synthetic.stage23.quick.0.json",
-        "results/synthetic/queries/synthetic.stage23.quick.0.parquet",
+        "results/synthetic/scores/synthetic.stage3.quick.0.json",
+        "results/synthetic/queries/synthetic.stage3.quick.0.parquet",
     ]
 
 
 def test_a_table_needs_its_own_runs_only() -> None:
     plan = load_plan()
     assert [evaluation.run.network for evaluation in plan.evaluations(["table4d"])] == [
-        "base", "cia", "parallel", "cia-sia", "stage3",
+        "resnet18", "base", "cia", "parallel", "cia-sia", "stage3",
     ]  # fmt: skip
     with pytest.raises(SettingsError, match=r"experiments/table9\.yaml does not exist: choose"):
         plan.evaluations(["table9"])
@@ -219,7 +233,7 @@ def test_a_figure_that_shows_nothing_at_hand_is_read_all_the_same() -> None:
 
 
 def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_role() -> None:
-    settings = change_settings(at_hand=["synthetic", "market1501"])
+    settings = from_scratch(at_hand=["synthetic", "market1501"])
     rows = [
         {"label": "a", "network": "base", "trained_on": "market1501"},
         {"label": "b", "network": "base", "recipe": "strong"},
@@ -234,7 +248,7 @@ def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_role() -> No
     stages = pipeline(across)["stages"]
     assert list(stages["prepare"]["foreach"]) == ["market1501", "synthetic"]
     assert list(stages["pack"]["foreach"]) == [
-        "market1501.256x128", "synthetic.256x128", "synthetic.64x32",
+        "market1501.256x128", "synthetic.256x128", "synthetic.128x64",
     ]  # fmt: skip
     assert stages["evaluate"]["foreach"]["market1501.base.paper.0.synthetic"] == {
         "run": "market1501.base.paper.0",
@@ -256,7 +270,8 @@ def test_stages_depend_on_their_own_inputs_only() -> None:
         "dataset": "synthetic",
         "network": "stage2",
         "recipe": "quick",
-        "size": "64x32",
+        "size": "128x64",
+        "start": "models/pretraining.resnet18.pretrain.0/model.safetensors",
     }
     assert stages["train"]["do"]["cmd"] == "python -m pipeline.stages.train ${key}"
     assert "params" not in stages["train"]["do"]
@@ -270,8 +285,9 @@ def test_stages_depend_on_their_own_inputs_only() -> None:
         assert folder not in stages["pack"]["do"]["deps"]
     networks = ("base", "stage2", "stage3", "stage23-c", "stage23")
     assert {dep for dep in stages["table4f"]["deps"] if dep.startswith("results")} == {
-        f"results/synthetic/{file.format(f'synthetic.{name}.quick.0')}"
+        f"results/synthetic/{file.format(f'synthetic.{name}.quick.{seed}')}"
         for name in networks
+        for seed in range(3)
         for file in ("scores/{}.json", "queries/{}.parquet")
     }
 
@@ -301,15 +317,66 @@ def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
     rows = [{"label": "base.", "network": "base"}, {"label": "IA", "network": "stage3"}]
     rows[1]["against"] = "base"
     sheet = {"kind": "table", "title": "T", "caption": "", "metrics": ["mAP"], "rows": rows}
-    table = Table.model_validate({**sheet, "seeds": [3, 1]})
-    plan = Plan(load(), {"table": table, "other": Table.model_validate(sheet)})
+    table = Table.model_validate({**sheet, "seeds": {"synthetic": [3, 1]}})
+    plan = Plan(from_scratch(), {"table": table, "other": Table.model_validate(sheet)})
     [(_, base), (row, evaluations)] = plan.rows(table)
     assert [evaluation.run.seed for evaluation in evaluations] == [3, 1]
     assert [plan.baseline(row, evaluation) for evaluation in evaluations] == base
     # Each run once, whichever table asks for it.
     assert sorted(evaluation.run.seed for evaluation in plan.evaluations()) == [0, 0, 1, 1, 3, 3]
     with pytest.raises(ValueError, match="1 stands there more than once"):
-        Table.model_validate({**sheet, "seeds": [1, 2, 1]})
+        Table.model_validate({**sheet, "seeds": {"synthetic": [1, 2, 1]}})
+    wrong = {"table4f": experiments(load())["table4f"].model_copy(update={"seeds": {"duke": (0,)}})}
+    with pytest.raises(SettingsError, match="seeds names 'duke', but datasets has only synthetic"):
+        check_names(wrong["table4f"], load())
+
+
+def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
+    """Market-1501's people first, then our own, which a third recipe starts from."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["recipes"]["second"] = content["recipes"]["short"] | {
+        "network": {"backbone": "resnet50", "weights": "models/market1501.base.paper.0"}
+    }
+    content["recipes"]["third"] = content["recipes"]["short"] | {
+        "network": {"backbone": "resnet50", "weights": "models/market1501.base.second.0"}
+    }
+    content["datasets"]["synthetic"]["recipes"] = {"plain": "third"}
+    plan = Plan(Settings.model_validate(content), {"t": table_of({"label": "a", "network": "cia"})})
+    first, second = Run("market1501", "base", "paper", 0), Run("market1501", "base", "second", 0)
+    third = Run("synthetic", "cia", "third", 0)
+    assert plan.starts(third) == [first, second]
+    assert unique_runs(plan.evaluations()) == [first, second, third]
+    stages = pipeline(plan)["stages"]
+    starts = {key: item["start"] for key, item in stages["train"]["foreach"].items()}
+    assert starts == {
+        first.key: "build/sources/recipes/paper.json",  # which all runs depend on
+        second.key: "models/market1501.base.paper.0/model.safetensors",
+        third.key: "models/market1501.base.second.0/model.safetensors",
+    }
+    assert "${item.start}" in stages["train"]["do"]["deps"]
+    assert list(stages["synthesize"]["foreach"]) == ["synthetic"]
+    # The model is made by this pipeline, so that its digest decides nothing before.
+    assert not [dep for dep in stages["sources"]["deps"] if dep.startswith("models")]
+
+
+def test_each_backbone_starts_from_weights_of_its_own() -> None:
+    plan = load_plan()
+    run = Run("synthetic", "mobilenet_v2-ia", "quick", 2)
+    assert plan.starts(run) == [Run("pretraining", "mobilenet_v2", "pretrain", 0)]
+
+
+def test_a_run_cannot_start_from_itself() -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["recipes"]["quick"]["network"]["weights"] = "models/synthetic.base.quick.0"
+    plan = Plan(Settings.model_validate(content), {"t": table_of({"label": "a", "network": "cia"})})
+    with pytest.raises(
+        SettingsError, match=r"synthetic\.base\.quick\.0 starts from its own weights"
+    ):
+        plan.evaluations()
+    content["recipes"]["quick"]["network"]["weights"] = "models/synthetic.bas.quick.0"
+    plan = Plan(Settings.model_validate(content), {"t": table_of({"label": "a", "network": "cia"})})
+    with pytest.raises(SettingsError, match=r"names 'bas', but networks of params\.yaml has only"):
+        plan.evaluations()
 
 
 @pytest.mark.parametrize(

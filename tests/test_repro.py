@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -123,6 +124,29 @@ def test_a_failure_costs_no_other_job(tmp_path: Path, monkeypatch: pytest.Monkey
     assert sorted(Path("runs.txt").read_text().split()) == [
         f"train@d.{network}.r.0" for network in "abc"
     ]
+
+
+def test_runs_that_start_from_a_model_wait_for_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """a starts from b, c from d, which fails: c is not begun."""
+    program = (
+        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); emit('started')\n"
+        "if 'train@d.d.r.0' in sys.argv:\n"
+        "    emit('error', message='error: no such thing'); sys.exit(1)\n"
+        "emit('finished')\n"
+    )
+    jobs = build_jobs(monkeypatch, tmp_path, program, *"abcd")
+    starts = {"a": [jobs[1].run], "c": [jobs[3].run]}
+    plan: Any = SimpleNamespace(starts=lambda run: starts.get(run.network, []))
+    ends: list[str] = []
+    failed = repro.run_waves(jobs, plan, 2, lambda job: ends.append(job.run.network))
+    assert [job.run.network for job in failed] == ["d", "c"]
+    assert failed[1].last == "error: starts from d.d.r.0, which failed"
+    order = Path("runs.txt").read_text().split()
+    assert sorted(order[:2]) == ["train@d.b.r.0", "train@d.d.r.0"]
+    assert order[2:] == ["train@d.a.r.0"]
+    assert sorted(ends) == ["a", "b", "c", "d"]
 
 
 def test_a_job_that_cannot_start_fails_alone(

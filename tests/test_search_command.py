@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import noise, packed
-from models import Outcome, tiny_model
 from PIL import Image
+from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet.ranks_page import sort_queries, write_page

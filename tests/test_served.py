@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import noise
-from models import SIZE, tiny_model, tiny_network
 from small import RECORD
+from tiny_models import SIZE, tiny_model, tiny_network
 
 import ianet
 from ianet.comparison import estimate_mean

@@ -32,6 +32,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def change_settings(**sections: Any) -> Settings:
     """params.yaml with other sections, and with three of its networks."""
     params = yaml.safe_load(Path("params.yaml").read_text())
+    params["datasets"]["synthetic"]["without"] = []
     networks = {name: params["networks"][name] for name in ("base", "stage3", "cbam")}
     networks |= sections.pop("networks", {})
     return Settings.model_validate({**params, **sections, "networks": networks})
@@ -177,6 +178,7 @@ def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) ->
     params = yaml.safe_load(Path("params.yaml").read_text())
     recipe = params["recipes"]["quick"]
     recipe["network"] = {**recipe["network"], "weights": "mine.safetensors"}
+    params["datasets"]["synthetic"]["without"] = []
     dataset = params["datasets"]["cuhk03-labeled-new"]
     dataset["options"]["config"] = "protocol.mat"
     settings = change_settings(

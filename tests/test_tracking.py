@@ -17,8 +17,8 @@ import pytest
 from mlflow.entities import Metric
 from mlflow.entities import Run as Tracked
 from mlflow.exceptions import MlflowException
-from models import tiny_model
 from project import empty_database
+from tiny_models import tiny_model
 
 from pipeline.config.experiments import Search
 from pipeline.plan.runs import Run

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
-from models import Outcome, runner, tiny_model
+from tiny_models import Outcome, runner, tiny_model
 
 import ianet
 from ianet.synthetic import archive

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import noise
-from models import Outcome
+from tiny_models import Outcome
 
 from ianet.readers import guess_reader
 from ianet.validation import find_table_problems

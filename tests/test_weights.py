@@ -12,8 +12,8 @@ import pytest
 import torch
 import torchvision
 from conftest import packed
-from models import Outcome, tiny_model
 from safetensors.torch import save_file
+from tiny_models import Outcome, tiny_model
 from torch import Tensor, nn
 
 import ianet

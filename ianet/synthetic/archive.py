@@ -31,6 +31,11 @@ from ianet.synthetic.people import Person, families
 from ianet.synthetic.scene import draw_obstacle, draw_scene, draw_shadow
 from ianet.synthetic.sizes import check_sizes
 
+LOOSE = 0.5
+"""Share of the boxes that a detector has cut badly."""
+LOOSE_STATURES = (0.6, 1.25)
+"""Least and largest height of a body in such a box, in heights of the box."""
+
 
 def write(
     target: Path,
@@ -215,15 +220,16 @@ def draw_shot(shot: Shot, height: int, width: int, seed: int) -> bytes:
 
 
 def _place_body(junk: bool, rng: np.random.Generator) -> tuple[float, float, float]:
-    """Return centre, feet and stature of a body in its box; about 1 box in 8 is badly cut.
+    """Return centre, feet and stature of a body in its box.
 
-    The units are those of `Figure`.
+    Half of the boxes are tight. In the others a detector has cut too much or too little, so that
+    the same person is seen up to twice as large. The units are those of `Figure`.
     """
     if junk:  # a piece of a body
         stature = rng.uniform(1.5, 2.6)
         return rng.uniform(0.1, 0.9), rng.uniform(1.0, stature + 0.1), stature
-    if rng.random() < 0.12:
-        stature = rng.uniform(0.75, 1.15)
-        return rng.normal(0.5, 0.12), 0.5 * (1 + stature) + rng.normal(0, 0.06), stature
+    if rng.random() < LOOSE:
+        stature = rng.uniform(*LOOSE_STATURES)
+        return rng.normal(0.5, 0.1), 0.5 * (1 + stature) + rng.normal(0, 0.05), stature
     stature = rng.uniform(0.88, 0.96)
     return rng.normal(0.5, 0.04), 0.5 * (1 + stature) + rng.normal(0, 0.012), stature

@@ -70,12 +70,12 @@ class ScoreTable(Experiment):
     """Scores of networks, a row for each.
 
     Attributes:
-        seeds: of the runs, instead of those of the data sets.
+        seeds: of the runs, by data set, instead of those that the data set has.
     """
 
     metrics: Annotated[tuple[Metric, ...], Field(min_length=1), Unique]
     rows: tuple[Row, ...] = Field(min_length=1)
-    seeds: Seeds | None = None
+    seeds: dict[Name, Seeds] = Field({})
 
     @property
     def printed(self) -> list[str]:
@@ -356,7 +356,7 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
     described: dict[str, Experiment] = {path.stem: validated(AnyExperiment, path) for path in paths}
     for name, experiment in described.items():
         try:
-            _check_names(experiment, settings)
+            check_names(experiment, settings)
         except ValueError as error:
             raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(experiment, Search) != name.startswith(SEARCH_PREFIX):
@@ -390,7 +390,12 @@ def _check_file_name(path: Path) -> None:
         )
 
 
-def _check_names(experiment: Experiment, settings: Settings) -> None:
+def check_names(experiment: Experiment, settings: Settings) -> None:
+    """Refuse an experiment that names what params.yaml lacks.
+
+    Raises:
+        SettingsError: the message lists the names that are there.
+    """
     if isinstance(experiment, Search):
         check_known(experiment.dataset, settings.datasets, "dataset", "datasets")
         check_known(experiment.network, settings.networks, "network", "networks")
@@ -403,6 +408,8 @@ def _check_names(experiment: Experiment, settings: Settings) -> None:
             check_known(row.network, settings.networks, f"row {row.label!r}", "networks")
     elif isinstance(experiment, ScoreTable):
         roles = {role for dataset in settings.datasets.values() for role in dataset.recipes}
+        for dataset in experiment.seeds:
+            check_known(dataset, settings.datasets, "seeds", "datasets")
         for line in experiment.rows:
             where = f"row {line.label!r}"
             for name, section in line.references():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -63,12 +63,28 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Unique]
 
 
+class SyntheticSizes(Value):
+    """Sizes and seed of a set that `ianet.synthetic.archive.write` draws."""
+
+    train_identities: int
+    test_identities: int
+    distractors: int
+    junk: int
+    seed: int
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> SyntheticSizes:
+        check_sizes(self.model_dump())
+        return self
+
+
 class Dataset(Value):
     """A data set: a reader and a source, and what differs from the usual.
 
     Attributes:
         reader: of `ianet.datasets`.
         source: folder or archive.
+        synthetic: of a set that the pipeline draws into `source`; None for all others.
         options: of the reader.
         published: whether the counts must be the published ones.
         cameras: "respect": a match is from another camera than the query. "ignore": from any.
@@ -77,10 +93,12 @@ class Dataset(Value):
         recipes: role to recipe: a table asks for a role, "plain" or "strong".
         seeds: of the runs.
         networks: that are run.
+        without: networks that are not run all the same.
     """
 
     reader: Name
     source: Path
+    synthetic: SyntheticSizes | None = None
     options: dict[str, Any] = {}
     published: bool = False
     cameras: Cameras = "respect"
@@ -89,6 +107,7 @@ class Dataset(Value):
     recipes: dict[Name, Name] = {"plain": "paper"}
     seeds: Seeds = (0,)
     networks: Literal["all"] | Annotated[tuple[Name, ...], Unique] = "all"
+    without: Annotated[tuple[Name, ...], Unique] = ()
 
     @field_validator("recipes")
     @classmethod
@@ -99,20 +118,8 @@ class Dataset(Value):
 
     def includes(self, network: str) -> bool:
         """Whether the data set asks for runs of that network."""
-        return self.networks == "all" or network in self.networks
-
-
-class Synthetic(Value):
-    train_identities: int
-    test_identities: int
-    distractors: int
-    junk: int
-    seed: int
-
-    @model_validator(mode="after")
-    def _check_sizes(self) -> Synthetic:
-        check_sizes(self.model_dump())
-        return self
+        chosen = self.networks == "all" or network in self.networks
+        return chosen and network not in self.without
 
 
 class RecipeSettings(Value):
@@ -155,7 +162,6 @@ class Settings(Value):
     checkpoint_minutes: float = Field(5, ge=0)
     cluster: Cluster = Cluster()
     datasets: dict[Name, Dataset]
-    synthetic: Synthetic
     recipes: dict[Name, RecipeSettings]
     networks: dict[Name, dict[str, Any]]
 
@@ -169,9 +175,10 @@ class Settings(Value):
         for name, dataset in self.datasets.items():
             for role, recipe in dataset.recipes.items():
                 check_known(recipe, self.recipes, f"datasets.{name}.recipes.{role}", "recipes")
-            if dataset.networks != "all":
-                for network in dataset.networks:
-                    check_known(network, self.networks, f"datasets.{name}.networks", "networks")
+            chosen = () if dataset.networks == "all" else dataset.networks
+            for option, networks in (("networks", chosen), ("without", dataset.without)):
+                for network in networks:
+                    check_known(network, self.networks, f"datasets.{name}.{option}", "networks")
         return self
 
 
@@ -274,10 +281,14 @@ def build_recipe(name: str, settings: RecipeSettings) -> Recipe:
 def build_network(name: str, options: Mapping[str, Any], recipe: RecipeSettings) -> NetworkOptions:
     """The library's options of an entry under `networks`, on top of what its recipe starts from.
 
+    In `weights`, {backbone} stands for the network's backbone. So networks with several backbones
+    start from weights of their own.
+
     Raises:
         SettingsError: a wrong option, see `build`.
     """
-    return build(NetworkOptions, {**recipe.network, **options}, f"networks.{name}")
+    built = build(NetworkOptions, {**recipe.network, **options}, f"networks.{name}")
+    return replace(built, weights=built.weights.replace("{backbone}", built.backbone))
 
 
 def call(

@@ -19,9 +19,9 @@ from pipeline.config.experiments import (
     Table,
 )
 from pipeline.config.settings import SettingsError
-from pipeline.plan.plan import SYNTHETIC, Plan, image_sets, unique_runs
-from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE
-from pipeline.plan.sources import SOURCES, input_files
+from pipeline.plan.plan import Plan, image_sets, unique_runs
+from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE, Run
+from pipeline.plan.sources import MODEL_WEIGHTS, SOURCES, input_files
 
 PIPELINE = Path("dvc.yaml")
 SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
@@ -47,11 +47,12 @@ def write(plan: Plan) -> None:
     Raises:
         SettingsError: a data set at hand does not lie where params.yaml says.
     """
-    for name in plan.settings.at_hand:
-        source = plan.settings.datasets[name].source
-        if source != SYNTHETIC and not source.exists():
+    used = {name for name, _ in _image_sets(plan)}
+    for name in dict.fromkeys([*plan.settings.at_hand, *used]):
+        dataset = plan.settings.datasets[name]
+        if dataset.synthetic is None and not dataset.source.exists():
             raise SettingsError(
-                f"{source} does not exist: put the data set {name} there, or set "
+                f"{dataset.source} does not exist: put the data set {name} there, or set "
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
     for path, text in render(plan).items():
@@ -71,13 +72,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             "params": ["at_hand", "datasets", "recipes", "networks"],
         },
         "sources": _sources_stage(plan),
-        "synthesize": {
-            "desc": "draw the synthetic benchmark",
-            "cmd": "python -m pipeline.stages.synthesize",
-            "deps": [_code("synthesize")],
-            "params": ["synthetic"],
-            "outs": [str(SYNTHETIC)],
-        },
+        "synthesize": _synthesize_stage(plan),
         "prepare": _prepare_stage(plan),
         "pack": _pack_stage(plan),
         "train": _train_stage(plan),
@@ -115,6 +110,7 @@ def search_pipeline(plan: Plan) -> dict[str, Any]:
                 "network": search.network,
                 "recipe": search.recipe,
                 "size": plan.settings.recipes[search.recipe].size,
+                "start": _start(plan, Run(search.dataset, search.network, search.recipe, 0)),
             }
             for name, search in plan.searches.items()
         },
@@ -130,6 +126,7 @@ def search_pipeline(plan: Plan) -> dict[str, Any]:
                 f"{SOURCES}/networks/${{item.network}}/train.json",
                 f"{SOURCES}/networks/${{item.network}}/evaluate.json",
                 f"{SOURCES}/recipes/${{item.recipe}}.json",
+                "${item.start}",
                 *(_code(stage) for stage in ("train", "evaluate", "search")),
             ],
             # DVC would delete the results when the search starts: a stop would lose them.
@@ -165,6 +162,24 @@ def _image_sets(plan: Plan) -> list[tuple[str, str]]:
         (search.dataset, settings.recipes[search.recipe].size) for search in plan.searches.values()
     ]
     return list(dict.fromkeys([*image_sets(plan.evaluations(), settings), *searches]))
+
+
+def _synthesize_stage(plan: Plan) -> Stage:
+    sets = dict.fromkeys(name for name, _ in _image_sets(plan))
+    return {
+        "foreach": {
+            name: {"target": _source(plan, name)}
+            for name in sets
+            if plan.settings.datasets[name].synthetic is not None
+        },
+        "do": {
+            "desc": "draw a data set of synthetic people",
+            "cmd": "python -m pipeline.stages.synthesize ${key}",
+            "deps": [_code("synthesize")],
+            "params": ["datasets.${key}.synthetic"],
+            "outs": ["${item.target}"],
+        },
+    }
 
 
 def _prepare_stage(plan: Plan) -> Stage:
@@ -212,6 +227,7 @@ def _train_stage(plan: Plan) -> Stage:
                 "network": run.network,
                 "recipe": run.recipe,
                 "size": plan.settings.recipes[run.recipe].size,
+                "start": _start(plan, run),
             }
             for run in unique_runs(plan.evaluations())
         },
@@ -223,11 +239,22 @@ def _train_stage(plan: Plan) -> Stage:
                 "data/prepared/${item.dataset}/${item.size}.npy",
                 f"{SOURCES}/networks/${{item.network}}/train.json",
                 f"{SOURCES}/recipes/${{item.recipe}}.json",
+                "${item.start}",
                 _code("train"),
             ],
             "outs": ["runs/${key}"],
         },
     }
+
+
+def _start(plan: Plan, run: Run) -> str:
+    """The weights that a run starts from, if another run trains them, else its recipe.
+
+    All stages of a group have the same number of dependencies, and DVC reads a repeated
+    dependency once.
+    """
+    start = plan.start(run)
+    return str(start.model / MODEL_WEIGHTS if start else SOURCES / f"recipes/{run.recipe}.json")
 
 
 def _evaluate_stage(plan: Plan) -> Stage:
@@ -355,7 +382,7 @@ def _figure_stage(name: str, figure: RelationFigure, plan: Plan) -> Stage:
             f"{SOURCES}/networks/{run.network}/figure.json",
             _code("figure"),
         ],
-        "params": ["synthetic.seed"],
+        "params": [f"datasets.{run.dataset}.synthetic.seed"],
         "outs": _small([FIGURES / f"{name}.svg"]),
     }
 

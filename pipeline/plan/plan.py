@@ -27,12 +27,10 @@ from pipeline.config.settings import (
     build_recipe,
     load,
 )
-from pipeline.plan.runs import Evaluation, Run
+from pipeline.plan.runs import MODELS, Evaluation, Run, parse_run
 from pipeline.search import space
 
 Kind = TypeVar("Kind", bound=Experiment)
-
-SYNTHETIC = Path("data/synthetic.zip")
 
 
 class Plan:
@@ -93,7 +91,7 @@ class Plan:
             return []
         if not dataset.includes(row.network):
             return []
-        seeds = table.seeds or dataset.seeds
+        seeds = table.seeds.get(name, dataset.seeds)
         return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
 
     def baseline(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
@@ -123,15 +121,17 @@ class Plan:
         """
         for name in self.settings.at_hand:
             dataset = self.settings.datasets[name]
-            if dataset.source == SYNTHETIC and dataset.includes(figure.network):
+            if dataset.synthetic is not None and dataset.includes(figure.network):
                 return Run(name, figure.network, dataset.recipes["plain"], dataset.seeds[0])
         return None
 
     def evaluations(self, names: Iterable[str] = ()) -> list[Evaluation]:
         """The evaluations that the named experiments need, each once; without a name, of all.
 
+        The evaluation of a run from whose model others start comes before theirs.
+
         Raises:
-            SettingsError: a name that no experiment has.
+            SettingsError: a name that no experiment has, or a run that starts from itself.
         """
         chosen = [self.experiment(name, Experiment) for name in names]
         needed = []
@@ -140,8 +140,41 @@ class Plan:
                 needed += [each for _, row in self.rows(experiment) for each in row]
         for experiment in chosen or self.experiments.values():
             if isinstance(experiment, RelationFigure) and (run := self.figure_run(experiment)):
-                needed.append(Evaluation(run, run.dataset))
-        return list(dict.fromkeys(needed))
+                needed.append(own_evaluation(run))
+        return list(
+            dict.fromkeys(
+                each
+                for evaluation in needed
+                for each in (*map(own_evaluation, self.starts(evaluation.run)), evaluation)
+            )
+        )
+
+    def start(self, run: Run) -> Run | None:
+        """The run whose model a run starts from: its weights are `models/<key>`.
+
+        Raises:
+            SettingsError: the key of no run, or a wrong option of the network.
+        """
+        settings = self.settings
+        recipe = settings.recipes[run.recipe]
+        weights = Path(build_network(run.network, settings.networks[run.network], recipe).weights)
+        return parse_run(weights.name, settings) if weights.parent == MODELS else None
+
+    def starts(self, run: Run) -> list[Run]:
+        """The runs that must be done before a run, the first of them first.
+
+        Raises:
+            SettingsError: a run starts from itself, or see `start`.
+        """
+        chain = [run]
+        while (start := self.start(chain[-1])) is not None:
+            if start in chain:
+                raise SettingsError(
+                    f"{PARAMS}: the run {start.key} starts from its own weights, {start.model}: "
+                    "give its recipe or network other weights"
+                )
+            chain.append(start)
+        return chain[:0:-1]
 
     def experiment(self, name: str, kind: type[Kind]) -> Kind:
         """The table or figure of that name.
@@ -231,6 +264,11 @@ def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(file, RelationFigure):
             refuse_unknown(f"{EXPERIMENTS / name}.yaml: stage", file.stage, STAGES)
+
+
+def own_evaluation(run: Run) -> Evaluation:
+    """The evaluation of a run on the data set of its training."""
+    return Evaluation(run, run.dataset)
 
 
 def unique_runs(evaluations: Iterable[Evaluation]) -> list[Run]:

@@ -24,6 +24,7 @@ from typing import Any
 
 from ianet.files import write_whole
 from pipeline.config.settings import Dataset, Settings, load
+from pipeline.plan.runs import MODELS
 from pipeline.shell import command
 
 SOURCES = Path("build/sources")
@@ -187,6 +188,11 @@ def weight_files(options: Mapping[str, Any]) -> list[Path]:
     return [path / MODEL_WEIGHTS if path.is_dir() else path]
 
 
+def is_own_model(file: Path) -> bool:
+    """Whether a weights file is that of a model of this pipeline, on which `train` depends."""
+    return MODELS in (file.parent, file.parent.parent)
+
+
 def option_files(dataset: Dataset) -> list[Path]:
     """The files that options of a reader name."""
     values = [Path(value) for value in dataset.options.values() if isinstance(value, str)]
@@ -202,14 +208,14 @@ def input_files(settings: Settings) -> list[Path]:
         files += weight_files(network)
     for name in settings.at_hand:
         files += option_files(settings.datasets[name])
-    return [path for path in dict.fromkeys(files) if path.is_file()]
+    return [path for path in dict.fromkeys(files) if path.is_file() and not is_own_model(path)]
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 by path, of the files that exist."""
     digests = {}
     for path in files:
-        if path.is_file():
+        if path.is_file() and not is_own_model(path):
             with path.open("rb") as file:
                 digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

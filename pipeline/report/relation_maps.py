@@ -16,7 +16,6 @@ from ianet.network import load as load_network
 from ianet.synthetic.portrait import portrait
 from pipeline.config.experiments import RelationFigure
 from pipeline.config.settings import Settings, SettingsError
-from pipeline.plan.plan import SYNTHETIC
 from pipeline.plan.runs import TABLE, Run
 
 
@@ -97,8 +96,8 @@ def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
             f"{run.folder} does not exist: `dvc repro train@{run.key}` trains that run"
         )
     size = settings.recipes[run.recipe].size
-    if settings.datasets[run.dataset].source == SYNTHETIC:
-        people = draw_people(figure, settings.synthetic.seed)
+    if (sizes := settings.datasets[run.dataset].synthetic) is not None:
+        people = draw_people(figure, sizes.seed)
     else:
         people = read_photographs(figure, run, size)
     maps = compute_maps(figure, load_network(run.folder), people)

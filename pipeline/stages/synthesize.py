@@ -1,17 +1,29 @@
-"""Draw the synthetic benchmark -> data/synthetic.zip, in Market-1501's layout."""
+"""Draw a data set of synthetic people -> its source, in Market-1501's layout.
+
+python -m pipeline.stages.synthesize synthetic
+"""
 
 from __future__ import annotations
 
 from ianet.synthetic import archive
-from pipeline.config.settings import load
-from pipeline.plan.plan import SYNTHETIC
+from pipeline.config.settings import PARAMS, SettingsError, load
 from pipeline.shell import command, parser
 
 
 def main() -> None:
-    parser(__doc__, "pipeline.stages.synthesize").parse_args()
-    SYNTHETIC.parent.mkdir(exist_ok=True)
-    archive.write(SYNTHETIC, **load().synthetic.model_dump())
+    options = parser(__doc__, "pipeline.stages.synthesize")
+    options.add_argument("dataset", help="of params.yaml, with sizes under `synthetic`")
+    name = options.parse_args().dataset
+    settings = load()
+    drawn = {key: each for key, each in settings.datasets.items() if each.synthetic is not None}
+    if name not in drawn:
+        raise SettingsError(
+            f"{PARAMS} draws no data set {name!r}: choose from {', '.join(drawn) or 'none'}"
+        )
+    dataset = drawn[name]
+    assert dataset.synthetic is not None
+    dataset.source.parent.mkdir(parents=True, exist_ok=True)
+    archive.write(dataset.source, **dataset.synthetic.model_dump())
 
 
 if __name__ == "__main__":

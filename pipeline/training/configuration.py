@@ -12,7 +12,8 @@ from typing import Any
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.config.settings import RecipeSettings, build_network, build_recipe
-from pipeline.plan.runs import Run
+from pipeline.plan.runs import Run, digest_file
+from pipeline.plan.sources import weight_files
 
 DIGITS = 12  # of a digest, in the name of a folder of checkpoints
 
@@ -48,6 +49,9 @@ class Configuration:
             search: what a search tries, if the configuration is that of its trials.
         """
         digest = hashlib.sha256(table.read_bytes())
+        for file in weight_files(asdict(self.network)):
+            if file.is_file():  # else the training says so
+                digest.update(bytes.fromhex(digest_file(file)))
         content = [self.parameters(), dict(search or {})]
         digest.update(json.dumps(content, sort_keys=True).encode())
         return digest.hexdigest()
