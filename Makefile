@@ -13,12 +13,12 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help repro search check test plan ui sync clean lock
+.PHONY: help repro search check test plan ui sync clean site lock
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make repro                every table and figure                     an hour on 2 cores"
-	@echo "make repro ONLY=table4f   one table or figure, and what it needs     4 minutes"
+	@echo "make repro ONLY=table4d   one table or figure, and what it needs     7 minutes"
 	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      3 minutes"
 	@echo "make ui                   the runs in MLflow's pages, PORT=5000      until Ctrl-C"
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
@@ -26,6 +26,7 @@ help:
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
 	@echo "make check                format, lint, types, fast tests            3 minutes"
 	@echo "make test                 all checks                                 25 minutes"
+	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
 	@echo "The first one that needs packages installs 6 GB into .venv."
 
@@ -63,6 +64,9 @@ test: .venv/dev
 	ruff check .
 	mypy
 	$(PYTEST) --dist loadfile --no-loadscope-reorder
+
+site: .venv/dev
+	zensical build --strict
 
 # ARGS=--upgrade takes the newest versions. Without, versions stay where they can.
 lock: .venv/dev
