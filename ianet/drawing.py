@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from ianet.files import write_whole
@@ -27,8 +27,8 @@ def svg(figure: Figure) -> str:
     """Return the figure as SVG; equal figures give equal text."""
     stream = io.StringIO()
     # Without a salt, names of elements are random; without None, the date is today's. The dpi
-    # are those of maps.
-    with matplotlib.rc_context({"svg.hashsalt": "ianet"}):
+    # are those of maps. Text stays text, which can be searched, copied and read aloud.
+    with matplotlib.rc_context({"svg.hashsalt": "ianet", "svg.fonttype": "none"}):
         figure.savefig(stream, format="svg", dpi=144, metadata={"Date": None})
     return stream.getvalue()
 
@@ -110,26 +110,30 @@ def verification(
     return figure
 
 
-def learning_curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-) -> Figure:
-    """Draw the training loss after each epoch, left, and the CMC, right.
+def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Figure:
+    """Draw histograms of the distances of pairs, a panel for each network.
 
     Args:
-        lines: label to the losses and to the CMC, fractions with rank-1 first.
+        panels: title to the distances of pairs of the same person and of pairs of other persons.
     """
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    loss, ranks = figure.subplots(1, 2)
-    for label, (losses, cmc) in lines.items():
-        loss.plot(range(1, len(losses) + 1), losses, label=label, marker=".")
-        ranks.plot(range(1, len(cmc) + 1), cmc)
-    loss.set(xlabel="epoch", ylabel="training loss")
-    loss.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ranks.set(xlabel="rank", ylabel="queries matched", ylim=(None, 1.02))
-    ranks.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (loss, ranks):
-        axes.grid(alpha=0.3)
-    figure.legend(loc="outside right upper", fontsize=8)
+    figure = Figure(figsize=(4.5 * len(panels), 3), layout="constrained")
+    edges = np.linspace(
+        0, max(float(values.max()) for pair in panels.values() for values in pair), HISTOGRAM + 1
+    )
+    for axes, (title, pair) in zip(
+        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
+    ):
+        for label, values, style in (
+            ("same person", pair[0], "solid"),
+            ("other persons", pair[1], "dashed"),
+        ):
+            shares = np.histogram(values, edges)[0] / len(values)
+            axes.stairs(shares, edges, label=label, fill=True, alpha=0.4)
+            axes.axvline(float(np.median(values)), color="black", linewidth=1, linestyle=style)
+        axes.set(title=title, xlabel="distance")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.legend(fontsize=_NORMAL)
+    figure.get_axes()[0].set_ylabel("share of the pairs")
     return figure
 
 

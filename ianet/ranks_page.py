@@ -20,23 +20,32 @@ SIGNS = {True: ("right", "✓"), False: ("wrong", "✗")}
 UNKNOWN = ("unknown", "")
 
 STYLE = """
-:root { color-scheme: light dark; --right: #15803d; --wrong: #b91c1c; --line: #8886; }
-@media (prefers-color-scheme: dark) { :root { --right: #4ade80; --wrong: #f87171; } }
+:root { color-scheme: light dark; }
 body { font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 80rem; padding: 0 1rem; }
-section { border-top: 1px solid var(--line); padding: .5rem 0 1rem; }
+section { border-top: 1px solid #8886; padding: .5rem 0 1rem; }
 h1 { font-size: 1.4rem; }
 h2 { font-size: 1rem; overflow-wrap: anywhere; }
-ol { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0; }
-li { width: 96px; }
-img, .none { border: 3px solid var(--line); box-sizing: border-box; display: block; }
-img { height: auto; max-width: 100%; }
-.none { align-items: center; display: flex; height: 8rem; padding: .3rem; }
-.right img, .right .none { border-color: var(--right); }
-.wrong img, .wrong .none { border-color: var(--wrong); border-style: dashed; }
-.right b { color: var(--right); }
-.wrong b { color: var(--wrong); }
-small { display: block; font-size: .75rem; overflow-wrap: anywhere; }
 """
+"""Of a page, beside that of its lists."""
+LIST_STYLE = """
+.ranks { --right: #15803d; --wrong: #b91c1c; --frame: #8886; }
+@media (prefers-color-scheme: dark) { .ranks { --right: #4ade80; --wrong: #f87171; } }
+.ranks { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0; }
+.ranks li { width: 96px; }
+.ranks img, .ranks .none { border: 3px solid var(--frame); box-sizing: border-box; display: block; }
+.ranks img { height: auto; max-width: 100%; }
+.ranks .none { align-items: center; display: flex; height: 8rem; padding: .3rem; }
+.ranks .right img, .ranks .right .none { border-color: var(--right); }
+.ranks .wrong img, .ranks .wrong .none { border-color: var(--wrong); border-style: dashed; }
+.ranks .right b { color: var(--right); }
+.ranks .wrong b { color: var(--wrong); }
+.ranks small { display: block; font-size: .75rem; overflow-wrap: anywhere; }
+"""
+"""Of the lists that `write_list` writes."""
+LEGEND = "A solid green frame with ✓ is the same person, a dashed red frame with ✗ another."
+
+Thumbnail = Callable[[str], tuple[str, str]]
+"""The path of a picture to its data URL, or to "" and why there is none; see `draw_thumbnail`."""
 
 
 def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
@@ -77,31 +86,33 @@ def write_page(
     shown = (
         f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
     )
-    legend = (
-        "A solid green frame with ✓ is the same person, a dashed red frame with ✗ another. "
-        if ranks.right.notna().any()
-        else ""
-    )
+    legend = f"{LEGEND} " if ranks.right.notna().any() else ""
     yield (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{LIST_STYLE}</style>\n<h1>{escape(title)}</h1>\n"
         f"<p>{shown}. {legend}The number is the distance, from 0 to 2.</p>\n"
     )
-    thumbnail = lru_cache(maxsize=1000)(lambda path: _draw(path, open_picture))
+    thumbnail = lru_cache(maxsize=1000)(lambda path: draw_thumbnail(path, open_picture))
     groups = dict(iter(ranks.groupby("query", sort=False)))
     for query in queries:
         rows = groups[query]
-        yield "".join(_write_section(query, rows, thumbnail))
+        person = rows.query_person.iloc[0]
+        name = f"{query}, person {person}" if person else query
+        ranked = write_list(query, name, rows, thumbnail)
+        yield f"<section>\n<h2>{escape(name)}</h2>\n{ranked}</section>\n"
 
 
-def _write_section(
-    query: str, rows: pd.DataFrame, thumbnail: Callable[[str], tuple[str, str]]
-) -> Iterator[str]:
-    person = rows.query_person.iloc[0]
-    name = f"{query}, person {person}" if person else query
-    yield f"<section>\n<h2>{escape(name)}</h2>\n<ol>\n"
-    yield _write_item("", thumbnail(query), f"query {name}", "<b>query</b>")
+def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) -> str:
+    """Return a query and its ranked neighbours as a list of HTML, to be shown by `LIST_STYLE`.
+
+    Args:
+        query: path of its picture.
+        name: of the query, for who does not see the picture.
+        rows: of the query, see `ianet.searching.search`.
+        thumbnail: draws a picture.
+    """
+    items = [_write_item("", thumbnail(query), f"query {name}", "<b>query</b>")]
     for row in rows.to_dict("records"):
         kind, sign = UNKNOWN if pd.isna(row["right"]) else SIGNS[bool(row["right"])]
         who = f", person {row['person']}" if row["person"] else ""
@@ -109,8 +120,8 @@ def _write_section(
         distance = f"{row['distance']:.3f}"
         text = f"rank {row['rank']}: {row['path']}{who}, distance {distance}{words}"
         caption = f"<b>{sign} {row['rank']}</b> {distance}<small>{escape(row['person'])}</small>"
-        yield _write_item(kind, thumbnail(row["path"]), text, caption)
-    yield "</ol>\n</section>\n"
+        items.append(_write_item(kind, thumbnail(row["path"]), text, caption))
+    return f'<ol class="ranks">\n{"".join(items)}</ol>\n'
 
 
 def _write_item(kind: str, picture: tuple[str, str], text: str, caption: str) -> str:
@@ -123,7 +134,7 @@ def _write_item(kind: str, picture: tuple[str, str], text: str, caption: str) ->
     return f'<li class="{kind}">{image}{caption}</li>\n'
 
 
-def _draw(path: str, open_picture: Opener) -> tuple[str, str]:
+def draw_thumbnail(path: str, open_picture: Opener) -> tuple[str, str]:
     """Return a picture as a data URL, or "" and why there is none."""
     try:
         image = open_picture(path)

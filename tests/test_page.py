@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from ianet import drawing
+from ianet.ranks_page import LIST_STYLE
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import overview, page
+from pipeline.report import overview, page, run_list
 from pipeline.report.findings import Findings
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
@@ -45,18 +46,25 @@ def report() -> str:
         page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
         for name in ("1", "2", "3")
     ]
-    curve = drawing.svg(drawing.learning_curves({"base.": ([2.0, 1.0], [0.5, 0.75])}))
+    curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
+    items = "".join(
+        f'<li class="wrong"><img alt="rank {rank}" src="data:,"><b>✗ {rank}</b> 0.512</li>'
+        for rank in range(1, 21)
+    )
+    lists = f'<style>{LIST_STYLE}</style><ol class="ranks">{items}</ol>'
+    ranks = {"name": "ranks", "title": "Ranked lists", "caption": "Lists.", "html": lists}
     run = {"key": keys[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
            "scores": [45.0, None], "epochs": 3, "minutes": 0.4, "date": "2026-11-29 02:30",
-           "commit": "abc1234", "machine": "AMD EPYC"}  # fmt: skip
+           "commit": "abc1234", "machine": "AMD EPYC", "losses": [4.25, 2.0, 0.5],
+           "line": "0,1 60,15"}  # fmt: skip
     return page.to_html(
         "IANet, reproduced",
         sections,
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
         findings=Findings(["A finding & more."], curve),
         figures=[picture],
-        curves=[picture],
+        ranks=[ranks],
         runs=[run, {**run, "key": keys[1], "url": None}],
     )
 
@@ -90,10 +98,17 @@ def test_no_overflow_and_no_console_error(width: int, tmp_path: Path) -> None:
     assert console == ""
 
 
+def test_a_line_through_losses_has_the_largest_on_top() -> None:
+    assert overview.draw_line([3.0, 1.0, 2.0]) == "0.0,1.0 30.0,15.0 60.0,8.0"
+    assert overview.draw_line([2.0, 2.0]) == "0.0,1.0 60.0,1.0"
+    assert overview.draw_line([2.0]) == "0.0,1.0"
+    assert "training loss by epoch, from 4.25 to 0.5" in report()
+
+
 def test_nothing_is_fetched() -> None:
     text = report()
     fetched = re.findall(r'src="([^"]*)"|<link[^>]*href="([^"]*)"', text)
-    assert [source or link for source, link in fetched] == ["data:,"]
+    assert {source or link for source, link in fetched} == {"data:,"}
     assert "@import" not in text
     assert "url(http" not in text
 
@@ -129,12 +144,14 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(stage, "load_plan", lambda: plan)
     for name, value in {
         "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
-        "figure_pictures": [],
-        "score_tables": {}, "summarize": {"Runs": "1"},
+        "figure_pictures": [], "ranked_lists": [],
+        "summarize": {"Runs": "1"},
         "run_row": {"key": run.key, "url": None, "scores": [1.0, 2.0], "epochs": 3,
-                    "minutes": 1.0, "date": "", "commit": "", "machine": ""},
+                    "minutes": 1.0, "date": "", "commit": "", "machine": "", "losses": [1.0],
+                    "line": "0,1"},
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
+    monkeypatch.setattr(run_list, "write_list", lambda *_: None)
     events: list[object] = []
 
     def refuse(*_: object) -> None:
@@ -166,4 +183,4 @@ def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("results/searches/sigma").mkdir(parents=True)
     Path("results/searches/sigma/trials.json").write_text("[]")
     text = overview.count_looks_at_test(evaluations)
-    assert text == "2 by runs; 1 by searches, which score their best alone there"
+    assert text == "by runs 2 of synthetic; 1 by searches, which score their best alone there"

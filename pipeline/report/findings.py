@@ -34,14 +34,8 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
     """
     sentences = []
     panels: dict[tuple[str, str], list[drawing.Gain]] = {}
-    shown: set[tuple[str, str, str]] = set()  # a network may stand in several tables
-    for section, frame in tables.values():
-        gains = find_gains(frame[frame.metric == METRIC])
-        for (dataset, runs, against), gain in gains.items():
-            if (dataset, runs, against) not in shown:
-                label = f"{section.title}: {gain.label}"
-                panels.setdefault((dataset, METRIC), []).append(gain._replace(label=label))
-                shown.add((dataset, runs, against))
+    for dataset, gain in _collect_gains(tables):
+        panels.setdefault((dataset, METRIC), []).append(gain)
     lines = [gain for gains in panels.values() for gain in gains]
     certain = [gain for gain in lines if gain.finding]
     seeds = max((frame.seeds.max() for _, frame in tables.values()), default=0)
@@ -61,6 +55,28 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
         sentence for section, frame in tables.values() for sentence in _find_best(section, frame)
     ]
     return Findings(sentences, drawing.svg(drawing.forest(panels)) if panels else "")
+
+
+def _collect_gains(
+    tables: Mapping[str, tuple[Section, pd.DataFrame]],
+) -> list[tuple[str, drawing.Gain]]:
+    """The gains of all tables with their data sets, each comparison once.
+
+    A network may stand in several tables, in some with fewer seeds: the gain of the most is taken.
+    """
+    gains: dict[tuple[str, str, frozenset[str]], drawing.Gain] = {}
+    for section, frame in tables.values():
+        for (dataset, runs, against), gain in find_gains(frame[frame.metric == METRIC]).items():
+            label = f"{section.title}: {gain.label}"
+            key = dataset, against, frozenset(runs.split())
+            gains.setdefault(key, gain._replace(label=label))
+    return [
+        (dataset, gain)
+        for (dataset, against, runs), gain in gains.items()
+        if not any(
+            (dataset, against) == (other, rival) and runs < more for other, rival, more in gains
+        )
+    ]
 
 
 def _find_best(section: Section, frame: pd.DataFrame) -> list[str]:

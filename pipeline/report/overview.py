@@ -1,27 +1,27 @@
-"""What results/report.html shows beside the tables: pictures, curves, and what was run."""
+"""What results/report.html shows beside the tables: pictures, and what was run."""
 
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ianet import drawing
 from pipeline.commit import find_commit
 from pipeline.config.experiments import (
     BlockTable,
     CostTable,
     Curve,
+    RankedLists,
     RelationFigure,
-    ScoreTable,
     Table,
 )
 from pipeline.config.settings import Settings
-from pipeline.plan.dvc_yaml import FIGURES, SEARCH_RESULTS, TABLES
-from pipeline.plan.plan import Plan, unique_runs
+from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
+from pipeline.plan.plan import Plan, own_evaluation, unique_runs
 from pipeline.plan.records import read_description, read_history, read_record, read_scores
 from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
@@ -75,38 +75,40 @@ def figure_pictures(plan: Plan) -> list[Picture]:
     return pictures
 
 
-def draw_curves(name: str, table: ScoreTable, plan: Plan) -> list[Picture]:
-    """Training loss and CMC of a table's rows, a picture for each data set."""
-    curves: dict[str, dict[str, tuple[list[float], list[float]]]] = {}
-    for row, evaluations in plan.rows(table):
-        for evaluation in evaluations:
-            label = f"{row.group}: {row.label}" if row.group else row.label
-            lines = curves.setdefault(evaluation.on, {})
-            if label not in lines:  # the first seed stands for all seeds, for a clear picture
-                loss = read_history(evaluation.run).loss.tolist()
-                lines[label] = (loss, read_scores(evaluation)["cmc"])
+class Ranks(NamedTuple):
+    """Ranked lists on the page, as HTML."""
+
+    name: str
+    title: str
+    caption: str
+    html: str
+
+
+def ranked_lists(plan: Plan) -> list[Ranks]:
+    """The ranked lists of the plan."""
     return [
-        Picture(
-            f"{name}-{dataset}",
-            f"{table.title}, {dataset}",
-            "Training loss and queries matched by rank, of the first seed.",
-            drawing.svg(drawing.learning_curves(lines)),
-        )
-        for dataset, lines in curves.items()
+        Ranks(name, lists.title, lists.caption, (RANKS / f"{name}.html").read_text())
+        for name, lists in plan.experiments.items()
+        if isinstance(lists, RankedLists)
     ]
 
 
-def score_tables(plan: Plan) -> dict[str, ScoreTable]:
-    """The tables and curves of the plan that show scores, by name."""
-    return {
-        name: table for name, table in plan.experiments.items() if isinstance(table, Table | Curve)
-    }
+def draw_line(values: Sequence[float]) -> str:
+    """The points of a line of 60 x 16 pixels through values, for SVG; the largest is on top."""
+    low, high = min(values), max(values)
+    across, down = 60 / max(len(values) - 1, 1), 14 / ((high - low) or 1)
+    return " ".join(
+        f"{across * place:.1f},{1 + down * (high - value):.1f}"
+        for place, value in enumerate(values)
+    )
 
 
 def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
     """For each run the tables that show the run, with the label of its row."""
     labels: dict[Run, dict[str, str]] = {run: {} for run in runs}
-    for name, table in score_tables(plan).items():
+    for name, table in plan.experiments.items():
+        if not isinstance(table, Table | Curve):
+            continue
         for row, evaluations in plan.rows(table):
             for evaluation in evaluations:
                 labels[evaluation.run][name] = row.label
@@ -115,15 +117,17 @@ def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
 
 def count_looks_at_test(evaluations: Sequence[Evaluation]) -> str:
     """How often test was scored, which each choice by a score there makes worth less."""
-    runs = sum(read_scores(each)["split"] == "test" for each in evaluations)
+    looks = Counter(each.on for each in evaluations if read_scores(each)["split"] == "test")
+    runs = ", ".join(f"{count} of {name}" for name, count in looks.items()) or "none"
     searches = len(list(SEARCH_RESULTS.glob("*/trials.json")))
-    return f"{runs} by runs; {searches} by searches, which score their best alone there"
+    return f"by runs {runs}; {searches} by searches, which score their best alone there"
 
 
 def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str, str]:
     """What was run, on which data, by which recipes and code: term to text."""
     runs = unique_runs(evaluations)
-    counts = {name: read_description(PREPARED / name)["counts"] for name in settings.at_hand}
+    names = dict.fromkeys([*settings.at_hand, *(each.on for each in evaluations)])
+    counts = {name: read_description(PREPARED / name)["counts"] for name in names}
     data = {
         f"Data set {name}": ", ".join(f"{number:,} {what}" for what, number in count.items())
         for name, count in counts.items()
@@ -138,10 +142,10 @@ def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str
         )
         for name in dict.fromkeys(run.recipe for run in runs)
     }
-    seeds = len({run.seed for run in runs})
+    seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
-        "Runs": f"{len(runs)}, {seeds} seed{'s' if seeds > 1 else ''}",
+        "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network",
         "Looks at test": count_looks_at_test(evaluations),
         **data,
         **recipes,
@@ -159,13 +163,15 @@ def run_row(run: Run, evaluations: Sequence[Evaluation], url: str | None) -> dic
     """
     history = read_history(run)
     record = read_record(run)
-    own = Evaluation(run, run.dataset)
+    own = own_evaluation(run)
     scores = read_scores(own) if own in evaluations else {}
     return {
         "key": run.key,
         "url": url,
         "scores": [None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
         "epochs": len(history),
+        "losses": history.loss.tolist(),
+        "line": draw_line(history.loss.tolist()),
         "minutes": history.seconds.sum() / 60,
         "date": record["date"],
         "commit": record["commit"],

@@ -1,4 +1,6 @@
-"""results/report.html: the findings, every table and figure, curves, and what was run, on one page.
+"""results/report.html: the findings, every table and figure, and what was run, on one page.
+
+results/runs.csv has a line for each run.
 
 The page fetches nothing, and links to the runs in MLflow. MLflow's run "reproduction" holds the
 page with all tables and figures. Without MLflow the page has no links.
@@ -9,7 +11,7 @@ from __future__ import annotations
 from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import REPORT
 from pipeline.plan.plan import load_plan, unique_runs
-from pipeline.report import findings, overview, page
+from pipeline.report import findings, overview, page, run_list
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
@@ -30,14 +32,11 @@ def main() -> None:
         overview=overview.summarize(plan.settings, evaluations),
         findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
-        curves=[
-            picture
-            for name, table in overview.score_tables(plan).items()
-            for picture in overview.draw_curves(name, table, plan)
-        ],
+        ranks=overview.ranked_lists(plan),
         runs=[overview.run_row(run, evaluations, links.get(run)) for run in runs],
     )
     write_whole(REPORT, text)
+    run_list.write_list(runs, evaluations)
     # After the page, which is one of the files that are sent.
     Recorder(lambda _: sync_reproduction(labels)).send_now(None)
 

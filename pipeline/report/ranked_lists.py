@@ -1,0 +1,185 @@
+"""Ranked lists of two networks: the queries that one of them mends and spoils most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn import functional as F
+
+from ianet import drawing
+from ianet.features import extract
+from ianet.images import load as load_images
+from ianet.network import load as load_network
+from ianet.ranks_page import LEGEND, LIST_STYLE, Thumbnail, draw_thumbnail, write_list
+from pipeline.config.experiments import RankedLists
+from pipeline.config.settings import Settings, SettingsError
+from pipeline.data.splits import split_of_run
+from pipeline.plan.plan import own_evaluation
+from pipeline.plan.records import read_description, read_queries, read_table
+from pipeline.plan.runs import Run
+from pipeline.report.page import svg_element
+
+CPU = torch.device("cpu")
+
+
+class ScoredImages(NamedTuple):
+    """The queries and the gallery of a run.
+
+    Attributes:
+        queries, gallery: rows of the prepared table, with path, person and camera.
+        pixels: path to the image, (height, width, 3) uint8.
+        candidates: (queries, gallery), whether a pair counts: not of one person and one camera.
+        same: (queries, gallery), whether both show one person.
+    """
+
+    queries: pd.DataFrame
+    gallery: pd.DataFrame
+    pixels: dict[str, NDArray[np.uint8]]
+    candidates: NDArray[np.bool_]
+    same: NDArray[np.bool_]
+
+
+def read_images(run: Run, settings: Settings) -> ScoredImages:
+    """The queries and the gallery on which a run is scored.
+
+    Raises:
+        SettingsError: the protocol of the data set defines no ranking of the whole gallery.
+    """
+    description = read_description(run.prepared)
+    if description["scoring"] != "ranking":
+        raise SettingsError(f"the protocol of {run.dataset} ranks no whole gallery: delete ranks")
+    recipe = settings.recipes[run.recipe]
+    table = read_table(run.prepared)
+    split = split_of_run(table, run.seed, hold_out=recipe.hold_out)
+    queries, gallery = (table[split == name] for name in ("query", "gallery"))
+    mask = split.isin(["query", "gallery"]).to_numpy(copy=True)
+    images = load_images(run.prepared / f"{recipe.size}.npy", mask).numpy()
+    same = queries.person.to_numpy()[:, None] == gallery.person.to_numpy()
+    camera = queries.camera.to_numpy()[:, None] == gallery.camera.to_numpy()
+    pixels = dict(zip(table.path[mask], images, strict=True))
+    if description["cameras"] == "ignore":
+        camera = np.zeros_like(camera)
+    return ScoredImages(queries, gallery, pixels, ~(same & camera), same)
+
+
+def measure_distances(run: Run, images: ScoredImages) -> NDArray[np.float32]:
+    """Cosine distances of queries and gallery by a trained run, (queries, gallery)."""
+    network = load_network(run.folder)
+    features = [
+        F.normalize(
+            extract(
+                network,
+                torch.from_numpy(np.stack([images.pixels[path] for path in rows.path])),
+                device=CPU,
+            )
+        )
+        for rows in (images.queries, images.gallery)
+    ]
+    return (1 - features[0] @ features[1].T).numpy()
+
+
+def choose_queries(before: pd.Series, after: pd.Series, count: int) -> tuple[list[int], list[int]]:
+    """The queries whose score rises most, and those where the score falls most.
+
+    Args:
+        before, after: scores by query.
+        count: at most so many of each.
+
+    Returns:
+        Queries, the largest change first; equal changes in the order of the queries.
+    """
+    change = after - before
+    risen = change[change > 0].sort_values(ascending=False, kind="stable")
+    fallen = change[change < 0].sort_values(kind="stable")
+    return risen.index[:count].tolist(), fallen.index[:count].tolist()
+
+
+def rank_neighbours(
+    distances: NDArray[np.float32], place: int, images: ScoredImages, count: int
+) -> pd.DataFrame:
+    """The nearest images of a query that count, as rows of `ianet.searching.search`.
+
+    Args:
+        distances: see `measure_distances`.
+        place: of the query.
+        images: queries and gallery.
+        count: of neighbours.
+    """
+    allowed = np.flatnonzero(images.candidates[place])
+    nearest = allowed[np.argsort(distances[place, allowed], kind="stable")[:count]]
+    rows = images.gallery.iloc[nearest]
+    return pd.DataFrame(
+        {
+            "rank": np.arange(1, len(nearest) + 1),
+            "path": rows.path.to_numpy(),
+            "distance": distances[place, nearest],
+            "person": rows.person.astype(str).to_numpy(),
+            "right": images.same[place, nearest],
+        }
+    )
+
+
+def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) -> str:
+    """The lists and the histograms as HTML, to be put into a page.
+
+    Args:
+        lists: what is shown.
+        runs: of `network` and of `against`, trained and scored.
+        settings: of params.yaml.
+    """
+    after, before = runs
+    images = read_images(after, settings)
+    distances = {run: measure_distances(run, images) for run in (before, after)}
+    scores = {run: read_queries(own_evaluation(run)).mAP for run in (before, after)}
+
+    @cache
+    def thumbnail(path: str) -> tuple[str, str]:
+        return draw_thumbnail(path, lambda path: Image.fromarray(images.pixels[path]))
+
+    panels = {
+        run.network: (
+            values[images.same & images.candidates],
+            values[~images.same],
+        )
+        for run, values in distances.items()
+    }
+    parts = [
+        f"<style>{LIST_STYLE}</style>\n<figure>",
+        svg_element(drawing.svg(drawing.pair_distances(panels))),
+        f"</figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
+    ]
+    chosen = choose_queries(scores[before], scores[after], lists.queries)
+    for title, queries in zip(("raises", "lowers"), chosen, strict=True):
+        parts.append(f"<h3>{escape(after.network)} {title} the average precision</h3>\n")
+        for query in queries:
+            parts += _write_query(query, distances, scores, images, lists.neighbours, thumbnail)
+    return "".join(parts)
+
+
+def _write_query(
+    query: int,
+    distances: dict[Run, NDArray[np.float32]],
+    scores: dict[Run, pd.Series],
+    images: ScoredImages,
+    count: int,
+    thumbnail: Thumbnail,
+) -> list[str]:
+    place = images.queries.index.tolist().index(query)
+    row = images.queries.iloc[place].to_dict()
+    name = f"Person {row['person']}, camera {row['camera']}"
+    parts = [f"<h4>{escape(name)}</h4>\n"]
+    for run, values in distances.items():
+        neighbours = rank_neighbours(values, place, images, count)
+        parts.append(
+            f"<p>{escape(run.network)}: average precision {100 * scores[run][query]:.1f} %</p>\n"
+        )
+        parts.append(write_list(row["path"], name, neighbours, thumbnail))
+    return parts

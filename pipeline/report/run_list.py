@@ -1,0 +1,73 @@
+"""results/runs.csv: a line for each run of the plan, and for runs of other data at hand before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ianet.files import write_whole
+from pipeline.plan.dvc_yaml import RUN_LIST
+from pipeline.plan.plan import own_evaluation
+from pipeline.plan.records import read_history, read_record, read_scores
+from pipeline.plan.runs import RESULTS, Evaluation, Run
+from pipeline.report.spreadsheets import to_csv
+
+COLUMNS = (
+    "key", "dataset", "network", "recipe", "seed", "epochs", "top-1", "mAP", "sha256", "commit",
+    "machine", "hours",
+)  # fmt: skip
+
+
+def list_runs(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+    """A row for each run, by its key.
+
+    Returns:
+        key; dataset, network, recipe and seed, its parts; epochs; top-1 and mAP on its own data
+        set, as fractions, empty where the protocol defines none or where the run is scored
+        elsewhere alone; sha256 of the weights; commit and machine of the training; and its hours.
+    """
+    rows = []
+    for run in runs:
+        history, record = read_history(run), read_record(run)
+        own = own_evaluation(run)
+        scores = read_scores(own) if own in evaluations else {}
+        rows.append(
+            [
+                run.key,
+                *run,
+                len(history),
+                scores.get("top-1"),
+                scores.get("mAP"),
+                run.weights_digest(),
+                record["commit"],
+                record["environment"]["device"],
+                round(history.seconds.sum() / 3600, 4),
+            ]
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("key", ignore_index=True)
+
+
+def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
+    """The rows, and those of the file whose run is not listed, but whose scores still lie there."""
+    if not path.exists():
+        return listed
+    names = dict.fromkeys(
+        ("key", "dataset", "network", "recipe", "sha256", "commit", "machine"), str
+    )
+    before = pd.read_csv(
+        path, dtype=names, keep_default_na=False, na_values={"top-1": "", "mAP": ""}
+    )
+    others = [
+        key not in set(listed.key) and (RESULTS / dataset / "scores" / f"{key}.json").exists()
+        for key, dataset in zip(before.key, before.dataset, strict=True)
+    ]
+    if not any(others):
+        return listed
+    return pd.concat([listed, before[others]]).sort_values("key", ignore_index=True)
+
+
+def write_list(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> None:
+    """Write results/runs.csv."""
+    write_whole(RUN_LIST, to_csv(keep_others(list_runs(runs, evaluations)), "%.6g"))
