@@ -22,6 +22,12 @@ def find_commit() -> str:
     return f"{name} with changes" if _git("status", "--porcelain", "--", *CODE) else name
 
 
+def find_changes(*paths: str) -> list[str]:
+    """The committed files below paths that differ from the commit; none outside a repository."""
+    lines = _git("status", "--porcelain", "--untracked-files=no", "--", *paths).splitlines()
+    return [line.split(maxsplit=1)[1] for line in lines]
+
+
 def _git(*arguments: str) -> str:
     """What git prints; nothing where git fails or is missing."""
     words = ["git", "--no-optional-locks", *arguments]

@@ -7,8 +7,8 @@ DVC runs every stage (`dvc repro --single-item`). So DVC's state afterwards is w
 `dvc repro` leaves, which does the same with one run after another. All runs share one Ray: that of
 RAY_ADDRESS, or one on this machine, which gives each training its cores or GPUs.
 
-`Ctrl-C` stops all; the same command resumes each training from its last epoch. The log of a run is
-build/logs/<key>.log.
+`Ctrl-C` stops all; the same command resumes each training from its last checkpoint. The log of a
+run is build/logs/<key>.log.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -31,8 +32,9 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.cluster.environment import prepare
+from pipeline.commit import find_changes
 from pipeline.config.settings import Settings
-from pipeline.plan.dvc_yaml import PIPELINE, REPORT, write
+from pipeline.plan.dvc_yaml import PIPELINE, REPORT, pipeline, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
@@ -40,6 +42,7 @@ from pipeline.training.rehearsal import find_failures
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
+COMMITTED = ("results", "dvc.lock")  # what a reproduction writes and git holds
 TRIES = 5  # of a run whose stages DVC did not start, as another process held a lock of DVC
 
 log = logging.getLogger("pipeline.repro")
@@ -231,7 +234,8 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None])
 
 def seconds_left(jobs: Sequence[Job], done: Sequence[Job], at_a_time: int) -> float:
     """Estimated seconds until all jobs are done, by the mean of those that are."""
-    mean = sum(job.seconds for job in done) / max(len(done), 1)
+    complete = [job.seconds for job in done if job.start is not None]
+    mean = sum(complete) / max(len(complete), 1)
     left = 0.0
     for job in jobs:
         if job not in done:
@@ -304,7 +308,8 @@ def run_waves(
         for job in wave:
             lost = {job.run for job in failed}.intersection(plan.starts(job.run))
             if lost:
-                job.last = f"error: starts from {', '.join(run.key for run in lost)}, which failed"
+                names = ", ".join(run.key for run in lost)
+                job.last = f"error: {job.run.key} starts from {names}, which failed"
                 failed.append(job)
                 on_end(job)
             else:
@@ -330,6 +335,9 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
         jobs = [
             Job(run, [each for each in evaluations if each.run == run], threads) for run in runs
         ]
+        # The longest first, so that none of them is left to train alone at the end. Recipes without
+        # an estimate are the paper's.
+        jobs.sort(key=lambda job: -(settings.recipes[job.run.recipe].minutes or math.inf))
         text = f"{len(runs)} runs to do, {min(at_a_time, len(jobs))} at a time"
         known = [settings.recipes[run.recipe].minutes for run in runs]
         if all(known):
@@ -361,10 +369,34 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     print(f"{len(runs)} runs, {len(unique_runs(stale))} of them to do", flush=True)
     failed = run_stale(stale, plan) if stale else []
     if failed:
-        lines = "\n".join(f"  {job.run.key}: {job.last} ({job.log})" for job in failed)
+        lines = "\n".join(
+            f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")
+            for job in failed
+        )
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
-    print(f"done: {', '.join(targets) or f'all on one page, {REPORT}'}. Runs: make ui")
+    results = find_results(plan, targets) if targets else [str(REPORT)]
+    print(f"done: {', '.join(results)}. Runs: make ui")
+    if changes := find_changes(*COMMITTED):
+        paths = " ".join(COMMITTED)
+        print(
+            f"{len(changes)} committed files differ: `git diff --stat HEAD -- {paths}` lists them, "
+            f"`git restore {paths}` takes them back"
+        )
+
+
+def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
+    """The file of each target that is best to look at: a page, else a picture."""
+    stages = pipeline(plan)["stages"]
+    results = []
+    for target in targets:
+        outputs = [
+            next(iter(output)) if isinstance(output, dict) else output
+            for output in stages[target]["outs"]
+        ]
+        pages = [path for suffix in (".html", ".svg") for path in outputs if path.endswith(suffix)]
+        results.append(pages[0])
+    return results
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:

@@ -23,8 +23,7 @@ from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
     from project import Project
-
-    from models import Outcome
+    from tiny_models import Outcome
 
 NAMES = {
     "bounding_box_train": ["0002_c1s1_000451_03.jpg", "0002_c2s1_000476_01.jpg.jpg",
@@ -159,7 +158,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:
     """The command `ianet` in this process."""
-    from models import runner  # torch, which most files need not import
+    from tiny_models import runner  # torch, which most files need not import
 
     return runner(monkeypatch, capsys)
 

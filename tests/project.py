@@ -86,7 +86,7 @@ class Project:
         """One of each kind, with the two networks that are run."""
         experiments = self.folder / "experiments"
         for path in experiments.glob("*.yaml"):
-            if path.stem not in ("table4f", "figure7", "figure8", "cost", "blocks"):
+            if path.stem not in ("table4f", "figure7", "figure8", "cost", "blocks", "ranks"):
                 path.unlink()
         row = {"label": "stage 3", "network": "stage3"}
         for name, changes in {
@@ -94,6 +94,7 @@ class Project:
             "figure7": {"at": [5], "rows": [row]},
             "figure8": {"network": "stage3", "stage": "stage3"},
             "blocks": {"rows": [row]},
+            "ranks": {"network": "stage3", "queries": 1, "neighbours": 3},
             "cost": {"recipe": "quick", "rows": [row]},
         }.items():
             content = yaml.safe_load((experiments / f"{name}.yaml").read_text())

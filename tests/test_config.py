@@ -102,6 +102,7 @@ def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
             "junk is -1: it must be 0 or more",
         ),
         ({"datasets": datasets(synthetic={"without": ["x"]})}, "without names 'x', but networks"),
+        ({"datasets": datasets(synthetic={"source": "a.zip"})}, "the pipeline draws the set into"),
         ({"checkpoint_minutes": math.inf}, "a finite number"),
         ({"workers": 0}, "workers"),
         ({"networks": {"../x": {}}}, "String should match pattern"),

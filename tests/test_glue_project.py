@@ -76,6 +76,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["at_hand"] = ["colours"]
     params["datasets"]["colours"] = {
         **params["datasets"]["synthetic"],
+        "synthetic": None,
         "source": "data/colours",
         "recipes": {"plain": "colours"},
         "networks": ["base"],

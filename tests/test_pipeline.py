@@ -7,6 +7,8 @@ Each test of this file starts real DVC, Ray and MLflow processes.
 from __future__ import annotations
 
 import base64
+import copy
+import hashlib
 import io
 import json
 import shutil
@@ -180,9 +182,28 @@ def test_figures_cost_and_the_page_of_all(project: Project) -> None:
     assert (blocks[["residual_ratio", "scale"]] > 0).all(axis=None)  # training has moved them
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert (history["blocks.stage3.1.sia.scale"] > 0).all()
+    ranks = (results / "ranks" / "ranks.html").read_text()
+    # A query that IA mends or spoils has three neighbours by each network, and its scores.
+    assert ranks.count("<h4") >= 1
+    assert ranks.count("<li") == ranks.count("<h4") * 2 * (1 + 3)
+    queries = [
+        pd.read_parquet(results / f"synthetic/queries/synthetic.{name}.quick.0.parquet").mAP
+        for name in ("base", "stage3")
+    ]
+    change = queries[1] - queries[0]
+    query = change.idxmax() if change.max() > 0 else change.idxmin()
+    for name, scores in zip(("base", "stage3"), queries, strict=True):
+        assert f"{name}: average precision {100 * scores[query]:.1f} %" in ranks
     page = (results / "report.html").read_text()
+    assert ranks in page
     for text in ("Table 4f", "Figure 7", "Figure 8", "Cost", KEY, "82.8"):
         assert text in page
+    listed = pd.read_csv(results / "runs.csv").set_index("key").loc[KEY]
+    scores = json.loads((results / f"synthetic/scores/{KEY}.json").read_text())
+    weights = (project.folder / "runs" / KEY / "weights.safetensors").read_bytes()
+    assert listed["mAP"] == scores["mAP"]
+    assert listed["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert (listed["dataset"], listed["network"], listed["epochs"]) == ("synthetic", "stage3", 3)
     run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
     assert f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}" in page
     reproduction = project.tracked().set_index("tags.run").loc["reproduction"].run_id
@@ -190,6 +211,35 @@ def test_figures_cost_and_the_page_of_all(project: Project) -> None:
     logged = {entry.path for entry in client.list_artifacts(reproduction, "results")}
     assert {"results/tables", "results/figures"} <= logged
     assert client.get_registered_model("synthetic.stage3").latest_versions
+
+
+def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
+    """With a learning rate of almost 0 the weights stay those of the start, but for the head."""
+    params = yaml.safe_load((untrained.folder / "params.yaml").read_text())
+    warm = copy.deepcopy(params["recipes"]["quick"])
+    warm["network"]["weights"] = "models/synthetic.base.quick.0"
+    warm["training"] |= {"lr": 1e-9, "epochs": 1, "warm_up": 0}
+    params["recipes"]["warm"] = warm
+    params["datasets"]["synthetic"]["recipes"] = {"plain": "quick", "warm": "warm"}
+    (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    row = {"label": "warm", "network": "stage3", "recipe": "warm"}
+    sheet = {"kind": "table", "title": "Warm", "caption": "", "metrics": ["mAP"], "rows": [row]}
+    (untrained.folder / "experiments/table9.yaml").write_text(yaml.safe_dump(sheet))
+    output = untrained.run("python", "-m", "pipeline.repro", "table9")
+    assert "2 runs, 2 of them to do" in output
+    assert "done: results/tables/table9.html" in output
+    start = untrained.weights("synthetic.base.quick.0")
+    trained = untrained.weights("synthetic.stage3.warm.0")
+    backbone = [name for name in start if name.startswith(("stem.", "stages."))]
+    parameters = [name for name in backbone if "running" not in name and "batches" not in name]
+    assert len(parameters) > 50
+    for name in parameters:
+        assert torch.allclose(trained[name], start[name], rtol=0, atol=1e-6), name
+    # Another start trains the run again, and nothing else does.
+    assert untrained.repro("table9") == []
+    untrained.edit("params.yaml", "lr: 0.0007", "lr: 0.0008")
+    untrained.run("python", "-m", "pipeline.plan")
+    assert "train@synthetic.stage3.warm.0" in untrained.repro("table9")
 
 
 def test_a_caption_rewrites_the_table_only(project: Project) -> None:
@@ -237,6 +287,7 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     params["at_hand"] = ["ours"]
     changes = {"reader": "ours", "source": "data/ours.zip", "networks": ["mine"]}
     params["datasets"]["ours"] = {**params["datasets"]["synthetic"], **changes}
+    del params["datasets"]["ours"]["synthetic"]  # a source of our own
     params["networks"]["mine"] = {"block": "mine", "after": {"stage3": {}}}
     (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
     rows = [{"label": "our row", "network": "mine"}]

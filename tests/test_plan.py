@@ -13,6 +13,7 @@ import yaml
 from pipeline.config.experiments import (
     STAGES,
     Experiment,
+    RankedLists,
     RelationFigure,
     ScoreTable,
     Search,
@@ -163,8 +164,10 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
     assert len(trainings) == len(unique_runs(evaluations)), "two runs train the same network"
     tables = [table for table in plan.experiments.values() if isinstance(table, ScoreTable)]
     cells = {each for table in tables for _, row in plan.rows(table) for each in row}
-    figures = [each for each in plan.experiments.values() if isinstance(each, RelationFigure)]
-    runs = {Evaluation(run, run.dataset) for run in map(plan.figure_run, figures) if run}
+    shown = [
+        each for each in plan.experiments.values() if isinstance(each, RelationFigure | RankedLists)
+    ]
+    runs = {Evaluation(run, run.dataset) for each in shown for run in plan.shown_runs(each)}
     assert set(evaluations) == cells | runs
     for table in tables:
         for row, row_evaluations in plan.rows(table):
@@ -355,8 +358,38 @@ def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
     }
     assert "${item.start}" in stages["train"]["do"]["deps"]
     assert list(stages["synthesize"]["foreach"]) == ["synthetic"]
-    # The model is made by this pipeline, so that its digest decides nothing before.
-    assert not [dep for dep in stages["sources"]["deps"] if dep.startswith("models")]
+    # The file of weights in the model's folder names the same run.
+    for recipe in ("second", "third"):
+        content["recipes"][recipe]["network"]["weights"] += "/model.safetensors"
+    table = {"t": table_of({"label": "a", "network": "cia"})}
+    assert Plan(Settings.model_validate(content), table).starts(third) == [first, second]
+
+
+def test_held_out_people_are_unknown_to_the_start() -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["recipes"]["quick"]["network"]["weights"] = "models/synthetic.resnet18.pretrain.0"
+    table = {"t": table_of({"label": "a", "network": "cia"})}
+    assert Plan(Settings.model_validate(content), table).evaluations()
+    content["recipes"]["quick"]["hold_out"] = True
+    with pytest.raises(SettingsError, match=r"synthetic\.resnet18\.pretrain\.0, from which others"):
+        Plan(Settings.model_validate(content), table).evaluations()
+    content["recipes"]["pretrain"]["hold_out"] = True
+    assert Plan(Settings.model_validate(content), table).evaluations()
+
+
+def test_the_starts_of_a_search_are_planned() -> None:
+    """No table needs the run from which the trials start."""
+    settings = load()
+    search = experiments(settings)["search_sigma"]
+    assert Plan(settings, {"search_sigma": search}).evaluations() == [
+        Evaluation(Run("pretraining", "resnet18", "pretrain", 0), "pretraining")
+    ]
+    content = {
+        **search.model_dump(mode="json"),
+        "space": {"network.backbone": {"values": ["resnet18"]}},
+    }
+    with pytest.raises(SettingsError, match=r"all trials start from models/pretraining\.resnet18"):
+        check_options(settings, {"search_sigma": Search.model_validate(content)})
 
 
 def test_each_backbone_starts_from_weights_of_its_own() -> None:

@@ -5,6 +5,7 @@ What the stages really do: tests/test_pipeline.py.
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 
 from pipeline import repro
+from pipeline.commit import find_changes
+from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.repro import Job
 from pipeline.shell import EVENTS
@@ -142,7 +145,7 @@ def test_runs_that_start_from_a_model_wait_for_its_run(
     ends: list[str] = []
     failed = repro.run_waves(jobs, plan, 2, lambda job: ends.append(job.run.network))
     assert [job.run.network for job in failed] == ["d", "c"]
-    assert failed[1].last == "error: starts from d.d.r.0, which failed"
+    assert failed[1].last == "error: d.c.r.0 starts from d.d.r.0, which failed"
     order = Path("runs.txt").read_text().split()
     assert sorted(order[:2]) == ["train@d.b.r.0", "train@d.d.r.0"]
     assert order[2:] == ["train@d.a.r.0"]
@@ -198,6 +201,34 @@ def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         "train@d.b.r.0",
     ]
     assert jobs[2].process is None
+
+
+def test_the_results_of_targets_are_named() -> None:
+    plan = load_plan()
+    assert repro.find_results(plan, ["table4f", "figure7", "ranks"]) == [
+        "results/tables/table4f.html",
+        "results/figures/figure7.svg",
+        "results/ranks/ranks.html",
+    ]
+    for target in plan.experiments:
+        assert len(repro.find_results(plan, [target])) == 1
+
+
+def test_committed_files_that_differ_are_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_changes("results") == []  # no repository
+    git = ("git", "-c", "user.name=n", "-c", "user.email=e")
+    Path("results/tables").mkdir(parents=True)
+    for name in ("results/tables/a.csv", "results/b.csv", "c.csv"):
+        Path(name).write_text("1")
+    for command in (("init", "--quiet"), ("add", "."), ("commit", "--quiet", "-m", "first")):
+        subprocess.run([*git, *command], check=True)
+    assert find_changes("results") == []
+    for name in ("results/tables/a.csv", "c.csv", "results/new.csv"):
+        Path(name).write_text("2")
+    assert find_changes("results") == ["results/tables/a.csv"]
 
 
 @pytest.mark.parametrize(

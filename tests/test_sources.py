@@ -33,6 +33,7 @@ def change_settings(**sections: Any) -> Settings:
     """params.yaml with other sections, and with three of its networks."""
     params = yaml.safe_load(Path("params.yaml").read_text())
     params["datasets"]["synthetic"]["without"] = []
+    params["datasets"]["pretraining"]["networks"] = "all"
     networks = {name: params["networks"][name] for name in ("base", "stage3", "cbam")}
     networks |= sections.pop("networks", {})
     return Settings.model_validate({**params, **sections, "networks": networks})
@@ -172,6 +173,33 @@ def test_the_content_of_a_weights_file_changes_its_network(project: Path) -> Non
     assert "mine.safetensors" in pipeline(plan)["stages"]["sources"]["deps"]
 
 
+def test_files_for_several_backbones_count_and_models_of_the_pipeline_do_not(
+    project: Path,
+) -> None:
+    """`train` itself depends on the file of such a model."""
+    for name in ("mine/resnet18.pth", "models/synthetic.base.quick.0/model.safetensors"):
+        (project / name).parent.mkdir(parents=True)
+        (project / name).write_bytes(b"first")
+    other = project / "models/mine/best.pth"  # no model of a run
+    other.parent.mkdir()
+    other.write_bytes(b"first")
+    options = {
+        "a": {"weights": "mine/{backbone}.pth"},
+        "b": {"weights": "models/synthetic.base.quick.0"},
+        "c": {"weights": "models/mine/best.pth"},
+    }
+    settings = change_settings(networks=options)
+    assert {str(path) for path in input_files(settings)} == {
+        "mine/resnet18.pth",
+        "models/mine/best.pth",
+    }
+    write_sources(settings)
+    (project / "mine/resnet18.pth").write_bytes(b"second")
+    assert changes(settings) == {f"networks/a/{purpose}" for purpose in sources.NETWORK_ROOTS}
+    (project / "models/synthetic.base.quick.0/model.safetensors").write_bytes(b"second")
+    assert changes(settings) == set()
+
+
 def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) -> None:
     (project / "mine.safetensors").write_bytes(b"first")
     (project / "protocol.mat").write_bytes(b"first")
@@ -179,6 +207,7 @@ def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) ->
     recipe = params["recipes"]["quick"]
     recipe["network"] = {**recipe["network"], "weights": "mine.safetensors"}
     params["datasets"]["synthetic"]["without"] = []
+    params["datasets"]["pretraining"]["networks"] = "all"
     dataset = params["datasets"]["cuhk03-labeled-new"]
     dataset["options"]["config"] = "protocol.mat"
     settings = change_settings(

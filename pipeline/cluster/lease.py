@@ -1,8 +1,9 @@
 """A lease: of all commands that share a storage, one at a time does a piece of work.
 
 The lease is a file of the storage, renewed by its owner as long as the work lasts. A lease that is
-not renewed for `TERM` seconds has expired, and another command may take it. Of two commands that
-take a lease at once, the later one stops at its next renewal.
+not renewed for `TERM` seconds has expired, and another command may take it. A store without
+conditional writes may let two commands take a lease at once. Then the command whose file the other
+has overwritten stops at its next renewal.
 """
 
 from __future__ import annotations

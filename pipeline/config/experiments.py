@@ -154,6 +154,28 @@ class CostTable(Experiment):
     rows: tuple[CostRow, ...] = Field(min_length=1)
 
 
+class RankedLists(Experiment):
+    """Ranked lists of two networks, and the distances of pairs, on drawn people.
+
+    Attributes:
+        network, against: with and without what is shown.
+        queries: number of those whose average precision rises most, and of those where it falls.
+        neighbours: of each query.
+    """
+
+    kind: Literal["ranks"]
+    network: Name
+    against: Name
+    queries: int = Field(ge=1, le=20)
+    neighbours: int = Field(ge=1, le=50)
+
+    @model_validator(mode="after")
+    def _check_networks(self) -> RankedLists:
+        if self.network == self.against:
+            raise ValueError(f"network and against are both {self.network!r}: name two networks")
+        return self
+
+
 class SyntheticPerson(Value):
     """The label of an image, and the person in it, see `ianet.synthetic.portrait.portrait`."""
 
@@ -337,7 +359,8 @@ class Search(Experiment):
 
 
 AnyExperiment = Annotated[
-    Table | Curve | BlockTable | CostTable | RelationFigure | Search, Field(discriminator="kind")
+    Table | Curve | BlockTable | CostTable | RelationFigure | RankedLists | Search,
+    Field(discriminator="kind"),
 ]
 
 
@@ -364,7 +387,7 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
                 f"{EXPERIMENTS / name}.yaml: files of searches, and no others, are called "
                 f"{SEARCH_PREFIX}<name>.yaml: rename the file"
             )
-    order = (Table, BlockTable, CostTable, Curve, RelationFigure, Search)
+    order = (Table, BlockTable, CostTable, Curve, RelationFigure, RankedLists, Search)
 
     def place(item: tuple[str, Experiment]) -> tuple[int, bool]:
         _, experiment = item
@@ -402,6 +425,9 @@ def check_names(experiment: Experiment, settings: Settings) -> None:
         check_known(experiment.recipe, settings.recipes, "recipe", "recipes")
     elif isinstance(experiment, RelationFigure):
         check_known(experiment.network, settings.networks, "network", "networks")
+    elif isinstance(experiment, RankedLists):
+        for option in ("network", "against"):
+            check_known(getattr(experiment, option), settings.networks, option, "networks")
     elif isinstance(experiment, CostTable):
         check_known(experiment.recipe, settings.recipes, "recipe", "recipes")
         for row in experiment.rows:

@@ -30,7 +30,12 @@ Options = TypeVar("Options")  # a dataclass
 Returned = TypeVar("Returned")
 
 PARAMS = Path("params.yaml")
-RESULT_FOLDERS = ("tables", "figures", "searches")  # of results/, beside one for each data set
+RESULT_FOLDERS = (
+    "tables",
+    "figures",
+    "ranks",
+    "searches",
+)  # of results/, beside one for each data set
 
 
 class SettingsError(ValueError):
@@ -173,6 +178,12 @@ class Settings(Value):
         for name in self.at_hand:
             check_known(name, self.datasets, "at_hand", "datasets")
         for name, dataset in self.datasets.items():
+            place = Path(f"data/{name}.zip")
+            if dataset.synthetic is not None and dataset.source != place:
+                raise ValueError(
+                    f"datasets.{name}.source is {str(dataset.source)!r}, but the pipeline draws "
+                    f"the set into {place}: name that, or delete `synthetic` for a set of your own"
+                )
             for role, recipe in dataset.recipes.items():
                 check_known(recipe, self.recipes, f"datasets.{name}.recipes.{role}", "recipes")
             chosen = () if dataset.networks == "all" else dataset.networks

@@ -14,21 +14,24 @@ from pipeline.config.experiments import (
     BlockTable,
     CostTable,
     Curve,
+    RankedLists,
     RelationFigure,
     ScoreTable,
     Table,
 )
 from pipeline.config.settings import SettingsError
-from pipeline.plan.plan import Plan, image_sets, unique_runs
-from pipeline.plan.runs import DESCRIPTION, RESULTS, TABLE, Run
-from pipeline.plan.sources import MODEL_WEIGHTS, SOURCES, input_files
+from pipeline.plan.plan import Plan, image_sets, own_evaluation, unique_runs
+from pipeline.plan.runs import DESCRIPTION, MODEL_WEIGHTS, RESULTS, TABLE, Run
+from pipeline.plan.sources import SOURCES, input_files
 
 PIPELINE = Path("dvc.yaml")
 SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
+RANKS = RESULTS / "ranks"
 SEARCH_RESULTS = RESULTS / "searches"
 REPORT = RESULTS / "report.html"
+RUN_LIST = RESULTS / "runs.csv"
 TABLE_FORMATS = ("csv", "md", "tex", "html")
 HEADER = "# Written by `python -m pipeline.plan` from params.yaml and experiments/: edit those.\n"
 CURVES = {"loss": "training loss", "accuracy": "training accuracy"}
@@ -90,6 +93,8 @@ def pipeline(plan: Plan) -> dict[str, Any]:
             stages[name] = _cost_stage(name, experiment)
         elif isinstance(experiment, RelationFigure):
             stages[name] = _figure_stage(name, experiment, plan)
+        elif isinstance(experiment, RankedLists):
+            stages[name] = _ranks_stage(name, experiment, plan)
     stages["report"] = _report_stage(stages, plan)
     histories = [str(run.folder / "history.csv") for run in runs]
     plots = [
@@ -250,8 +255,7 @@ def _train_stage(plan: Plan) -> Stage:
 def _start(plan: Plan, run: Run) -> str:
     """The weights that a run starts from, if another run trains them, else its recipe.
 
-    All stages of a group have the same number of dependencies, and DVC reads a repeated
-    dependency once.
+    All stages of a group have the same number of dependencies. The recipe is one of them anyway.
     """
     start = plan.start(run)
     return str(start.model / MODEL_WEIGHTS if start else SOURCES / f"recipes/{run.recipe}.json")
@@ -290,7 +294,11 @@ def _evaluate_stage(plan: Plan) -> Stage:
 def _model_stage(plan: Plan) -> Stage:
     return {
         "foreach": {
-            evaluation.key: {"dataset": evaluation.on}
+            evaluation.key: {
+                "dataset": evaluation.on,
+                # Of the data that the training started from, or again of the run's own data.
+                "start": (plan.start(evaluation.run) or evaluation.run).dataset,
+            }
             for evaluation in plan.evaluations()
             if evaluation.is_own
         },
@@ -302,6 +310,7 @@ def _model_stage(plan: Plan) -> Stage:
                 f"{RESULTS}/${{item.dataset}}/scores/${{key}}.json",
                 f"{RESULTS}/${{item.dataset}}/queries/${{key}}.parquet",
                 f"{SOURCES}/terms/${{item.dataset}}.json",
+                f"{SOURCES}/terms/${{item.start}}.json",
                 _code("model"),
             ],
             "outs": ["models/${key}"],
@@ -371,8 +380,7 @@ def _cost_stage(name: str, table: CostTable) -> Stage:
 
 
 def _figure_stage(name: str, figure: RelationFigure, plan: Plan) -> Stage:
-    run = plan.figure_run(figure)
-    assert run is not None  # the plan holds no figure without a run
+    [run] = plan.shown_runs(figure)  # the plan holds no figure without a run
     return {
         "desc": figure.title,
         "cmd": f"python -m pipeline.stages.figure {name}",
@@ -387,6 +395,26 @@ def _figure_stage(name: str, figure: RelationFigure, plan: Plan) -> Stage:
     }
 
 
+def _ranks_stage(name: str, lists: RankedLists, plan: Plan) -> Stage:
+    runs = plan.shown_runs(lists)
+    dataset, size = runs[0].dataset, plan.settings.recipes[runs[0].recipe].size
+    return {
+        "desc": lists.title,
+        "cmd": f"python -m pipeline.stages.ranks {name}",
+        "deps": [
+            f"{EXPERIMENTS}/{name}.yaml",
+            f"data/prepared/{dataset}/{TABLE}",
+            f"data/prepared/{dataset}/{DESCRIPTION}",
+            f"data/prepared/{dataset}/{size}.npy",
+            *(str(run.folder) for run in runs),
+            *(str(own_evaluation(run).queries) for run in runs),
+            *(f"{SOURCES}/networks/{run.network}/evaluate.json" for run in runs),
+            _code("ranks"),
+        ],
+        "outs": [f"{RANKS}/{name}.html"],  # pictures make it too large for git
+    }
+
+
 def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
     """The page depends on the files of all other stages that it shows."""
     evaluations = plan.evaluations()
@@ -398,16 +426,26 @@ def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
         for path in output
         if path.startswith(f"{RESULTS}/")
     ]
+    ranks = [
+        str(RANKS / f"{name}.html")
+        for name, experiment in plan.experiments.items()
+        if isinstance(experiment, RankedLists)
+    ]
     return {
         "desc": "all tables, figures and curves on one page",
         "cmd": "python -m pipeline.stages.report",
         "deps": [
             *shown,
+            *ranks,
             *(str(evaluation.scores) for evaluation in evaluations),
             *(str(run.folder) for run in unique_runs(evaluations)),
             _code("report"),
         ],
-        "outs": [str(REPORT)],  # pictures make it too large for git
+        "outs": [
+            str(REPORT),  # pictures make it too large for git
+            # Lines of runs that other data at hand had made stay.
+            {str(RUN_LIST): {"cache": False, "persist": True}},
+        ],
     }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TypeVar
 
 from ianet.options import STAGES, NetworkOptions, refuse_unknown
@@ -12,6 +11,7 @@ from pipeline.config.experiments import (
     EXPERIMENTS,
     SEARCH_PREFIX,
     Experiment,
+    RankedLists,
     RelationFigure,
     Row,
     ScoreTable,
@@ -27,7 +27,7 @@ from pipeline.config.settings import (
     build_recipe,
     load,
 )
-from pipeline.plan.runs import MODELS, Evaluation, Run, parse_run
+from pipeline.plan.runs import MODELS, Evaluation, Run, find_start, parse_run
 from pipeline.search import space
 
 Kind = TypeVar("Kind", bound=Experiment)
@@ -55,8 +55,8 @@ class Plan:
         }
 
     def _has_content(self, experiment: Experiment) -> bool:
-        if isinstance(experiment, RelationFigure):
-            return self.figure_run(experiment) is not None
+        if isinstance(experiment, RelationFigure | RankedLists):
+            return bool(self.shown_runs(experiment))
         if isinstance(experiment, ScoreTable):
             return bool(experiment.printed) or any(needed for _, needed in self.rows(experiment))
         return not isinstance(experiment, Search)
@@ -113,17 +113,22 @@ class Plan:
             for evaluation in evaluations
         )
 
-    def figure_run(self, figure: RelationFigure) -> Run | None:
-        """The run whose view of synthetic people a figure shows: the first seed of its network.
+    def shown_runs(self, experiment: RelationFigure | RankedLists) -> list[Run]:
+        """The runs whose view of synthetic people is shown: the first seed of each network.
 
         Returns:
-            None where the synthetic set is not at hand, or does without that network.
+            The run of `network`, then the run of `against` if there is such an option. The list is
+            empty where no synthetic set is at hand, or the set does without one of the networks.
         """
+        networks = [experiment.network]
+        if isinstance(experiment, RankedLists):
+            networks.append(experiment.against)
         for name in self.settings.at_hand:
             dataset = self.settings.datasets[name]
-            if dataset.synthetic is not None and dataset.includes(figure.network):
-                return Run(name, figure.network, dataset.recipes["plain"], dataset.seeds[0])
-        return None
+            if dataset.synthetic is not None and all(map(dataset.includes, networks)):
+                recipe, seed = dataset.recipes["plain"], dataset.seeds[0]
+                return [Run(name, network, recipe, seed) for network in networks]
+        return []
 
     def evaluations(self, names: Iterable[str] = ()) -> list[Evaluation]:
         """The evaluations that the named experiments need, each once; without a name, of all.
@@ -139,8 +144,10 @@ class Plan:
             if isinstance(experiment, ScoreTable):
                 needed += [each for _, row in self.rows(experiment) for each in row]
         for experiment in chosen or self.experiments.values():
-            if isinstance(experiment, RelationFigure) and (run := self.figure_run(experiment)):
-                needed.append(own_evaluation(run))
+            if isinstance(experiment, RelationFigure | RankedLists):
+                needed += map(own_evaluation, self.shown_runs(experiment))
+        if not chosen:
+            needed += map(own_evaluation, self._search_starts())
         return list(
             dict.fromkeys(
                 each
@@ -157,15 +164,26 @@ class Plan:
         """
         settings = self.settings
         recipe = settings.recipes[run.recipe]
-        weights = Path(build_network(run.network, settings.networks[run.network], recipe).weights)
-        return parse_run(weights.name, settings) if weights.parent == MODELS else None
+        weights = build_network(run.network, settings.networks[run.network], recipe).weights
+        key = find_start(weights)
+        if key is None:
+            return None
+        try:
+            return parse_run(key, settings)
+        except SettingsError as error:
+            raise SettingsError(
+                f"{PARAMS}: run {run.key} starts from {weights}, the model of a run: {error}; keep "
+                f"weights of your own outside {MODELS}/"
+            ) from error
 
     def starts(self, run: Run) -> list[Run]:
         """The runs that must be done before a run, the first of them first.
 
         Raises:
-            SettingsError: a run starts from itself, or see `start`.
+            SettingsError: a run starts from itself or has seen the people on which the run is
+                scored, or see `start`.
         """
+        hold_out = self.settings.recipes[run.recipe].hold_out
         chain = [run]
         while (start := self.start(chain[-1])) is not None:
             if start in chain:
@@ -174,7 +192,27 @@ class Plan:
                     "give its recipe or network other weights"
                 )
             chain.append(start)
+            if hold_out and start.dataset == run.dataset:
+                self._check_hold_out(start)
         return chain[:0:-1]
+
+    def _check_hold_out(self, start: Run) -> None:
+        if not self.settings.recipes[start.recipe].hold_out:
+            raise SettingsError(
+                f"{PARAMS}: the run {start.key}, from which others start, has seen the held-out "
+                f"people on whom they are scored: set hold_out of the recipe {start.recipe}"
+            )
+
+    def _search_starts(self) -> list[Run]:
+        """The runs from whose models the trials of searches start."""
+        starts = []
+        for search in self.searches.values():
+            run = Run(search.dataset, search.network, search.recipe, search.seed)
+            for start in self.starts(run):
+                if start.dataset == search.dataset:
+                    self._check_hold_out(start)
+                starts.append(start)
+        return starts
 
     def experiment(self, name: str, kind: type[Kind]) -> Kind:
         """The table or figure of that name.
@@ -259,7 +297,11 @@ def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
                     settings.recipes[file.recipe],
                 )
                 build_recipe(file.recipe, recipe)
-                build_network(file.network, options, recipe)
+                weights = build_network(file.network, options, recipe).weights
+                if weights not in ("none", "imagenet"):
+                    for option in ("network.backbone", "network.weights"):
+                        if option in file.space:
+                            raise SettingsError(f"all trials start from {weights}, not by {option}")
             except SettingsError as error:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(file, RelationFigure):

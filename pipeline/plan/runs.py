@@ -17,6 +17,7 @@ RESULTS = Path("results")
 MODELS = Path("models")
 TABLE, DESCRIPTION = "table.parquet", "dataset.json"  # of a prepared data set
 WEIGHTS, RECORD = "weights.safetensors", "training.json"  # of a run
+MODEL_WEIGHTS = "model.safetensors"  # in the folder of a model, see `ianet.weights`
 
 
 class Run(NamedTuple):
@@ -54,6 +55,18 @@ class Run(NamedTuple):
             FileNotFoundError: the run was not trained.
         """
         return digest_file(self.folder / WEIGHTS)
+
+
+def find_start(weights: str) -> str | None:
+    """The key of the run whose model initial weights name; None for all other weights.
+
+    Args:
+        weights: `models/<key>`, or the file of weights in that folder.
+    """
+    path = Path(weights)
+    if path.name == MODEL_WEIGHTS:
+        path = path.parent
+    return path.name if path.parent == MODELS else None
 
 
 def digest_file(path: Path) -> str:

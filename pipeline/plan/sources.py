@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from ianet.files import write_whole
+from ianet.options import BACKBONES
 from pipeline.config.settings import Dataset, Settings, load
-from pipeline.plan.runs import MODELS
+from pipeline.plan.runs import MODEL_WEIGHTS, find_start
 from pipeline.shell import command
 
 SOURCES = Path("build/sources")
-MODEL_WEIGHTS = "model.safetensors"  # in the folder of a model, see `ianet.weights`
 TEMPLATE = Path("pipeline/report/page.html.jinja")
 NETWORK_ROOTS = {
     "train": ("ianet.network", "ianet.training.fit"),
@@ -74,6 +74,10 @@ STAGE_CODE = {
         ("pipeline.stages.curve", "pipeline.report.cells"),
     ),
     "figure": ((), ("pipeline.stages.figure", "pipeline.report.relation_maps")),
+    "ranks": (
+        ("ianet.ranks_page", "ianet.drawing"),
+        ("pipeline.stages.ranks", "pipeline.report.ranked_lists", "pipeline.data.splits"),
+    ),
     "blocks": (
         (),
         ("pipeline.stages.blocks", "pipeline.report.blocks", "pipeline.report.page"),
@@ -89,6 +93,7 @@ STAGE_CODE = {
             "pipeline.report.findings",
             "pipeline.report.overview",
             "pipeline.report.page",
+            "pipeline.report.run_list",
         ),
     ),
 }
@@ -180,17 +185,16 @@ def _read_module(source: str) -> tuple[str, list[str]]:
 
 
 def weight_files(options: Mapping[str, Any]) -> list[Path]:
-    """The weights file that options of a network name, if any; of a model its weights."""
+    """The weights files that options of a network name, if any; of a model its weights.
+
+    {backbone} stands for each backbone, as these options do not say which networks use them.
+    """
     weights = options.get("weights", "none")
     if weights in ("none", "imagenet"):
         return []
-    path = Path(weights)
-    return [path / MODEL_WEIGHTS if path.is_dir() else path]
-
-
-def is_own_model(file: Path) -> bool:
-    """Whether a weights file is that of a model of this pipeline, on which `train` depends."""
-    return MODELS in (file.parent, file.parent.parent)
+    names = [weights.replace("{backbone}", backbone) for backbone in BACKBONES]
+    paths = [Path(name) for name in dict.fromkeys(names)]
+    return [path / MODEL_WEIGHTS if path.is_dir() else path for path in paths]
 
 
 def option_files(dataset: Dataset) -> list[Path]:
@@ -208,14 +212,14 @@ def input_files(settings: Settings) -> list[Path]:
         files += weight_files(network)
     for name in settings.at_hand:
         files += option_files(settings.datasets[name])
-    return [path for path in dict.fromkeys(files) if path.is_file() and not is_own_model(path)]
+    return [path for path in dict.fromkeys(files) if path.is_file() and not find_start(str(path))]
 
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 by path, of the files that exist."""
+    """SHA-256 by path, of the files that exist; `train` depends on models of this pipeline."""
     digests = {}
     for path in files:
-        if path.is_file() and not is_own_model(path):
+        if path.is_file() and not find_start(str(path)):
             with path.open("rb") as file:
                 digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return digests

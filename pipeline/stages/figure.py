@@ -27,13 +27,13 @@ def default_run(figure: RelationFigure, plan: Plan) -> Run:
     Raises:
         SettingsError: there is none.
     """
-    run = plan.figure_run(figure)
-    if run is None:
+    runs = plan.shown_runs(figure)
+    if not runs:
         raise SettingsError(
             f"{figure.title} shows synthetic people as {figure.network} sees them, but that is "
             "not at hand: give --run and --to"
         )
-    return run
+    return runs[0]
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from ianet.comparison import bound_score
 from ianet.model import save_model
 from ianet.model_description import ModelScores
 from ianet.network import load as load_network
-from pipeline.config.settings import load
+from pipeline.plan.plan import Plan, load_plan, own_evaluation
 from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.shell import command, parser
@@ -45,13 +45,19 @@ def describe_scores(evaluation: Evaluation) -> ModelScores:
     )
 
 
+def join_terms(run: Run, plan: Plan) -> str:
+    """The terms of all data that a run has seen: its own, and before those of its starts."""
+    datasets = [each.dataset for each in [*plan.starts(run), run]]
+    return " ".join(dict.fromkeys(plan.settings.datasets[name].terms for name in datasets))
+
+
 def main() -> None:
     options = parser(__doc__, "pipeline.stages.model")
     options.add_argument("key", help="of the run: <data set>.<network>.<recipe>.<seed>")
     key = options.parse_args().key
-    settings = load()
-    run = parse_run(key, settings)
-    scores = describe_scores(Evaluation(run, run.dataset))
+    plan = load_plan()
+    run = parse_run(key, plan.settings)
+    scores = describe_scores(own_evaluation(run))
     network = load_network(run.folder)
     shutil.rmtree(run.model, ignore_errors=True)
     save_model(
@@ -59,7 +65,7 @@ def main() -> None:
         network.description,
         run.model,
         name=key,
-        terms=settings.datasets[run.dataset].terms,
+        terms=join_terms(run, plan),
         scores=(scores,),
         commit=read_record(run)["commit"],
     )

@@ -2,8 +2,9 @@
 
     python -m pipeline.stages.train synthetic.base.quick.0
 
-Ray keeps a checkpoint of each epoch in build/trainings, outside DVC's outputs. A command that was
-killed resumes from the last checkpoint when it is started again.
+Checkpoints lie in `trainings/` of the storage, which is `build/` by default: one every
+`checkpoint_minutes`, and one after the last epoch. A command that was killed resumes from the last
+checkpoint when it is started again.
 """
 
 from __future__ import annotations

@@ -97,9 +97,11 @@ def _sync_dataset(run: Run, record: Mapping[str, Any], run_id: str) -> None:
 
 
 def _flat(options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Options by their places: a nested one has a parameter of its own."""
+    """Options by their places: a nested one has a parameter of its own, as each item of a list."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
+        if isinstance(value, list | tuple):
+            value = {str(place): item for place, item in enumerate(value)} or value
         if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}.{name}")
         else:

@@ -28,8 +28,8 @@ from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import read_table
-from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
-from pipeline.plan.sources import is_own_model, weight_files
+from pipeline.plan.runs import RECORD, TABLE, Run, find_start, prepared_files
+from pipeline.plan.sources import weight_files
 from pipeline.shell import emit
 from pipeline.tracking.training import live_training, new_id
 from pipeline.training.configuration import DIGITS, Configuration, Place, configure
@@ -149,7 +149,8 @@ def find_place(
     weights: tuple[str, str] | None = None
     for file in weight_files(asdict(configuration.network)):
         if not file.is_file():
-            advice = f": `dvc repro model@{file.name}` makes it" if is_own_model(file) else ""
+            key = find_start(str(file))
+            advice = f": `dvc repro model@{key}` makes it" if key else ""
             raise FileNotFoundError(
                 f"the weights file {file} of network {run.network} is missing{advice}"
             )
