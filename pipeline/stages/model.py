@@ -14,7 +14,8 @@ from ianet.comparison import bound_score
 from ianet.model import save_model
 from ianet.model_description import ModelScores
 from ianet.network import load as load_network
-from pipeline.plan.plan import Plan, load_plan, own_evaluation
+from pipeline.config.settings import load
+from pipeline.plan.plan import Plan, own_evaluation
 from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.shell import command, parser
@@ -55,7 +56,7 @@ def main() -> None:
     options = parser(__doc__, "pipeline.stages.model")
     options.add_argument("key", help="of the run: <data set>.<network>.<recipe>.<seed>")
     key = options.parse_args().key
-    plan = load_plan()
+    plan = Plan(load(), {})  # starts of runs are settings alone
     run = parse_run(key, plan.settings)
     scores = describe_scores(own_evaluation(run))
     network = load_network(run.folder)
