@@ -204,7 +204,8 @@ def forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
     metrics = list(dict.fromkeys(metric for _, metric in panels))
     lines = {name: max(len(panels.get((name, each), ())) for each in metrics) for name in datasets}
     heights = [0.28 * lines[name] + 0.9 for name in datasets]
-    size = (2.2 + 3.2 * max(len(metrics), 1), sum(heights) or 1)
+    longest = max((len(gain.label) for gains in panels.values() for gain in gains), default=0)
+    size = (0.4 + 0.085 * longest + 3.2 * max(len(metrics), 1), sum(heights) or 1)
     figure = Figure(figsize=size, layout="constrained")
     if not panels:
         return figure

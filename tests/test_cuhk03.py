@@ -319,7 +319,7 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     Path("params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.setattr(sys, "argv", ["prepare", "cuhk03-labeled"])
     prepare.main()
-    monkeypatch.setattr(sys, "argv", ["pack", "cuhk03-labeled.64x32"])
+    monkeypatch.setattr(sys, "argv", ["pack", "cuhk03-labeled.128x64"])
     pack.main()
     run = Run("cuhk03-labeled", "base", "quick", seed=4)
     run.folder.mkdir(parents=True)
@@ -359,7 +359,7 @@ def test_the_classic_protocol_through_the_pipeline(
     classic: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = pd.read_parquet(classic.prepared / "table.parquet")
-    assert np.load(classic.prepared / "64x32.npy").shape == (24, 64, 32, 3)
+    assert np.load(classic.prepared / "128x64.npy").shape == (24, 128, 64, 3)
     described = json.loads((classic.prepared / "dataset.json").read_text())
     assert described["scoring"] == "single_shot"
     assert described["counts"]["splits"] == 3
@@ -370,12 +370,12 @@ def test_the_classic_protocol_through_the_pipeline(
     # Seed 4 has split 4 modulo 3; its queries are four of person (1, 3) and (3, 1).
     network = networks.load(classic.folder)
     split = split_of_run(table, classic.seed, hold_out=False)
-    scores = score(network, classic.prepared, "64x32", split, torch.device("cpu"))
+    scores = score(network, classic.prepared, "128x64", split, torch.device("cpu"))
     assert scores.cmc.index.tolist() == np.flatnonzero(table.split_1 == "query").tolist()
     assert len(scores.cmc) == 2
     assert scores.without_match == 0
     alone = (split == "gallery") & (table.person == table.person[scores.cmc.index[0]])
-    rest = score(network, classic.prepared, "64x32", split.mask(alone, ""), torch.device("cpu"))
+    rest = score(network, classic.prepared, "128x64", split.mask(alone, ""), torch.device("cpu"))
     assert rest.without_match == 1
     assert rest.cmc.index.tolist() == scores.cmc.index.tolist()[1:]
     assert scores.means.empty

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 IMAGE_LOCK = DEPLOY / "requirements.lock"
 KUBERNETES = "1.37"
-OUTPUTS = {"build", "data", "results", "runs"}  # of stages
+OUTPUTS = {"build", "data", "models", "results", "runs"}  # of stages
 # A secret's name with a value that is neither taken from elsewhere nor a path.
 SECRET = re.compile(
     r"""(?:password|secret|token|_key)["']? (?:\s*,?\s*value)? [ \t]*[:=][ \t]* (?!false)[^$~{?\s]

@@ -25,6 +25,7 @@ from pipeline.config.settings import Settings, SettingsError, load
 from pipeline.plan.dvc_yaml import pipeline, render, search_pipeline, write
 from pipeline.plan.plan import Plan, check_options, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run, parse_evaluation, parse_run
+from pipeline.stages.model import join_terms
 
 ROOT = Path(__file__).parents[1]
 
@@ -349,6 +350,8 @@ def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
     third = Run("synthetic", "cia", "third", 0)
     assert plan.starts(third) == [first, second]
     assert unique_runs(plan.evaluations()) == [first, second, third]
+    real, drawn = (content["datasets"][name]["terms"] for name in ("market1501", "synthetic"))
+    assert join_terms(third, plan) == f"{real} {drawn}"
     stages = pipeline(plan)["stages"]
     starts = {key: item["start"] for key, item in stages["train"]["foreach"].items()}
     assert starts == {
