@@ -250,11 +250,12 @@ def test_a_caption_rewrites_the_table_only(project: Project) -> None:
 
 def test_the_metrics_code_only_evaluates_again(project: Project) -> None:
     project.edit("ianet/retrieval.py", "class Scores(NamedTuple):", "EDITED = 1\n\n\nclass Scores(NamedTuple):")  # fmt: skip  # noqa: E501
-    # The scores come out as they were, so the table stays.
+    # The scores and the ranked lists come out as they were, so the table and the page stay.
     assert project.repro() == [
         "sources",
         "evaluate@synthetic.base.quick.0",
         f"evaluate@{KEY}",
+        "ranks",
     ]
 
 
