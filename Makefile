@@ -18,13 +18,13 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 
 help:
 	@echo "make repro                every table and figure                     70 minutes, 2 cores"
-	@echo "make repro ONLY=table4d   one table or figure, and what it needs     7 minutes"
-	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      3 minutes"
+	@echo "make repro ONLY=table4d   one table or figure, and what it needs     9 minutes"
+	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      6 minutes"
 	@echo "make ui                   the runs in MLflow's pages, PORT=5000      until Ctrl-C"
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
-	@echo "make check                format, lint, types, fast tests            3 minutes"
+	@echo "make check                format, lint, types, fast tests            4 minutes"
 	@echo "make test                 all checks                                 25 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
