@@ -380,8 +380,8 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     if changes := find_changes(*COMMITTED):
         paths = " ".join(COMMITTED)
         print(
-            f"committed files that differ now: {len(changes)}. `git diff --stat HEAD -- {paths}` lists "
-            f"them, `git restore {paths}` takes them back"
+            f"committed files that differ now: {len(changes)}. `git diff --stat HEAD -- {paths}` "
+            f"lists them, `git restore {paths}` takes them back"
         )
 
 
