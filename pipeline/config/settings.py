@@ -30,12 +30,8 @@ Options = TypeVar("Options")  # a dataclass
 Returned = TypeVar("Returned")
 
 PARAMS = Path("params.yaml")
-RESULT_FOLDERS = (
-    "tables",
-    "figures",
-    "ranks",
-    "searches",
-)  # of results/, beside one for each data set
+# Of results/, beside a folder for each data set.
+RESULT_FOLDERS = ("tables", "figures", "ranks", "searches")
 
 
 class SettingsError(ValueError):
