@@ -25,7 +25,7 @@ help:
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
 	@echo "make check                format, lint, types, fast tests            4 minutes"
-	@echo "make test                 all checks                                 25 minutes"
+	@echo "make test                 all checks                                 26 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
 	@echo "The first one that needs packages installs 6 GB into .venv."
