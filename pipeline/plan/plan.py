@@ -46,6 +46,7 @@ class Plan:
     def __init__(self, settings: Settings, files: Mapping[str, Experiment]) -> None:
         """`files`: the content of experiments/, by the names of the files."""
         self.settings = settings
+        self._weights: dict[tuple[str, str], str] = {}  # of a network by a recipe
         self._files = files
         self.experiments = {name: file for name, file in files.items() if self._has_content(file)}
         self.searches = {
@@ -163,8 +164,12 @@ class Plan:
             SettingsError: the key of no run, or a wrong option of the network.
         """
         settings = self.settings
-        recipe = settings.recipes[run.recipe]
-        weights = build_network(run.network, settings.networks[run.network], recipe).weights
+        names = run.network, run.recipe
+        if names not in self._weights:
+            recipe = settings.recipes[run.recipe]
+            options = build_network(run.network, settings.networks[run.network], recipe)
+            self._weights[names] = options.weights
+        weights = self._weights[names]
         key = find_start(weights)
         if key is None:
             return None
