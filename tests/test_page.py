@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 
 from ianet import drawing
@@ -152,6 +153,8 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     monkeypatch.setattr(run_list, "write_list", lambda *_: None)
+    files = run_list.TrainedRun(run, pd.DataFrame(), {}, {})
+    monkeypatch.setattr(run_list, "read_run", lambda *_: files)
     events: list[object] = []
 
     def refuse(*_: object) -> None:

@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pipeline.report.run_list import COLUMNS, keep_others
+from pipeline.plan.runs import Run
+from pipeline.report.run_list import COLUMNS, TrainedRun, keep_others, list_runs
 
 
 def row(key: str, commit: str = "0012345") -> list[object]:
     dataset, network, recipe, seed = key.split(".")
     return [key, dataset, network, recipe, int(seed), 3, 0.5, 0.25, "ab", commit, "CPU", 0.5]
+
+
+def test_a_line_says_what_the_files_of_its_run_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of the keys; a run that is scored elsewhere alone has no scores."""
+    monkeypatch.chdir(tmp_path)
+    history = pd.DataFrame({"loss": [2.0, 1.0], "seconds": [900.0, 2700.0]})
+    record = {"commit": "abc1234", "environment": {"device": "CPU"}}
+    trained = []
+    for network, scores in (("stage3", {"top-1": 0.5, "mAP": 0.25}), ("base", {})):
+        run = Run("synthetic", network, "quick", 1)
+        run.folder.mkdir(parents=True)
+        (run.folder / "weights.safetensors").write_bytes(network.encode())
+        trained.append(TrainedRun(run, history, record, scores))
+    first, second = list_runs(trained).astype(object).to_numpy().tolist()
+    assert first[:6] == ["synthetic.base.quick.1", "synthetic", "base", "quick", 1, 2]
+    assert pd.isna(first[6])
+    assert pd.isna(first[7])
+    digest = hashlib.sha256(b"stage3").hexdigest()
+    assert second[4:] == [1, 2, 0.5, 0.25, digest, "abc1234", "CPU", 1.0]
 
 
 def test_lines_of_other_data_sets_stay_while_their_scores_do(

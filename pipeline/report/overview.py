@@ -21,11 +21,12 @@ from pipeline.config.experiments import (
 )
 from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
-from pipeline.plan.plan import Plan, own_evaluation, unique_runs
-from pipeline.plan.records import read_description, read_history, read_record, read_scores
+from pipeline.plan.plan import Plan, unique_runs
+from pipeline.plan.records import read_description, read_scores
 from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
+from pipeline.report.run_list import TrainedRun
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
@@ -153,25 +154,17 @@ def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str
     }
 
 
-def run_row(run: Run, evaluations: Sequence[Evaluation], url: str | None) -> dict[str, Any]:
-    """The row of a run.
-
-    Args:
-        run: which.
-        evaluations: of the page.
-        url: of the run's page in MLflow.
-    """
-    history = read_history(run)
-    record = read_record(run)
-    own = own_evaluation(run)
-    scores = read_scores(own) if own in evaluations else {}
+def run_row(trained: TrainedRun, url: str | None) -> dict[str, Any]:
+    """The row of a run; `url` is that of the run's page in MLflow."""
+    run, history, record, scores = trained
+    losses = history.loss.tolist()
     return {
         "key": run.key,
         "url": url,
         "scores": [None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
         "epochs": len(history),
-        "losses": history.loss.tolist(),
-        "line": draw_line(history.loss.tolist()),
+        "losses": losses,
+        "line": draw_line(losses),
         "minutes": history.seconds.sum() / 60,
         "date": record["date"],
         "commit": record["commit"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -20,7 +21,29 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def list_runs(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> pd.DataFrame:
+class TrainedRun(NamedTuple):
+    """What the files of a run say.
+
+    Attributes:
+        history: a row for each epoch.
+        record: the content of training.json.
+        scores: on its own data set; empty where the run is scored elsewhere alone.
+    """
+
+    run: Run
+    history: pd.DataFrame
+    record: dict[str, Any]
+    scores: dict[str, Any]
+
+
+def read_run(run: Run, evaluations: Sequence[Evaluation]) -> TrainedRun:
+    """The files of a run; `evaluations` are those of the page."""
+    own = own_evaluation(run)
+    scores = read_scores(own) if own in evaluations else {}
+    return TrainedRun(run, read_history(run), read_record(run), scores)
+
+
+def list_runs(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     """A row for each run, by its key.
 
     Returns:
@@ -29,10 +52,7 @@ def list_runs(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> pd.Data
         elsewhere alone; sha256 of the weights; commit and machine of the training; and its hours.
     """
     rows = []
-    for run in runs:
-        history, record = read_history(run), read_record(run)
-        own = own_evaluation(run)
-        scores = read_scores(own) if own in evaluations else {}
+    for run, history, record, scores in runs:
         rows.append(
             [
                 run.key,
@@ -68,6 +88,6 @@ def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
     return pd.concat([listed, before[others]]).sort_values("key", ignore_index=True)
 
 
-def write_list(runs: Sequence[Run], evaluations: Sequence[Evaluation]) -> None:
+def write_list(runs: Sequence[TrainedRun]) -> None:
     """Write results/runs.csv."""
-    write_whole(RUN_LIST, to_csv(keep_others(list_runs(runs, evaluations)), "%.6g"))
+    write_whole(RUN_LIST, to_csv(keep_others(list_runs(runs)), "%.6g"))

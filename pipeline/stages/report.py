@@ -23,6 +23,7 @@ def main() -> None:
     evaluations = plan.evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
+    trained = [run_list.read_run(run, evaluations) for run in runs]
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
@@ -33,10 +34,10 @@ def main() -> None:
         findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
-        runs=[overview.run_row(run, evaluations, links.get(run)) for run in runs],
+        runs=[overview.run_row(each, links.get(each.run)) for each in trained],
     )
     write_whole(REPORT, text)
-    run_list.write_list(runs, evaluations)
+    run_list.write_list(trained)
     # After the page, which is one of the files that are sent.
     Recorder(lambda _: sync_reproduction(labels)).send_now(None)
 
