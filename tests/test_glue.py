@@ -36,8 +36,10 @@ from ianet.network import Network
 from ianet.options import NetworkOptions
 from ianet.readers import readers
 from pipeline import scoring
+from pipeline.config.settings import load
 from pipeline.data.splits import split_of_run
 from pipeline.plan.runs import Evaluation, Run
+from pipeline.report import ranked_lists
 from pipeline.scoring import score
 from pipeline.stages import evaluate, pack, prepare
 
@@ -426,6 +428,38 @@ def test_a_row_is_its_picture(
                 for image in table[parts == "gallery"].itertuples()
             )
         ]
+
+
+def test_ranked_lists_show_the_pictures_that_they_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the mean colour the nearest pictures are of the person: as many as there are matches."""
+    source = market1501(tmp_path / "set")
+    prepared = prepare_and_pack(source, monkeypatch)
+    trained = Run(DATASET, "base", "tiny", 0)
+    monkeypatch.setattr(ranked_lists, "load_network", lambda _: MeanColour())
+    images = ranked_lists.read_images(trained, load())
+    for path, pixels in images.pixels.items():
+        assert np.array_equal(pixels, resize(source.pictures[path].pixels))
+    distances = ranked_lists.measure_distances(trained, images)
+    table = pd.read_parquet(prepared / "table.parquet")
+    shown = 0
+    for place, query in enumerate(images.queries.itertuples()):
+        assert source.pictures[query.path][:2] == (query.person, query.camera)
+        rows = ranked_lists.rank_neighbours(distances, place, images, len(table))
+        matches = sum(
+            picture.person == query.person and picture.camera != query.camera
+            for picture in source.pictures.values()
+            if picture.split == "gallery"
+        )
+        assert rows.right.tolist() == [True] * matches + [False] * (len(rows) - matches)
+        for row in rows.itertuples():
+            picture = source.pictures[row.path]
+            assert str(picture.person) == row.person
+            assert row.right == (picture.person == query.person)
+            assert not (picture.person == query.person and picture.camera == query.camera)
+        shown += len(rows)
+    assert shown > 16
 
 
 # Scores, against a slow count from the pictures of a folder

@@ -53,6 +53,18 @@ def test_initial_weights_go_where_the_workers_find_them(weights: Path, tmp_path:
     assert find_place(shared, "imagenet").weights is None
 
 
+def test_other_initial_weights_are_another_training(weights: Path) -> None:
+    """Of the same name: a training that was stopped resumes from no state of the others."""
+    configuration = Configuration(
+        "synthetic", "64x32", False, 0, NetworkOptions(weights="weights.pt"), RECIPE
+    )
+    table = RUN.prepared / "table.parquet"
+    before = configuration.digest(table)
+    assert configuration.digest(table) == before
+    weights.write_bytes(b"of Market-1501")
+    assert configuration.digest(table) != before
+
+
 def test_a_model_gives_its_weights(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     weights.rename(tmp_path / "model/model.safetensors")

@@ -271,3 +271,15 @@ def test_portraits_are_reproducible_and_as_asked() -> None:
 def test_a_portrait_needs_a_camera_that_there_is() -> None:
     with pytest.raises(ValueError, match="camera is 7: it must be 1 to 6"):
         portrait(6, facing=0.5, stature=0.92, **PORTRAIT | {"camera": 7})
+
+
+def test_half_of_the_boxes_are_cut_badly() -> None:
+    """A person is seen up to twice as large as in another box; tight boxes differ by 1 in 10."""
+    rng = np.random.default_rng(0)
+    statures = np.array([archives._place_body(False, rng)[2] for _ in range(4000)])
+    tight = (statures >= 0.88) & (statures <= 0.96)
+    # Of the badly cut boxes 0.08 of 0.65 are as high as a tight one by chance.
+    assert tight.mean() == pytest.approx(0.5 + 0.5 * 0.08 / 0.65, abs=0.03)
+    assert statures.min() == pytest.approx(0.6, abs=0.01)
+    assert statures.max() == pytest.approx(1.25, abs=0.01)
+    assert (statures < 0.88).mean() == pytest.approx(0.5 * 0.28 / 0.65, abs=0.03)
