@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ianet.drawing import pair_distances
 from pipeline.report.ranked_lists import ScoredImages, choose_queries, rank_neighbours
 
 
@@ -41,3 +42,17 @@ def test_neighbours_are_ranked_as_the_protocol_ranks(images: ScoredImages) -> No
         "right": [True, False, True],
     }
     assert len(rank_neighbours(distances, 0, images, 99)) == 4
+
+
+def test_histograms_have_shares_of_the_pairs_and_medians() -> None:
+    near, far = np.array([0.1, 0.1, 0.3], np.float32), np.array([0.8, 0.9, 1.0, 1.6], np.float32)
+    figure = pair_distances({"base": (near, far), "stage23": (far, near)})
+    panels = figure.get_axes()
+    assert [axes.get_title() for axes in panels] == ["base", "stage23"]
+    for axes, pairs in zip(panels, ((near, far), (far, near)), strict=True):
+        for patch, line, values in zip(axes.patches, axes.lines, pairs, strict=True):
+            shares, edges, _ = patch.get_data()
+            assert shares.sum() == pytest.approx(1)
+            within = (values >= edges[0]) & (values <= edges[8])
+            assert shares[:8].sum() == pytest.approx(within.mean())
+            assert line.get_xdata()[0] == pytest.approx(np.median(values))
