@@ -48,6 +48,7 @@ class Row(Value):
             has no run for the line.
         trained_on: the data set of its training, where it is not the one that is scored.
         against: the network that it is compared with; none leaves the comparison out.
+        against_recipe: of that network, where its recipe is another.
         group: heading under which neighbouring lines stand together.
         paper: the paper's numbers by data set, in the order of the metrics, null where lost.
     """
@@ -57,6 +58,7 @@ class Row(Value):
     recipe: Name = "plain"
     trained_on: Name | None = None
     against: Name | None = None
+    against_recipe: Name | None = None
     group: str = ""
     paper: dict[Name, tuple[float | None, ...]] = Field({})
 
@@ -95,10 +97,13 @@ class ScoreTable(Experiment):
                         f"row {row.label!r} has {len(numbers)} numbers of the paper for "
                         f"{dataset} and {len(self.metrics)} metrics"
                     )
-            if row.against and (row.against, row.recipe, row.trained_on) not in lines:
+            if row.against_recipe and not row.against:
+                raise ValueError(f"row {row.label!r} has an against_recipe: name a network against")
+            recipe = row.against_recipe or row.recipe
+            if row.against and (row.against, recipe, row.trained_on) not in lines:
                 raise ValueError(
                     f"row {row.label!r} is compared with {row.against!r}, which no row of the "
-                    "table is, with the same recipe and training set"
+                    f"table is, with the recipe {recipe!r} and the same training set"
                 )
         return self
 

@@ -99,12 +99,15 @@ class Plan:
         """The evaluation that one of a row is compared with: its network is `against`.
 
         Returns:
-            None where the row names no such network, or the data set does without it.
+            None where the row names no such network, or the data set does without the network or
+            its recipe.
         """
         run = evaluation.run
-        if row.against is None or not self.settings.datasets[run.dataset].includes(row.against):
+        dataset = self.settings.datasets[run.dataset]
+        recipe = dataset.recipes.get(row.against_recipe or row.recipe)
+        if row.against is None or recipe is None or not dataset.includes(row.against):
             return None
-        return evaluation._replace(run=run._replace(network=row.against))
+        return evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
 
     def is_compared(self, table: ScoreTable) -> bool:
         """Whether a row of a table has a number that is compared with another network's."""
