@@ -58,7 +58,7 @@ def report() -> str:
     run = {"key": keys[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
            "scores": [45.0, None], "epochs": 3, "minutes": 0.4, "date": "2026-11-29 02:30",
            "commit": "abc1234", "machine": "AMD EPYC", "losses": [4.25, 2.0, 0.5],
-           "line": "0,1 60,15"}  # fmt: skip
+           "line": "0,1 60,15", "files": True}  # fmt: skip
     return page.to_html(
         "IANet, reproduced",
         sections,
@@ -139,7 +139,11 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
 ) -> None:
     settings = SimpleNamespace(at_hand=("synthetic",))
     run = Run("synthetic", "base", "quick", 0)
-    plan = SimpleNamespace(settings=settings, evaluations=lambda: [Evaluation(run, run.dataset)])
+    plan = SimpleNamespace(
+        settings=settings,
+        evaluations=lambda: [Evaluation(run, run.dataset)],
+        foreign_evaluations=list,
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
     monkeypatch.setattr(stage, "load_plan", lambda: plan)
@@ -149,7 +153,7 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
         "summarize": {"Runs": "1"},
         "run_row": {"key": run.key, "url": None, "scores": [1.0, 2.0], "epochs": 3,
                     "minutes": 1.0, "date": "", "commit": "", "machine": "", "losses": [1.0],
-                    "line": "0,1"},
+                    "line": "0,1", "files": True},
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     monkeypatch.setattr(run_list, "write_list", lambda *_: None)

@@ -182,6 +182,7 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
                     row.trained_on or on, settings.datasets[row.trained_on or on].seeds
                 )
                 if (row.trained_on or on) in settings.at_hand
+                and row.recipe in settings.datasets[row.trained_on or on].recipes
             }
             assert {(each.on, each.run.seed) for each in row_evaluations} == expected
             assert {each.run.network for each in row_evaluations} <= {row.network}

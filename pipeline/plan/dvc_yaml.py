@@ -286,7 +286,8 @@ def _evaluate_stage(plan: Plan) -> Stage:
                 _code("evaluate"),
             ],
             "metrics": [{f"{RESULTS}/${{item.on}}/scores/${{key}}.json": {"cache": False}}],
-            "outs": [f"{RESULTS}/${{item.on}}/queries/${{key}}.parquet"],
+            # Not in DVC's cache, as git holds those of data that cannot be had everywhere.
+            "outs": _small([RESULTS / "${item.on}/queries/${key}.parquet"]),
         },
     }
 
@@ -437,7 +438,7 @@ def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
         "deps": [
             *shown,
             *ranks,
-            *(str(evaluation.scores) for evaluation in evaluations),
+            *(str(each.scores) for each in (*evaluations, *plan.foreign_evaluations())),
             *(str(run.folder) for run in unique_runs(evaluations)),
             _code("report"),
         ],

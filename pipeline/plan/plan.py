@@ -1,4 +1,8 @@
-"""Which runs the tables and figures need of the data sets at hand, each run once."""
+"""Which runs the tables and figures need of the data sets at hand, each run once.
+
+Of data that are not at hand the tables show what lies in results/, such as the results of another
+machine. `pipeline.import_results` brings these in.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,7 @@ from pipeline.config.settings import (
     build_recipe,
     load,
 )
-from pipeline.plan.runs import MODELS, Evaluation, Run, find_start, parse_run
+from pipeline.plan.runs import MODELS, RESULTS, Evaluation, Run, find_start, parse_run
 from pipeline.search import space
 
 Kind = TypeVar("Kind", bound=Experiment)
@@ -48,6 +52,14 @@ class Plan:
         self.settings = settings
         self._weights: dict[tuple[str, str], str] = {}  # of a network by a recipe
         self._files = files
+        # Data that this project draws can always be drawn.
+        self._foreign = [
+            name
+            for name, dataset in settings.datasets.items()
+            if name not in settings.at_hand
+            and dataset.synthetic is None
+            and any((RESULTS / name / "scores").glob("*.json"))
+        ]
         self.experiments = {name: file for name, file in files.items() if self._has_content(file)}
         self.searches = {
             name.removeprefix(SEARCH_PREFIX): file
@@ -63,7 +75,7 @@ class Plan:
         return not isinstance(experiment, Search)
 
     def datasets(self, table: ScoreTable) -> list[str]:
-        """The data sets at hand that a table shows.
+        """The data sets that a table shows: at hand, then others with results.
 
         Shown are those for which the paper prints numbers in this table, and those for which the
         paper prints no number anywhere, such as the synthetic set or a set of one's own.
@@ -72,7 +84,7 @@ class Plan:
         printed_anywhere = {name for file in tables for name in file.printed}
         return [
             name
-            for name in self.settings.at_hand
+            for name in (*self.settings.at_hand, *self._foreign)
             if not table.printed or name in table.printed or name not in printed_anywhere
         ]
 
@@ -88,26 +100,42 @@ class Plan:
         name = row.trained_on or on
         dataset = self.settings.datasets[name]
         recipe = dataset.recipes.get(row.recipe)
-        if row.network is None or recipe is None or name not in self.settings.at_hand:
-            return []
-        if not dataset.includes(row.network):
+        if row.network is None or recipe is None or not dataset.includes(row.network):
             return []
         seeds = table.seeds.get(name, dataset.seeds)
-        return [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
+        needed = [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
+        return [each for each in needed if self.is_at_hand(each) or _has_files(each)]
+
+    def is_at_hand(self, evaluation: Evaluation) -> bool:
+        """Whether the data of an evaluation are at hand. Other results are read, never made."""
+        names = {evaluation.run.dataset, evaluation.on}
+        return names <= set(self.settings.at_hand)
+
+    def foreign_evaluations(self) -> list[Evaluation]:
+        """The evaluations that the tables show and whose data are not at hand, each once."""
+        shown = [
+            each
+            for table in self.experiments.values()
+            if isinstance(table, ScoreTable)
+            for _, row in self.rows(table)
+            for each in row
+        ]
+        return [each for each in dict.fromkeys(shown) if not self.is_at_hand(each)]
 
     def baseline(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
         """The evaluation that one of a row is compared with: its network is `against`.
 
         Returns:
             None where the row names no such network, or the data set does without the network or
-            its recipe.
+            its recipe, or the data are not at hand and neither are the results.
         """
         run = evaluation.run
         dataset = self.settings.datasets[run.dataset]
         recipe = dataset.recipes.get(row.against_recipe or row.recipe)
         if row.against is None or recipe is None or not dataset.includes(row.against):
             return None
-        return evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
+        rival = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
+        return rival if self.is_at_hand(rival) or _has_files(rival) else None
 
     def is_compared(self, table: ScoreTable) -> bool:
         """Whether a row of a table has a number that is compared with another network's."""
@@ -143,10 +171,11 @@ class Plan:
             SettingsError: a name that no experiment has, or a run that starts from itself.
         """
         chosen = [self.experiment(name, Experiment) for name in names]
-        needed = []
+        needed: list[Evaluation] = []
         for experiment in chosen or self.experiments.values():
             if isinstance(experiment, ScoreTable):
-                needed += [each for _, row in self.rows(experiment) for each in row]
+                shown = [each for _, row in self.rows(experiment) for each in row]
+                needed += filter(self.is_at_hand, shown)
         for experiment in chosen or self.experiments.values():
             if isinstance(experiment, RelationFigure | RankedLists):
                 needed += map(own_evaluation, self.shown_runs(experiment))
@@ -314,6 +343,11 @@ def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(file, RelationFigure):
             refuse_unknown(f"{EXPERIMENTS / name}.yaml: stage", file.stage, STAGES)
+
+
+def _has_files(evaluation: Evaluation) -> bool:
+    """Whether the scores of an evaluation and those of its queries lie in results/."""
+    return evaluation.scores.exists() and evaluation.queries.exists()
 
 
 def own_evaluation(run: Run) -> Evaluation:

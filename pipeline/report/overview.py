@@ -26,7 +26,7 @@ from pipeline.plan.records import read_description, read_scores
 from pipeline.plan.runs import PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
-from pipeline.report.run_list import TrainedRun
+from pipeline.report.run_list import TrainedRun, read_list
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
@@ -112,7 +112,8 @@ def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
             continue
         for row, evaluations in plan.rows(table):
             for evaluation in evaluations:
-                labels[evaluation.run][name] = row.label
+                if evaluation.run in labels:
+                    labels[evaluation.run][name] = row.label
     return labels
 
 
@@ -124,8 +125,16 @@ def count_looks_at_test(evaluations: Sequence[Evaluation]) -> str:
     return f"by runs {runs}; {searches} by searches, which score their best alone there"
 
 
-def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str, str]:
-    """What was run, on which data, by which recipes and code: term to text."""
+def summarize(
+    settings: Settings, evaluations: Sequence[Evaluation], foreign: Sequence[Evaluation]
+) -> dict[str, str]:
+    """What was run, on which data, by which recipes and code: term to text.
+
+    Args:
+        settings: of params.yaml.
+        evaluations: of data at hand.
+        foreign: of other data, whose results were brought in.
+    """
     runs = unique_runs(evaluations)
     names = dict.fromkeys([*settings.at_hand, *(each.on for each in evaluations)])
     counts = {name: read_description(PREPARED / name)["counts"] for name in names}
@@ -141,13 +150,14 @@ def summarize(settings: Settings, evaluations: Sequence[Evaluation]) -> dict[str
                 **settings.recipes[name].training,
             }.items()
         )
-        for name in dict.fromkeys(run.recipe for run in runs)
+        for name in dict.fromkeys(run.recipe for run in unique_runs([*evaluations, *foreign]))
     }
     seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values()
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
-        "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network",
-        "Looks at test": count_looks_at_test(evaluations),
+        "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network"
+        + (f"; {len(unique_runs(foreign))} on data that are not at hand" if foreign else ""),
+        "Looks at test": count_looks_at_test([*evaluations, *foreign]),
         **data,
         **recipes,
         "Code": f"commit {find_commit()}; Python {platform.python_version()}, {packages}",
@@ -165,8 +175,33 @@ def run_row(trained: TrainedRun, url: str | None) -> dict[str, Any]:
         "epochs": len(history),
         "losses": losses,
         "line": draw_line(losses),
+        "files": True,
         "minutes": history.seconds.sum() / 60,
         "date": record["date"],
         "commit": record["commit"],
         "machine": record["environment"]["device"],
     }
+
+
+def foreign_rows(foreign: Sequence[Evaluation]) -> list[dict[str, Any]]:
+    """The rows of runs whose results were brought in, from their lines in results/runs.csv."""
+    listed = read_list().set_index("key")
+    rows = []
+    for run in unique_runs(foreign):
+        if run.key in listed.index:
+            line = listed.loc[run.key]
+            rows.append(
+                {
+                    "key": run.key,
+                    "url": None,
+                    "scores": [None if pd.isna(line[name]) else 100 * line[name] for name in SHOWN],
+                    "epochs": line.epochs,
+                    "losses": [],
+                    "minutes": 60 * line.hours,
+                    "date": "",
+                    "commit": line.commit,
+                    "machine": line.machine,
+                    "files": False,
+                }
+            )
+    return rows

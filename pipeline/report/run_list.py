@@ -69,16 +69,19 @@ def list_runs(runs: Sequence[TrainedRun]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(COLUMNS)).sort_values("key", ignore_index=True)
 
 
-def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
-    """The rows, and those of the file whose run is not listed, but whose scores still lie there."""
+def read_list(path: Path = RUN_LIST) -> pd.DataFrame:
+    """The rows of the file; none where there is no file."""
     if not path.exists():
-        return listed
+        return pd.DataFrame(columns=list(COLUMNS))
     names = dict.fromkeys(
         ("key", "dataset", "network", "recipe", "sha256", "commit", "machine"), str
     )
-    before = pd.read_csv(
-        path, dtype=names, keep_default_na=False, na_values={"top-1": "", "mAP": ""}
-    )
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"top-1": "", "mAP": ""})
+
+
+def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
+    """The rows, and those of the file whose run is not listed, but whose scores still lie there."""
+    before = read_list(path)
     others = [
         key not in set(listed.key) and (RESULTS / dataset / "scores" / f"{key}.json").exists()
         for key, dataset in zip(before.key, before.dataset, strict=True)

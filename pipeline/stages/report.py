@@ -20,7 +20,7 @@ from pipeline.tracking.reproduction import run_pages, sync_reproduction
 def main() -> None:
     parser(__doc__, "pipeline.stages.report").parse_args()
     plan = load_plan()
-    evaluations = plan.evaluations()
+    evaluations, foreign = plan.evaluations(), plan.foreign_evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
     trained = [run_list.read_run(run, evaluations) for run in runs]
@@ -30,11 +30,14 @@ def main() -> None:
     text = page.to_html(
         "IANet, reproduced",
         [*sections, *overview.other_sections(plan)],
-        overview=overview.summarize(plan.settings, evaluations),
+        overview=overview.summarize(plan.settings, evaluations, foreign),
         findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
-        runs=[overview.run_row(each, links.get(each.run)) for each in trained],
+        runs=[
+            *(overview.run_row(each, links.get(each.run)) for each in trained),
+            *overview.foreign_rows(foreign),
+        ],
     )
     write_whole(REPORT, text)
     run_list.write_list(trained)

@@ -25,7 +25,7 @@ def main() -> None:
     frame, section = build_section(name, table, plan, read_results(name, table, plan))
     page.write(section, TABLES, frame)
     for panel in section.panels:
-        if panel.dataset in plan.settings.at_hand:
+        if any(row.is_run for row in panel.rows):
             print(f"{section.title}, {panel.dataset}\n{page.to_markdown_table(panel)}")
 
 
