@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
-import shutil
 import struct
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import needs_browser, open_page
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
 from ianet.decoding import decode
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync")
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -219,8 +213,8 @@ def pictures() -> dict[str, bytes]:
     }
 
 
-PAGE = """<script>
-const show = async url => {
+SHOW = """
+(urls) => Promise.all(urls.map(async (url) => {
   const image = new Image();
   image.src = url;
   await image.decode();
@@ -231,28 +225,18 @@ const show = async url => {
   context.drawImage(image, 0, 0);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height).data;
   return {width: canvas.width, pixels: Array.from(pixels)};
-};
-Promise.all(URLS.map(show)).then(shown => document.title = JSON.stringify(shown));
-</script>"""
+}))
+"""
+"""The size and the pixels of pictures as a browser draws them."""
 
 
-@pytest.mark.privileged
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-def test_a_browser_shows_the_same(tmp_path: Path) -> None:
+@needs_browser
+def test_a_browser_shows_the_same() -> None:
     """On a white page; blending and JPEG's arithmetic may differ by a level or two."""
     contents = pictures()
     urls = [f"data:image;base64,{base64.b64encode(each).decode()}" for each in contents.values()]
-    page = tmp_path / "page.html"
-    page.write_text(PAGE.replace("URLS", json.dumps(urls)))
-    assert CHROMIUM is not None
-    process = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=20000",
-         "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    title = re.search(r"<title>(.+?)</title>", process.stdout)
-    assert title is not None, process.stderr
-    shown = json.loads(title[1])
+    with open_page("") as (page, _):
+        shown = page.evaluate(SHOW, urls)
     assert len(shown) == len(contents)
     for (name, content), picture in zip(contents.items(), shown, strict=True):
         expected = np.array(picture["pixels"]).reshape(-1, picture["width"], 4)[..., :3]

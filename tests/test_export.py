@@ -261,4 +261,6 @@ def test_a_missing_package_is_one_line(
     monkeypatch.setattr(export, "find_spec", lambda name: None if name == "onnxscript" else name)
     outcome = run("export", "nowhere", "-o", "model.onnx")
     assert outcome.code == 2
-    assert outcome.errors == "error: ONNX needs onnxscript: pip install 'ianet[export]'\n"
+    assert (
+        outcome.errors == "error: ONNX needs onnxscript: pip install onnx onnxscript onnxruntime\n"
+    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Literal
 
 import pandas as pd
 import pytest
+from browser import find_violations, needs_browser, open_page
 
 from ianet import drawing
 from ianet.ranks_page import LIST_STYLE
@@ -21,13 +20,6 @@ from pipeline.report import overview, page, run_list
 from pipeline.report.findings import Findings
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-quic",
-    "--enable-logging=stderr",
-)  # fmt: skip
 
 
 def report() -> str:
@@ -70,33 +62,36 @@ def report() -> str:
     )
 
 
-def visit(text: str, width: int, folder: Path) -> tuple[int, str]:
-    """Width of the page's content in a frame of some width, and what the console printed."""
-    frame = folder / "frame.html"
-    frame.write_text(
-        f'<iframe id="page" width="{width}" height="800" style="border:0" '
-        f'srcdoc="{html.escape(text)}"></iframe><script>page.onload = () => {{'
-        "document.title = page.contentDocument.documentElement.scrollWidth}</script>"
-    )
-    assert CHROMIUM is not None
-    process = subprocess.run(
-        [CHROMIUM, *FLAGS, f"--user-data-dir={folder}/profile", "--virtual-time-budget=5000",
-         "--dump-dom", frame.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    title = re.search(r"<title>(\d+)</title>", process.stdout)
-    assert title is not None, process.stderr
-    messages = [line for line in process.stderr.splitlines() if "CONSOLE" in line]
-    return int(title[1]), "\n".join(messages)
-
-
-@pytest.mark.privileged
-@pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_no_overflow_and_no_console_error(width: int, tmp_path: Path) -> None:
-    content, console = visit(report(), width, tmp_path)
-    assert content <= width
-    assert console == ""
+def test_a_browser_and_axe_find_nothing_wrong(width: int, scheme: Literal["dark", "light"]) -> None:
+    with open_page(report(), width, scheme) as (shown, messages):
+        assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert find_violations(shown) == []
+        assert messages == []
+
+
+@needs_browser
+def test_runs_are_filtered_and_sorted() -> None:
+    with open_page(report()) as (shown, messages):
+        rows = shown.locator("#run-table tbody tr")
+        before = rows.evaluate_all("rows => rows.map(row => row.id)")
+        assert len(before) == 2
+        shown.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
+        visible = rows.evaluate_all("rows => rows.filter(row => !row.hidden).map(row => row.id)")
+        assert visible == [key for key in before if "quick.1" in key]
+        shown.get_by_role("searchbox").fill("")
+        title = shown.get_by_role("button", name="run", exact=True)
+        for direction, order in (
+            ("ascending", sorted(before)),
+            ("descending", sorted(before)[::-1]),
+        ):
+            title.click()
+            assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
+            assert shown.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
+        assert messages == []
 
 
 def test_a_line_through_losses_has_the_largest_on_top() -> None:

@@ -14,7 +14,7 @@ import typer
 WIDE = 10_000  # columns of what is no terminal
 
 ModelSource = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Folder of a model, or a zip of the folder.")
+    Path, typer.Argument(metavar="MODEL", help="Folder of a model, or a zip or tar of the folder.")
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Pictures of one forward pass.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda or cuda:1.")]
