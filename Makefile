@@ -49,9 +49,10 @@ clean: .venv/run
 # The first command creates the database: a server and a training that both create it break it.
 # MLflow's eight processes for jobs on LLM traces are switched off.
 ui: .venv/run
-	@env -u MLFLOW_TRACKING_URI python -c 'from pipeline.tracking.server import connect; connect()'
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow server --backend-store-uri sqlite:///mlflow.db \
-	  --host 127.0.0.1 --port $(PORT) --workers 1
+	@env -u MLFLOW_TRACKING_URI python -c 'from pipeline.tracking.server import connect, view_address; \
+	  connect(); print("All runs, the best first:", view_address("http://127.0.0.1:$(PORT)"), flush=True)'
+	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
+	  mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
 
 check: .venv/dev
 	ruff format --check .

@@ -375,7 +375,9 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         )
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
-    results = find_results(plan, targets) if targets else [str(REPORT)]
+    if targets:  # of which the page is none: it shows what there is so far
+        _call(sys.executable, "-m", "pipeline.stages.report")
+    results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
     if changes := find_changes(*COMMITTED):
         paths = " ".join(COMMITTED)
@@ -400,8 +402,12 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:
+    _call(*DVC, "repro", "--quiet", *targets)
+
+
+def _call(*words: str) -> None:
     # In a session of its own: a signal to this process alone must end DVC and its stages, too.
-    with subprocess.Popen([*DVC, "repro", "--quiet", *targets], start_new_session=True) as process:
+    with subprocess.Popen(words, start_new_session=True) as process:
         try:
             code = process.wait()
         except KeyboardInterrupt:
@@ -410,7 +416,7 @@ def _dvc_repro(targets: Sequence[str]) -> None:
             process.wait()
             raise
     if code:
-        sys.exit(code)  # the stage and DVC have said why
+        sys.exit(code)  # the stage, and DVC, have said why
 
 
 def main() -> None:

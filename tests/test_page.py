@@ -15,6 +15,8 @@ from browser import find_violations, needs_browser, open_page
 
 from ianet import drawing
 from ianet.ranks_page import LIST_STYLE
+from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import overview, page, run_list
 from pipeline.report.findings import Findings
@@ -136,12 +138,15 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     run = Run("synthetic", "base", "quick", 0)
     plan = SimpleNamespace(
         settings=settings,
+        limit=lambda names: plan,
         evaluations=lambda: [Evaluation(run, run.dataset)],
         foreign_evaluations=list,
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["report"])
     monkeypatch.setattr(stage, "load_plan", lambda: plan)
+    monkeypatch.setattr(stage, "find_complete", lambda plan: [])
+    monkeypatch.setattr(stage, "is_complete", lambda evaluation: True)
     for name, value in {
         "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
         "figure_pictures": [], "ranked_lists": [],
@@ -171,6 +176,28 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     stage.main()
     assert events == [({run: {"table4f": "base."}}, True)]
     assert Path("results/report.html").read_text() == whole
+
+
+def test_the_page_shows_the_tables_whose_files_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    plan = load_plan()
+    stages = pipeline(plan)["stages"]
+    monkeypatch.chdir(tmp_path)
+    for name in ("table4d", "table4f", "cost"):
+        paths = [next(iter(out)) for out in stages[name]["outs"]]
+        for path in (*paths, *(dep for dep in stages[name]["deps"] if dep.startswith("results/"))):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            Path(path).touch()
+    assert sorted(stage.find_complete(plan)) == ["cost", "table4d", "table4f"]
+    Path("results/tables/table4d.svg").unlink()
+    assert sorted(stage.find_complete(plan)) == ["cost", "table4f"]
+    [first, *_] = Path("results/synthetic/queries").glob("*.stage2.quick.2.parquet")
+    first.unlink()
+    assert stage.find_complete(plan) == ["cost"]
+    assert list(plan.limit(["cost"]).experiments) == ["cost"]
+    assert len(plan.experiments) > 10
 
 
 def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

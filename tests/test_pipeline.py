@@ -11,6 +11,7 @@ import copy
 import hashlib
 import io
 import json
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -227,7 +228,13 @@ def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
     (untrained.folder / "experiments/table9.yaml").write_text(yaml.safe_dump(sheet))
     output = untrained.run("python", "-m", "pipeline.repro", "table9")
     assert "2 runs, 2 of them to do" in output
-    assert "done: results/tables/table9.html" in output
+    assert "done: results/tables/table9.html, results/report.html" in output
+    text = (untrained.folder / "results/report.html").read_text()
+    assert re.findall(r'<h2 id="(.+?)">', text) == ["findings", "table9", "runs", "made"]
+    assert set(re.findall(r'<tr id="(.+?)">', text)) == {
+        "synthetic.base.quick.0",
+        "synthetic.stage3.warm.0",
+    }
     start = untrained.weights("synthetic.base.quick.0")
     trained = untrained.weights("synthetic.stage3.warm.0")
     backbone = [name for name in start if name.startswith(("stem.", "stages."))]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pytest
+from browser import needs_browser, open_page
 from mlflow.exceptions import MlflowException
+from servers import mlflow_server
 
 from pipeline.tracking import server
 
@@ -20,7 +23,12 @@ def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "set, so that the value of before comes back")
     before = mlflow.get_tracking_uri()
     chosen: list[str] = []
-    monkeypatch.setattr(mlflow, "set_experiment", chosen.append)
+
+    def choose(name: str) -> SimpleNamespace:
+        chosen.append(name)
+        return SimpleNamespace(tags=server.TAGS)
+
+    monkeypatch.setattr(mlflow, "set_experiment", choose)
     yield chosen
     mlflow.set_tracking_uri(before)
 
@@ -93,3 +101,36 @@ def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         server.connect()
     assert "\n" not in str(error.value)
     assert "move mlflow.db away, and `python -m pipeline.sync` fills" in str(error.value)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_view_of_all_runs_has_the_best_first_and_its_columns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    database = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    before = mlflow.get_tracking_uri()
+    try:
+        server.connect()
+        for network, score in (("middle", 0.4), ("best", 0.5), ("worst", 0.3)):
+            run_id = server.create(network, {})
+            names = {"dataset": "d", "network": network, "recipe": "r", "seed": 7}
+            assert server.send_parameters(run_id, names)
+            for name in ("test_mAP", "test_top_1"):
+                mlflow.MlflowClient().log_metric(run_id, name, score)
+        with (
+            mlflow_server(database, tmp_path / "artifacts") as running,
+            open_page("", 1600) as (page, _),
+        ):
+            page.goto(server.view_address(running.url))
+            page.get_by_role("link", name="worst").wait_for()
+            names = page.locator('[role="row"] a').all_inner_texts()
+            titles = page.locator('[role="columnheader"]').all_inner_texts()
+    finally:
+        mlflow.set_tracking_uri(before)
+    assert [name for name in names if name in ("best", "middle", "worst")] == [
+        "best", "middle", "worst",
+    ]  # fmt: skip
+    assert {"test_mAP", "test_top_1", "dataset", "network", "recipe", "seed"} <= set(titles)

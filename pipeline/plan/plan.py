@@ -7,6 +7,7 @@ machine. `pipeline.import_results` brings these in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from importlib.util import find_spec
 from typing import TypeVar
 
@@ -250,6 +251,12 @@ class Plan:
                     self._check_hold_out(start)
                 starts.append(start)
         return starts
+
+    def limit(self, names: Iterable[str]) -> Plan:
+        """The plan of some of the tables and figures, which show what they show here."""
+        plan = copy(self)
+        plan.experiments = {name: self.experiments[name] for name in names}
+        return plan
 
     def experiment(self, name: str, kind: type[Kind]) -> Kind:
         """The table or figure of that name.

@@ -23,7 +23,7 @@ from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import read_description, read_scores
-from pipeline.plan.runs import PREPARED, Evaluation, Run
+from pipeline.plan.runs import DESCRIPTION, PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
@@ -137,7 +137,11 @@ def summarize(
     """
     runs = unique_runs(evaluations)
     names = dict.fromkeys([*settings.at_hand, *(each.on for each in evaluations)])
-    counts = {name: read_description(PREPARED / name)["counts"] for name in names}
+    counts = {
+        name: read_description(PREPARED / name)["counts"]
+        for name in names
+        if (PREPARED / name / DESCRIPTION).exists()
+    }
     data = {
         f"Data set {name}": ", ".join(f"{number:,} {what}" for what, number in count.items())
         for name, count in counts.items()
@@ -152,7 +156,7 @@ def summarize(
         )
         for name in dict.fromkeys(run.recipe for run in unique_runs([*evaluations, *foreign]))
     }
-    seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values()
+    seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values() or [0]
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network"

@@ -1,5 +1,6 @@
 """results/report.html: the findings, every table and figure, and what was run, on one page.
 
+The page shows what there is: all results at the end of `make repro`, and fewer before.
 results/runs.csv has a line for each run.
 
 The page fetches nothing, and links to the runs in MLflow. MLflow's run "reproduction" holds the
@@ -8,19 +9,41 @@ page with all tables and figures. Without MLflow the page has no links.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ianet.files import write_whole
-from pipeline.plan.dvc_yaml import REPORT
-from pipeline.plan.plan import load_plan, unique_runs
+from pipeline.plan.dvc_yaml import REPORT, pipeline
+from pipeline.plan.plan import Plan, load_plan, unique_runs
+from pipeline.plan.runs import RECORD, RESULTS, Evaluation
 from pipeline.report import findings, overview, page, run_list
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
 
 
+def find_complete(plan: Plan) -> list[str]:
+    """The tables and figures whose files, and the scores that they show, are there."""
+    stages = pipeline(plan)["stages"]
+    complete = []
+    for name in plan.experiments:
+        outputs = [out if isinstance(out, str) else next(iter(out)) for out in stages[name]["outs"]]
+        scores = [path for path in stages[name]["deps"] if path.startswith(f"{RESULTS}/")]
+        if all(Path(path).exists() for path in (*outputs, *scores)):
+            complete.append(name)
+    return complete
+
+
+def is_complete(evaluation: Evaluation) -> bool:
+    """Whether the files of the run and of its scores are there."""
+    return (evaluation.run.folder / RECORD).exists() and evaluation.scores.exists()
+
+
 def main() -> None:
     parser(__doc__, "pipeline.stages.report").parse_args()
-    plan = load_plan()
-    evaluations, foreign = plan.evaluations(), plan.foreign_evaluations()
+    whole = load_plan()
+    plan = whole.limit(find_complete(whole))
+    evaluations = list(filter(is_complete, plan.evaluations()))
+    foreign = plan.foreign_evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
     trained = [run_list.read_run(run, evaluations) for run in runs]

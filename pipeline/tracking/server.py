@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -21,6 +22,21 @@ BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
 COPIES = "/.dvc/tmp/exps/"  # in which `dvc exp run --temp` and --queue run
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
+VIEW = {
+    "orderByKey": "metrics.`test_mAP`",
+    "orderByAsc": False,
+    "selectedColumns": [
+        *(f"metrics.`{metric}`" for metric in ("test_mAP", "test_top_1")),
+        *(f"params.`{name}`" for name in ("dataset", "network", "recipe", "seed")),
+    ],
+}
+"""What MLflow's pages show of the experiment: the best run first, in these columns."""
+TAGS = {
+    "mlflow.experimentKind": "custom_model_development",  # pages of trainings, not of chats
+    f"mlflow.sharedViewState.{EXPERIMENT}": json.dumps(
+        VIEW
+    ),  # as MLflow's button "Share" stores it
+}
 SETTINGS = {
     # A call to a server that went away must fail in seconds: the defaults block for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -53,7 +69,10 @@ def connect() -> None:
         )
     with first_use(Path()):
         try:
-            mlflow.set_experiment(EXPERIMENT)
+            tags = mlflow.set_experiment(EXPERIMENT).tags
+            for name, value in TAGS.items():
+                if tags.get(name) != value:
+                    mlflow.set_experiment_tag(name, value)
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             remedy = (
                 "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
@@ -88,6 +107,12 @@ def experiment() -> str:
     experiment = mlflow.MlflowClient().get_experiment_by_name(EXPERIMENT)
     assert experiment is not None  # `connect` made it
     return str(experiment.experiment_id)
+
+
+def view_address(server: str = INTERFACE) -> str:
+    """The address of MLflow's page of all runs, by `VIEW`."""
+    options = f"viewStateShareKey={EXPERIMENT}&workflowType=machine_learning"
+    return f"{server}/#/experiments/{experiment()}/runs?{options}"
 
 
 def find(tags: Mapping[str, str]) -> str | None:
