@@ -26,7 +26,7 @@ def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
 
     def choose(name: str) -> SimpleNamespace:
         chosen.append(name)
-        return SimpleNamespace(tags=server.TAGS)
+        return SimpleNamespace(tags=server.TAGS, artifact_location=str(Path.cwd() / "mlruns/1"))
 
     monkeypatch.setattr(mlflow, "set_experiment", choose)
     yield chosen
@@ -101,6 +101,26 @@ def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         server.connect()
     assert "\n" not in str(error.value)
     assert "move mlflow.db away, and `python -m pipeline.sync` fills" in str(error.value)
+
+
+def test_a_project_that_was_moved_does_not_write_into_its_old_folder(
+    unconnected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    server.connect()
+    (tmp_path / "moved").mkdir()
+    monkeypatch.chdir(tmp_path / "moved")
+    for artifacts in (f"{tmp_path}/mlruns/1", f"file://{tmp_path}/mlruns/1"):
+        place = SimpleNamespace(tags=server.TAGS, artifact_location=artifacts)
+        monkeypatch.setattr(mlflow, "set_experiment", lambda _, place=place: place)
+        with pytest.raises(ConnectionError) as error:
+            server.connect()
+        assert str(error.value) == (
+            f"mlflow.db keeps its files in {tmp_path}/mlruns/1, as the project was moved or copied "
+            "from there: move mlflow.db away, and `python -m pipeline.sync` fills a new one"
+        )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # a server knows its own place
+    server.connect()
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -52,7 +53,7 @@ def connect() -> None:
     """Make MLflow ready, before any work that could be lost.
 
     Raises:
-        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer.
+        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer, or see `_check_place`.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -69,10 +70,11 @@ def connect() -> None:
         )
     with first_use(Path()):
         try:
-            tags = mlflow.set_experiment(EXPERIMENT).tags
+            chosen = mlflow.set_experiment(EXPERIMENT)
             for name, value in TAGS.items():
-                if tags.get(name) != value:
+                if chosen.tags.get(name) != value:
                     mlflow.set_experiment_tag(name, value)
+            artifacts = str(chosen.artifact_location)
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             remedy = (
                 "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
@@ -82,6 +84,28 @@ def connect() -> None:
             raise ConnectionError(
                 f"MLflow at {hide_secrets(uri)} cannot be used ({first_line(error)}): {remedy}"
             ) from error
+    if uri == LOCAL:
+        _check_place(artifacts)
+
+
+def _check_place(artifacts: str) -> None:
+    """Refuse the database of a project that was moved or copied.
+
+    MLflow keeps the absolute path of the folder with its files, which no call changes. New files
+    would go to the old place, those of another project perhaps.
+
+    Args:
+        artifacts: the address of the folder.
+
+    Raises:
+        ConnectionError: the folder is not in this project.
+    """
+    path = Path(urlsplit(artifacts).path)
+    if not path.resolve().is_relative_to(Path.cwd().resolve()):
+        raise ConnectionError(
+            f"mlflow.db keeps its files in {path}, as the project was moved or copied from there: "
+            "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
+        )
 
 
 def first_use(project: Path) -> FileLock:
