@@ -63,6 +63,24 @@ def ray_schema() -> list[str]:
 COMPOSE_SCHEMA = ["--builtin-schema", "vendor.compose-spec"]
 
 
+def test_the_forge_runs_commands_that_are_there(tmp_path: Path) -> None:
+    schema = ["--builtin-schema", "vendor.github-workflows"]
+    path = ROOT / ".github/workflows/checks.yml"
+    assert check_schema(schema, path).exit_code == 0
+    content = yaml.safe_load(path.read_text())
+    commands = {
+        name: [step["run"] for step in job["steps"] if "run" in step]
+        for name, job in content["jobs"].items()
+    }
+    assert commands == {"check": ["make check"], "test": [".ci/run"]}
+    assert (ROOT / ".ci/run").exists()
+    assert "\ncheck: .venv/dev\n" in (ROOT / "Makefile").read_text()
+    content["jobs"]["check"]["step"] = []
+    misspelt = tmp_path / "checks.yml"
+    misspelt.write_text(yaml.safe_dump(content))
+    assert check_schema(schema, misspelt).exit_code == 1
+
+
 def test_the_cluster_on_aws_keeps_rays_schema(tmp_path: Path) -> None:
     assert check_schema(ray_schema(), DEPLOY / "cluster.yaml").exit_code == 0
     content = read("cluster.yaml")
