@@ -60,6 +60,15 @@ def report() -> str:
         findings=Findings(["A finding & more."], curve),
         figures=[picture],
         ranks=[ranks],
+        searches=[
+            {
+                "name": "s",
+                "title": "A search",
+                "caption": "Of s.",
+                "svg": curve,
+                "result": "6 trials.",
+            }
+        ],
         runs=[run, {**run, "key": keys[1], "url": None}],
     )
 
@@ -149,7 +158,7 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(stage, "is_complete", lambda evaluation: True)
     for name, value in {
         "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
-        "figure_pictures": [], "ranked_lists": [],
+        "figure_pictures": [], "ranked_lists": [], "search_summaries": [],
         "summarize": {"Runs": "1"},
         "run_row": {"key": run.key, "url": None, "scores": [1.0, 2.0], "epochs": 3,
                     "minutes": 1.0, "date": "", "commit": "", "machine": "", "losses": [1.0],
@@ -198,6 +207,26 @@ def test_the_page_shows_the_tables_whose_files_are_there(
     assert stage.find_complete(plan) == ["cost"]
     assert list(plan.limit(["cost"]).experiments) == ["cost"]
     assert len(plan.experiments) > 10
+
+
+def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    plan = load_plan()
+    monkeypatch.chdir(tmp_path)
+    assert overview.search_summaries(plan) == []
+    folder = Path("results/searches/sigma")
+    folder.mkdir(parents=True)
+    pd.DataFrame({"mAP": [0.25, 0.5, 0.375]}).to_csv(folder / "trials.csv")
+    scores = {"best": {"network.after.stage3.sigma.0": 8}, "test": {"mAP": 0.4375, "top-1": 1}}
+    (folder / "scores.json").write_text(json.dumps(scores))
+    assert overview.search_summaries(plan) == []
+    (folder / "sensitivity.svg").write_text("<svg/>")
+    [summary] = overview.search_summaries(plan)
+    assert (summary.name, summary.svg) == ("sigma", "<svg/>")
+    assert summary.result == (
+        "3 trials on synthetic. Best by mAP on held-out people, 50.0%: "
+        "network.after.stage3.sigma.0 8. Trained again on all people, and scored once on test: 43.8%."
+    )
 
 
 def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections import Counter
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ from pipeline.report.run_list import TrainedRun, read_list
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
+SEARCH_FILES = ("trials.csv", "scores.json", "sensitivity.svg")
 
 
 class Picture(NamedTuple):
@@ -92,6 +94,42 @@ def ranked_lists(plan: Plan) -> list[Ranks]:
         for name, lists in plan.experiments.items()
         if isinstance(lists, RankedLists)
     ]
+
+
+class SearchSummary(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        svg: the score over each option.
+        result: a sentence: how many trials, the best values, their score on test.
+    """
+
+    name: str
+    title: str
+    caption: str
+    svg: str
+    result: str
+
+
+def search_summaries(plan: Plan) -> list[SearchSummary]:
+    """The searches of the plan that have results, of the folders in results/searches."""
+    summaries = []
+    for name, search in plan.searches.items():
+        folder = SEARCH_RESULTS / name
+        if not all((folder / file).exists() for file in SEARCH_FILES):
+            continue
+        trials = pd.read_csv(folder / "trials.csv")
+        found = json.loads((folder / "scores.json").read_text())
+        best = ", ".join(f"{option} {value}" for option, value in found["best"].items())
+        held_out = trials[search.maximise].max()
+        result = (
+            f"{len(trials)} trials on {search.dataset}. Best by {search.maximise} on held-out "
+            f"people, {held_out:.1%}: {best}. Trained again on all people, and scored once on "
+            f"test: {found['test'][search.maximise]:.1%}."
+        )
+        svg = (folder / "sensitivity.svg").read_text()
+        summaries.append(SearchSummary(name, search.title, search.caption, svg, result))
+    return summaries
 
 
 def draw_line(values: Sequence[float]) -> str:

@@ -57,6 +57,7 @@ def main() -> None:
         findings=findings.find(tables),
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
+        searches=overview.search_summaries(plan),
         runs=[
             *(overview.run_row(each, links.get(each.run)) for each in trained),
             *overview.foreign_rows(foreign),
