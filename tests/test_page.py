@@ -225,7 +225,8 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
     assert summary.result == (
         "3 trials on synthetic. Best by mAP on held-out people, 50.0%: "
-        "network.after.stage3.sigma.0 8. Trained again on all people, and scored once on test: 43.8%."
+        "network.after.stage3.sigma.0 8. Trained again on all people, and scored "
+        "once on test: 43.8%."
     )
 
 
