@@ -29,12 +29,13 @@ from pipeline.config.settings import PARAMS, SettingsError, check_known
 from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
-from pipeline.shell import command, parser
+from pipeline.shell import command, format_minutes, parser
 
 LIST = "images.csv"
 NETWORKS = ["base", "stage23"]
 EXPECTED = "a folder with a folder of photos for each person"
 HELD_OUT_SHARE = 0.2  # of the training identities
+MARKET_IMAGES = 12_936  # of the training on Market-1501, for which recipes give their minutes
 
 
 def propose_listing(folder: Path) -> pd.DataFrame:
@@ -99,6 +100,18 @@ def add_entry(name: str, entry: dict[str, Any]) -> None:
         yaml.dump(content, temporary)
 
 
+def estimate_minutes(minutes: float | None, images: int) -> str:
+    """How long a training takes, in words; nothing where the recipe has no estimate.
+
+    Args:
+        minutes: of the recipe, for Market-1501 on one core.
+        images: of the training.
+    """
+    if minutes is None:
+        return ""
+    return f", in about {format_minutes(max(minutes * images / MARKET_IMAGES, 1))} on one core"
+
+
 def main() -> None:
     options = parser(__doc__, "pipeline.new_dataset")
     options.add_argument("folder", type=Path, help="of the photos, or an archive")
@@ -143,7 +156,10 @@ def main() -> None:
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")
     key = f"{name}.{NETWORKS[-1]}.{arguments.recipe}.0"
-    print(f"params.yaml has {name}. This trains models/{key}:\n    dvc repro model@{key}")
+    estimate = estimate_minutes(
+        settings.recipes[arguments.recipe].minutes, (split == "train").sum()
+    )
+    print(f"params.yaml has {name}. This trains models/{key}{estimate}:\n    dvc repro model@{key}")
 
 
 if __name__ == "__main__":

@@ -37,7 +37,15 @@ from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import PIPELINE, REPORT, pipeline, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.shell import EVENTS, LOGS, command, exclusive, format_minutes, parser
+from pipeline.shell import (
+    EVENTS,
+    LOGS,
+    command,
+    exclusive,
+    format_minutes,
+    format_runs,
+    parser,
+)
 from pipeline.training.rehearsal import find_failures
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
@@ -338,7 +346,7 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
         # The longest first, so that none of them is left to train alone at the end. Recipes without
         # an estimate are the paper's.
         jobs.sort(key=lambda job: -(settings.recipes[job.run.recipe].minutes or math.inf))
-        text = f"{len(runs)} runs to do, {min(at_a_time, len(jobs))} at a time"
+        text = f"{format_runs(len(runs))} to do, {min(at_a_time, len(jobs))} at a time"
         known = [settings.recipes[run.recipe].minutes for run in runs]
         if all(known):
             estimate = sum(number or 0 for number in known) / at_a_time
@@ -360,13 +368,13 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     changed = changed_stages()
     needed = {*preparing, *targets, *stages_of(evaluations)}
     if not (changed & needed if targets else changed):
-        print(f"nothing to do: {len(runs)} runs and all results are up to date")
+        print(f"nothing to do: {format_runs(len(runs))} and all results are up to date")
         return
     if changed & set(preparing):
         _dvc_repro(preparing)
         changed = changed_stages()
     stale = [each for each in evaluations if changed.intersection(stages_before(each, plan))]
-    print(f"{len(runs)} runs, {len(unique_runs(stale))} of them to do", flush=True)
+    print(f"{format_runs(len(runs))}, {len(unique_runs(stale))} of them to do", flush=True)
     failed = run_stale(stale, plan) if stale else []
     if failed:
         lines = "\n".join(

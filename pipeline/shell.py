@@ -129,6 +129,11 @@ def exclusive(lock: Path, work: str) -> Iterator[None]:
         file.release()
 
 
+def format_runs(number: int) -> str:
+    """A number of runs as people say it."""
+    return "1 run" if number == 1 else f"{number} runs"
+
+
 def format_minutes(number: float) -> str:
     """A number of minutes as people say it."""
     return "a minute" if number < 1.5 else f"{number:.0f} minutes"

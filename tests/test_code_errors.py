@@ -6,12 +6,14 @@ import json
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from ianet import backbones
 from ianet.blocks import squeeze_excitation
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
@@ -40,6 +42,23 @@ def wrong_number(self: Any, features: torch.Tensor) -> torch.Tensor:
 
 def told(self: Any, features: torch.Tensor) -> torch.Tensor:
     raise ValueError("ratio is 0: it must be above 0")
+
+
+def test_imagenets_weights_that_cannot_be_had_are_told_before_ray_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a cluster each node downloads for itself."""
+
+    def refuse(name: str) -> None:
+        raise ConnectionError(f"the ImageNet weights of {name} could not be downloaded")
+
+    monkeypatch.setattr(backbones, "_download", refuse)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    configuration = replace(CONFIGURATION, network=replace(NETWORK, weights="imagenet"))
+    with pytest.raises(ConnectionError, match="the ImageNet weights of resnet18 could not be"):
+        try_step(configuration)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    try_step(configuration)
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,11 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
             f"{ENOUGH_SEEDS} seeds or more and p < {LEVEL} after Holm's correction for a table: "
             + (f"{names}." if names else "none.")
         )
-    sentences += [
-        sentence for section, frame in tables.values() for sentence in _find_best(section, frame)
-    ]
+    bests = [best for section, frame in tables.values() for best in _find_best(section, frame)]
+    sentences += [f"{best.text}, a finding over {best.against}." for best in bests if best.against]
+    unsure = [best.text for best in bests if not best.against]
+    if unsure:
+        sentences.append(f"The best of a table, which noise may explain: {'; '.join(unsure)}.")
     return Findings(sentences, drawing.svg(drawing.forest(panels)) if panels else "")
 
 
@@ -79,17 +81,26 @@ def _collect_gains(
     ]
 
 
-def _find_best(section: Section, frame: pd.DataFrame) -> list[str]:
-    """The network of a table with the best score, a sentence for each data set that was run."""
+class Best(NamedTuple):
+    """The network of a table with the best score.
+
+    Attributes:
+        text: the table, its data set, the network and the score.
+        against: over which network its gain is a finding; none if the gain is not.
+    """
+
+    text: str
+    against: str
+
+
+def _find_best(section: Section, frame: pd.DataFrame) -> list[Best]:
+    """The best of a table, for each data set on which several networks were run."""
     scores = frame[(frame.metric == METRIC) & frame.ours.notna()]
-    sentences = []
+    bests = []
     for dataset, rows in scores.groupby("dataset", sort=False):
         if len(rows) > 1:
             best = rows.sort_values("ours").iloc[-1]
-            sure = f", a finding over {best.against}" if is_finding(best) else ""
             label = f"{best.group}: {best.label}" if best.group else best.label
-            sentences.append(
-                f"{section.title} on {dataset}: {label} is best with {best.ours:.1f} % "
-                f"{METRIC}{sure or ', which the noise may explain'}."
-            )
-    return sentences
+            text = f"{section.title} on {dataset}: {label}, {best.ours:.1f} % {METRIC}"
+            bests.append(Best(text, best.against if is_finding(best) else ""))
+    return bests

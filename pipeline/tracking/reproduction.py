@@ -27,7 +27,8 @@ def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
         for run in runs:
             run_id = find({"id": read_record(run)["id"]})
             if run_id is not None:
-                pages[run] = f"{root}/#/experiments/{experiment()}/runs/{run_id}"
+                path = f"experiments/{experiment()}/runs/{run_id}"
+                pages[run] = f"{root}/#/{path}?workflowType=machine_learning"
         return pages
     except (MlflowException, ConnectionError) as error:
         log.warning("MLflow does not answer (%s): the page links to no run", first_line(error))

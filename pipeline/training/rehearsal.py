@@ -3,8 +3,9 @@
     python -m pipeline.training.rehearsal synthetic.base.quick.0 ...
 
 Four images of noise go through each network, on the CPU: forward, loss and backward. So an error in
-a block shows in seconds. A network that passed is remembered in the user's cache, by the digest of
-its options, its recipe and its code. So no network is tried twice.
+a block shows in seconds. ImageNet's weights are downloaded, if this machine trains. A network that
+passed is remembered in the user's cache, by the digest of its options, its recipe and its code. So
+no network is tried twice.
 
 A command starts this module as a process, as the command itself imports no torch.
 """
@@ -22,6 +23,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from pipeline.cluster.address import is_cluster
 from pipeline.config.settings import Settings, SettingsError
 from pipeline.failures import CodeError, code_errors
 from pipeline.plan.plan import load_plan
@@ -40,10 +42,11 @@ class Rehearsals:
         self.code = Code()
 
     def configure(self, run: Run) -> Configuration:
-        """The configuration of a run; its weights and seed are of no account here."""
+        """The configuration of a run; its seed, and weights in a file, are of no account here."""
         settings = self.settings
         configured = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
-        network = replace(configured.network, weights="none")
+        weights = configured.network.weights
+        network = replace(configured.network, weights=weights if weights == "imagenet" else "none")
         return replace(configured, dataset="", seed=0, network=network)
 
     def mark(self, configuration: Configuration) -> Path:
@@ -85,6 +88,7 @@ def try_step(configuration: Configuration) -> None:
 
     Raises:
         CodeError: code of the network fails.
+        ConnectionError: ImageNet's weights cannot be downloaded.
         ValueError: options that do not fit each other.
     """
     import torch
@@ -94,9 +98,12 @@ def try_step(configuration: Configuration) -> None:
     from ianet.training.step import compute_gradients
 
     recipe = configuration.recipe
+    options = configuration.network
+    if is_cluster():  # whose nodes download for themselves
+        options = replace(options, weights="none")
     with code_errors():
         torch.manual_seed(0)
-        network = Network(2, configuration.network).train()
+        network = Network(2, options).train()
         images = torch.randint(256, (IMAGES, recipe.height, recipe.width, 3), dtype=torch.uint8)
         labels = torch.arange(IMAGES) % 2
         compute_gradients(
@@ -118,7 +125,7 @@ def main() -> None:
         configuration = rehearsals.configure(parse_run(key, settings))
         try:
             try_step(configuration)
-        except (ValueError, CodeError) as error:
+        except (ValueError, ConnectionError, CodeError) as error:
             text = error.text if isinstance(error, CodeError) else None
             print(json.dumps([key, str(error), text]), flush=True)
         else:
