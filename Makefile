@@ -47,13 +47,8 @@ sync: .venv/run
 clean: .venv/run
 	@python -m pipeline.clean $(ARGS)
 
-# The first command creates the database: a server and a training that both create it break it.
-# MLflow's eight processes for jobs on LLM traces are switched off.
 ui: .venv/run
-	@env -u MLFLOW_TRACKING_URI python -c 'from pipeline.tracking.server import connect, view_address; \
-	  connect(); print("All runs, the best first:", view_address("http://127.0.0.1:$(PORT)"), flush=True)'
-	@MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false MLFLOW_DISABLE_TELEMETRY=true \
-	  mlflow server --backend-store-uri sqlite:///mlflow.db --host 127.0.0.1 --port $(PORT) --workers 1
+	@python -m pipeline.ui --port $(PORT)
 
 check: .venv/dev
 	ruff format --check .

@@ -51,8 +51,8 @@ def guess_reader(source: Path) -> str:
     if len(fitting) != 1:
         raise UnknownLayoutError(
             f"{source} is in the layout of {' and of '.join(fitting) or 'no known data set'}: "
-            f"name it with --reader, one of {', '.join(known)}; persons takes a folder for each "
-            "person"
+            f"name it with --reader, one of {', '.join(known)}. The reader persons takes a folder "
+            "for each person"
         )
     return fitting[0]
 

@@ -9,7 +9,7 @@ search     a search under Ray Tune: space, trial, results
 cluster    Ray's start, its share for a training, the storage of its nodes, leases
 report     tables, figures and the page of all
 
-Commands of their own: `repro`, `new_dataset`, `import_results`, `sync`, `clean`. `tracking` has
-every call of MLflow, `scoring` the protocols, `served` the model in MLflow, `shell` what all
+Commands of their own: `repro`, `new_dataset`, `import_results`, `sync`, `ui`, `clean`. `tracking`
+has every call of MLflow, `scoring` the protocols, `served` the model in MLflow, `shell` what all
 commands share.
 """

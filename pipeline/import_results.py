@@ -3,83 +3,120 @@
     python -m pipeline.import_results ../elsewhere market1501
 
 The tables then show these results, and nothing is trained. The other checkout may be of another
-commit. Its data set, recipes and networks must be those of this params.yaml. Copied are the scores
-of each run and of its queries. results/runs.csv gets a line for each run, with its commit and
-machine. The data and the weights stay where they are.
+commit. Its runs must have the options of this params.yaml. Copied are the scores of each run and of
+its queries. results/runs.csv gets a line for each run of the data set, with its commit and machine.
+The data and the weights stay where they are.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from ianet.files import write_whole
-from pipeline.config.settings import PARAMS, Settings, SettingsError, check_known, load
-from pipeline.plan.dvc_yaml import RUN_LIST, write
-from pipeline.plan.plan import load_plan, own_evaluation
-from pipeline.plan.records import read_queries, read_scores
-from pipeline.plan.runs import RECORD, RESULTS, Evaluation, Run, parse_evaluation
-from pipeline.plan.sources import PREPARATION
-from pipeline.report.run_list import keep_others, list_runs, read_run
-from pipeline.report.spreadsheets import to_csv
-from pipeline.shell import command, parser
+import pandas as pd
 
-KEPT = set(PREPARATION) - {"source"}  # a data set may lie elsewhere there
+from ianet.files import write_whole
+from pipeline.config.experiments import ScoreTable
+from pipeline.config.settings import PARAMS, Settings, SettingsError, check_known, load
+from pipeline.plan.dvc_yaml import write
+from pipeline.plan.plan import Plan, load_plan, unique_runs
+from pipeline.plan.records import read_queries, read_record, read_scores
+from pipeline.plan.runs import RECORD, RESULTS, RUNS, Evaluation, Run, parse_evaluation
+from pipeline.plan.sources import PREPARATION
+from pipeline.report.run_list import list_runs, read_run, write_list
+from pipeline.shell import LOGS, command, exclusive, format_runs, parser
+from pipeline.training.configuration import configure
+
+OPTIONS = set(PREPARATION) - {"source"}  # of a data set, which may lie elsewhere there
 
 
 def find_evaluations(dataset: str, settings: Settings) -> list[Evaluation]:
     """The evaluations on a data set in this folder whose runs lie there too.
 
     Raises:
-        SettingsError: there is none.
+        SettingsError: there is none, or params.yaml lacks a name of one.
         ValueError: scores that are not those of the run's weights, or a damaged file.
+        FileNotFoundError: a file of a run is missing.
     """
     paths = sorted((RESULTS / dataset / "scores").glob("*.json"))
     evaluations = [
-        evaluation
-        for evaluation in (parse_evaluation(path.stem, settings) for path in paths)
-        if (evaluation.run.folder / RECORD).exists()
+        parse_evaluation(path.stem, settings)
+        for path in paths
+        if (RUNS / ".".join(path.stem.split(".")[:4]) / RECORD).exists()
     ]
     if not evaluations:
-        raise SettingsError(
-            f"{Path.cwd()} holds no run with scores on {dataset}: train and evaluate there first"
-        )
+        raise SettingsError(f"no run has scores on {dataset}: train and evaluate one first")
     for evaluation in evaluations:
         if read_scores(evaluation)["weights"] != evaluation.run.weights_digest():
             raise ValueError(
-                f"{evaluation.scores.resolve()} is not of the weights in {evaluation.run.folder}: "
-                f"`dvc repro evaluate@{evaluation.key}` there makes it again"
+                f"{evaluation.scores} is not of the weights in {evaluation.run.folder}: "
+                f"`dvc repro evaluate@{evaluation.key}` makes it again"
             )
         read_queries(evaluation)
     return evaluations
 
 
 def check_equal(evaluation: Evaluation, here: Settings, there: Settings) -> None:
-    """Refuse results that this params.yaml would not give.
+    """Refuse results that this params.yaml would not give. Reads the run in this folder.
+
+    Args:
+        evaluation: of the other checkout.
+        here, there: params.yaml of this checkout, and of the other one.
 
     Raises:
-        SettingsError: the data set, the recipe or the network has other options there.
+        SettingsError: the data set has other options there, or the run was trained with others.
     """
     run = evaluation.run
     for name in dict.fromkeys([run.dataset, evaluation.on]):
-        first, second = (each.datasets[name].model_dump(include=KEPT) for each in (here, there))
+        first, second = (each.datasets[name].model_dump(include=OPTIONS) for each in (here, there))
         _compare(f"datasets.{name}", first, second)
-    first, second = (
-        each.recipes[run.recipe].model_dump(exclude={"minutes"}) for each in (here, there)
-    )
-    _compare(f"recipes.{run.recipe}", first, second)
-    _compare(f"networks.{run.network}", here.networks[run.network], there.networks[run.network])
+    configuration = configure(run, here.networks[run.network], here.recipes[run.recipe])
+    wanted = json.loads(json.dumps(configuration.parameters()))
+    _compare(f"run {run.key}: ", wanted, read_record(run)["configuration"])
 
 
 def _compare(section: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
-    for option in {**here, **there}:
-        if here.get(option) != there.get(option):
+    """Refuse an option of both that differs."""
+    for option in here.keys() & there.keys():
+        first, second = here[option], there[option]
+        name = f"{section}{'' if section.endswith(' ') else '.'}{option}"
+        if isinstance(first, Mapping) and isinstance(second, Mapping) and first and second:
+            _compare(name, first, second)
+        elif first != second:
             raise SettingsError(
-                f"{section}.{option} of {PARAMS} is {here.get(option)} here and "
-                f"{there.get(option)} there: give both the same value"
+                f"{name} is {first} by {PARAMS} here and {second} there: give both the same value"
             )
+
+
+def read_results(
+    folder: Path, dataset: str, here: Settings
+) -> tuple[list[Evaluation], dict[Path, bytes], pd.DataFrame]:
+    """The results of a data set in another checkout.
+
+    Returns:
+        The evaluations, the contents of their files by path, and the lines of the data set's runs
+        for results/runs.csv.
+
+    Raises:
+        SettingsError: see `find_evaluations` and `check_equal`; the message names the folder.
+    """
+    contents: dict[Path, bytes] = {}
+    try:
+        with chdir(folder):
+            there = load()
+            evaluations = find_evaluations(dataset, there)
+            for evaluation in evaluations:
+                parse_evaluation(evaluation.key, here)  # whether this params.yaml has its names
+                check_equal(evaluation, here, there)
+                for path in (evaluation.queries, evaluation.scores):
+                    contents[path] = path.read_bytes()
+            lines = list_runs([read_run(each.run, [each]) for each in evaluations if each.is_own])
+    except (ValueError, OSError) as error:
+        raise SettingsError(f"in {folder}: {error}") from error
+    return evaluations, contents, lines
 
 
 def import_results(folder: Path, dataset: str) -> list[Run]:
@@ -89,33 +126,36 @@ def import_results(folder: Path, dataset: str) -> list[Run]:
         The runs.
 
     Raises:
-        SettingsError: the data set is at hand here, or see `find_evaluations` and `check_equal`.
-        ValueError: as `find_evaluations`.
+        SettingsError: the data set is at hand here or is drawn, or see `read_results`.
     """
-    ours = load()
-    check_known(dataset, ours.datasets, "the command line", f"datasets of {PARAMS}")
-    if dataset in ours.at_hand:
+    here = load()
+    check_known(dataset, here.datasets, "the command line", f"datasets of {PARAMS}")
+    if dataset in here.at_hand:
         raise SettingsError(
             f"{dataset} is at hand here, so its results are made here: take the name out of "
             f"at_hand in {PARAMS} to show those of {folder}"
         )
+    if here.datasets[dataset].synthetic is not None:
+        raise SettingsError(f"{dataset} is drawn by this project: name it under at_hand instead")
     if not (folder / PARAMS).exists():
         raise SettingsError(f"{folder} is no checkout of this project: it holds no {PARAMS}")
-    contents: dict[Path, bytes] = {}
-    with chdir(folder):
-        theirs = load()
-        evaluations = find_evaluations(dataset, theirs)
-        for evaluation in evaluations:
-            parse_evaluation(evaluation.key, ours)  # whether this params.yaml has its names
-            check_equal(evaluation, ours, theirs)
-            for path in (evaluation.scores, evaluation.queries):
-                contents[path] = path.read_bytes()
-        own = [each for each in evaluations if each == own_evaluation(each.run)]
-        lines = list_runs([read_run(each.run, own) for each in own])
+    evaluations, contents, lines = read_results(folder, dataset, here)
+    for evaluation in evaluations:  # without scores a table leaves the run out
+        evaluation.scores.unlink(missing_ok=True)
     for path, content in contents.items():
         write_whole(path, content)
-    write_whole(RUN_LIST, to_csv(keep_others(lines), "%.6g"))
-    return list(dict.fromkeys(evaluation.run for evaluation in evaluations))
+    write_list(lines)
+    return unique_runs(evaluations)
+
+
+def find_tables(plan: Plan, runs: list[Run]) -> list[str]:
+    """The names of the tables that show runs."""
+    return [
+        name
+        for name, table in plan.experiments.items()
+        if isinstance(table, ScoreTable)
+        and any(each.run in runs for _, row in plan.rows(table) for each in row)
+    ]
 
 
 def main() -> None:
@@ -123,13 +163,15 @@ def main() -> None:
     options.add_argument("folder", type=Path, help="the other checkout")
     options.add_argument("dataset", help="of datasets in params.yaml")
     arguments = options.parse_args()
-    runs = import_results(arguments.folder, arguments.dataset)
-    plan = load_plan()
-    write(plan)
-    shown = {evaluation.run for evaluation in plan.foreign_evaluations()}
+    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        runs = import_results(arguments.folder, arguments.dataset)
+        plan = load_plan()
+        write(plan)
     for run in runs:
-        print(run.key + ("" if run in shown else ", which no table shows"))
-    print(f"{len(runs)} runs of {arguments.dataset}. Their tables: make repro ONLY=<table>")
+        print(run.key)
+    tables = find_tables(plan, runs)
+    commands = f"make repro ONLY='{' '.join(tables)}' makes their tables" if tables else ""
+    print(f"{format_runs(len(runs))} of {arguments.dataset}. {commands or 'No table shows them'}")
 
 
 if __name__ == "__main__":

@@ -25,10 +25,11 @@ from ianet.options import Cameras
 from ianet.pictures import find_pictures
 from ianet.readers import UnknownLayoutError, guess_reader, read_source
 from ianet.validation import find_image_problems, find_table_problems, image_digests
-from pipeline.config.settings import PARAMS, SettingsError, check_known
+from pipeline.config.settings import PARAMS, RecipeSettings, SettingsError, check_known
 from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
+from pipeline.plan.runs import find_start
 from pipeline.shell import command, format_minutes, parser
 
 LIST = "images.csv"
@@ -100,16 +101,20 @@ def add_entry(name: str, entry: dict[str, Any]) -> None:
         yaml.dump(content, temporary)
 
 
-def estimate_minutes(minutes: float | None, images: int) -> str:
-    """How long a training takes, in words; nothing where the recipe has no estimate.
+def estimate_minutes(recipe: RecipeSettings, images: int) -> str:
+    """How long a training takes, in words.
 
     Args:
-        minutes: of the recipe, for Market-1501 on one core.
+        recipe: its minutes are those of Market-1501 on one core. A recipe that starts from the
+            model of a run is for drawn people.
         images: of the training.
+
+    Returns:
+        Nothing where the recipe has no such minutes.
     """
-    if minutes is None:
+    if recipe.minutes is None or find_start(str(recipe.network.get("weights", ""))):
         return ""
-    return f", in about {format_minutes(max(minutes * images / MARKET_IMAGES, 1))} on one core"
+    return f", in about {format_minutes(recipe.minutes * images / MARKET_IMAGES)} on one core"
 
 
 def main() -> None:
@@ -156,9 +161,8 @@ def main() -> None:
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")
     key = f"{name}.{NETWORKS[-1]}.{arguments.recipe}.0"
-    estimate = estimate_minutes(
-        settings.recipes[arguments.recipe].minutes, (split == "train").sum()
-    )
+    images = int((split == "train").sum())
+    estimate = estimate_minutes(settings.recipes[arguments.recipe], images)
     print(f"params.yaml has {name}. This trains models/{key}{estimate}:\n    dvc repro model@{key}")
 
 

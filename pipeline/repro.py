@@ -34,7 +34,7 @@ from rich.table import Table
 from pipeline.cluster.environment import prepare
 from pipeline.commit import find_changes
 from pipeline.config.settings import Settings
-from pipeline.plan.dvc_yaml import PIPELINE, REPORT, pipeline, write
+from pipeline.plan.dvc_yaml import PIPELINE, REPORT, output_paths, pipeline, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import (
@@ -383,7 +383,7 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         )
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
-    if targets:  # of which the page is none: it shows what there is so far
+    if targets:  # The page is no target. The page shows what there is so far.
         _call(sys.executable, "-m", "pipeline.stages.report")
     results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
@@ -400,10 +400,7 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
     stages = pipeline(plan)["stages"]
     results = []
     for target in targets:
-        outputs = [
-            next(iter(output)) if isinstance(output, dict) else output
-            for output in stages[target]["outs"]
-        ]
+        outputs = output_paths(stages[target])
         pages = [path for suffix in (".html", ".svg") for path in outputs if path.endswith(suffix)]
         results.append(pages[0])
     return results

@@ -57,8 +57,12 @@ def test_imagenets_weights_that_cannot_be_had_are_told_before_ray_starts(
     configuration = replace(CONFIGURATION, network=replace(NETWORK, weights="imagenet"))
     with pytest.raises(ConnectionError, match="the ImageNet weights of resnet18 could not be"):
         try_step(configuration)
+    monkeypatch.chdir(ROOT)
+    run = Run("market1501", "base", "cpu", 0)
+    assert Rehearsals(load()).configure(run).network.weights == "imagenet"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    try_step(configuration)
+    monkeypatch.delenv("IANET_OWN_RAY", raising=False)
+    assert Rehearsals(load()).configure(run).network.weights == "none"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import sys
@@ -15,11 +16,12 @@ from small import RECORD
 
 from pipeline import import_results
 from pipeline.config.experiments import Table
-from pipeline.config.settings import PARAMS, SettingsError
+from pipeline.config.settings import PARAMS, Settings, SettingsError
 from pipeline.plan.dvc_yaml import pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Run, digest_file
 from pipeline.report import cells, overview
+from pipeline.training.configuration import configure
 
 ROOT = Path(__file__).parents[1]
 ROWS = [
@@ -54,7 +56,14 @@ def write_run(folder: Path, run: Run) -> None:
     place = folder / run.folder
     place.mkdir(parents=True)
     (place / "weights.safetensors").write_bytes(run.key.encode())
-    record = {**RECORD, "commit": "1234567", "environment": {"torch": "2", "device": "AMD EPYC"}}
+    settings = Settings.model_validate(yaml.safe_load((ROOT / PARAMS).read_text()))
+    options = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
+    record = {
+        **RECORD,
+        "configuration": options.parameters(),
+        "commit": "08e2bc5",
+        "environment": {"torch": "2", "device": "AMD EPYC"},
+    }
     (place / "training.json").write_text(json.dumps(record))
     rows = {"epoch": [1, 2], "loss": [2.0, 1.0], "seconds": [1800.0] * 2}
     pd.DataFrame({**rows, "images_per_second": 7.0}).to_csv(place / "history.csv", index=False)
@@ -81,25 +90,29 @@ def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "there"
 
 
-def read_cells() -> pd.DataFrame:
+def read_cells() -> tuple[pd.DataFrame, str]:
+    """The cells of the table by label, and its note."""
     plan = load_plan()
     table = plan.experiment("t", Table)
-    frame = cells.cells(table, plan, cells.read_results("t", table, plan))
-    return frame[frame.seeds > 0].set_index("label")
+    results = cells.read_results("t", table, plan)
+    frame, section = cells.build_section("t", table, plan, results)
+    return frame[frame.seeds > 0].set_index("label"), section.note
 
 
 def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load_plan().experiments == {}
-    monkeypatch.setattr(sys, "argv", ["import_results", str(there), "market1501"])
+    monkeypatch.setattr(sys, "argv", ["import_results", "../there", "market1501"])
     import_results.main()
     assert capsys.readouterr().out.splitlines() == [
         *sorted(run.key for run in PRECISIONS),
-        "3 runs of market1501. Their tables: make repro ONLY=<table>",
+        "3 runs of market1501. make repro ONLY='t' makes their tables",
     ]
     shutil.rmtree(there)
-    frame = read_cells()
+    frame, note = read_cells()
+    assert "market1501: recipe cpu and cpu-block-lr, 1 seed, scored on test" in note
+    assert "Gain: over base or base cpu, with" in note
     assert frame.ours.to_dict() == {"base.": 37.5, "IA": 50.0, "IA, used": 62.5}
     assert frame.gain.dropna().to_dict() == {"IA": 12.5, "IA, used": 25.0}
     assert frame.runs["IA, used"] == USED.key
@@ -111,11 +124,13 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     for stage in ("t", "report"):
         assert f"results/market1501/scores/{IA.key}.json" in stages[stage]["deps"]
     assert yaml.safe_load(Path("dvc.yaml").read_text())["stages"] == stages
-    listed = pd.read_csv("results/runs.csv")
-    assert listed.key.tolist() == sorted(run.key for run in PRECISIONS)
-    assert listed.mAP.tolist() == [0.375, 0.625, 0.5]
-    assert set(listed.commit) == {1234567}
-    assert set(listed.hours) == {1.0}
+    lines = pd.read_csv("results/runs.csv", dtype={"commit": str})
+    assert lines.key.tolist() == sorted(run.key for run in PRECISIONS)
+    assert lines.mAP.tolist() == [0.375, 0.625, 0.5]
+    assert set(lines.commit) == {"08e2bc5"}
+    assert set(lines.hours) == {1.0}
+    assert set(lines.machine) == {"AMD EPYC"}
+    assert lines.sha256[0] == hashlib.sha256(BASE.key.encode()).hexdigest()
     [first, *_] = overview.foreign_rows(plan.foreign_evaluations())
     assert (first["key"], first["scores"], first["minutes"]) == (BASE.key, [50.0, 37.5], 60)
 
@@ -123,9 +138,11 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
 def test_a_baseline_that_was_not_brought_in_leaves_a_dash(there: Path) -> None:
     (there / f"results/market1501/scores/{BASE.key}.json").unlink()
     import_results.import_results(there, "market1501")
-    frame = read_cells()
+    frame, _ = read_cells()
     assert frame.ours.to_dict() == {"IA": 50.0, "IA, used": 62.5}
     assert frame.gain.isna().all()
+    Path(f"results/market1501/queries/{IA.key}.parquet").unlink()  # a copy that was stopped
+    assert read_cells()[0].ours.to_dict() == {"IA, used": 62.5}
 
 
 def test_runs_of_before_keep_their_lines(there: Path) -> None:
@@ -145,24 +162,31 @@ def test_data_that_are_at_hand_are_not_brought_in(there: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "name", "change", "message"),
     [
-        ("recipes", "cpu", {"training": {"epochs": 21}}, r"recipes\.cpu\.training of params\.yaml"),
         (
-            "networks",
-            "stage23",
-            {"position": "block"},
-            r"networks\.stage23\.position of .* is None",
+            *("recipes", "cpu", {"training": {"epochs": 21}}),
+            r"run market1501\.base\.cpu\.0: recipe\.epochs is 21 by params\.yaml here and 20 there",
         ),
-        ("datasets", "market1501", {"held_out": 99}, r"market1501\.held_out of .* 100 here and 99"),
+        (
+            *("networks", "stage23", {"position": "block"}),
+            r"0: network\.position is block by params\.yaml here and stage there: give both",
+        ),
+        (
+            *("datasets", "market1501", {"held_out": 99}),
+            r"datasets\.market1501\.held_out is 99 by params\.yaml here and 100 there",
+        ),
     ],
 )
 def test_results_of_other_options_are_refused(
     there: Path, section: str, name: str, change: dict[str, Any], message: str
 ) -> None:
-    entries = yaml.safe_load((there / PARAMS).read_text())[section]
+    """What a run was trained with counts, not what params.yaml says there by now."""
+    entries = yaml.safe_load(Path(PARAMS).read_text())[section]
     for option, value in change.items():
         old = entries[name].get(option)
         entries[name][option] = {**old, **value} if isinstance(old, dict) else value
-    change_params(there, at_hand=["market1501"], **{section: entries})
+    change_params(Path(), at_hand=["synthetic"], **{section: entries})
+    if section != "datasets":
+        change_params(there, at_hand=["market1501"], **{section: entries})
     with pytest.raises(SettingsError, match=message):
         import_results.import_results(there, "market1501")
     assert not Path("results").exists()
@@ -178,8 +202,22 @@ def test_other_minutes_and_another_place_of_the_data_are_no_difference(there: Pa
 
 def test_scores_of_other_weights_are_refused(there: Path) -> None:
     (there / IA.folder / "weights.safetensors").write_bytes(b"trained again")
-    with pytest.raises(ValueError, match=rf"{IA.key}\.json is not of the weights in runs/{IA.key}"):
+    with pytest.raises(
+        SettingsError, match=rf"{IA.key}\.json is not of the weights in runs/{IA.key}"
+    ):
         import_results.import_results(there, "market1501")
+
+
+def test_a_damaged_file_is_named_with_its_checkout(there: Path) -> None:
+    (there / f"results/market1501/queries/{IA.key}.parquet").write_bytes(b"PAR1")
+    with pytest.raises(SettingsError, match=rf"^in {there}: results/market1501/queries/{IA.key}"):
+        import_results.import_results(there, "market1501")
+
+
+def test_scores_without_a_run_there_are_left_alone(there: Path) -> None:
+    path = there / "results/market1501/scores/market1501.a-name-of-before.cpu.0.json"
+    path.write_text("{}")
+    assert len(import_results.import_results(there, "market1501")) == 3
 
 
 def test_what_is_no_checkout_or_has_no_run_is_named(there: Path) -> None:
@@ -189,8 +227,10 @@ def test_what_is_no_checkout_or_has_no_run_is_named(there: Path) -> None:
         SettingsError, match=r"names 'market', but datasets of params\.yaml has only"
     ):
         import_results.import_results(there, "market")
-    with pytest.raises(SettingsError, match="holds no run with scores on msmt17: train and eval"):
+    with pytest.raises(SettingsError, match=rf"^in {there}: no run has scores on msmt17: train"):
         import_results.import_results(there, "msmt17")
+    with pytest.raises(SettingsError, match="pretraining is drawn by this project: name it under"):
+        import_results.import_results(there, "pretraining")
 
 
 def test_drawn_data_are_made_not_shown(there: Path) -> None:

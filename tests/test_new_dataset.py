@@ -167,3 +167,12 @@ def test_every_query_of_a_proposal_has_a_match(cameras: str) -> None:
     for query in queries.itertuples():
         same = gallery[gallery.person == query.person]
         assert len(same if cameras == "ignore" else same[same.camera != query.camera]) > 0
+
+
+def test_the_minutes_of_a_training_follow_its_images() -> None:
+    settings = load()
+    cpu = settings.recipes["cpu"].model_copy(update={"minutes": 70})
+    assert new_dataset.estimate_minutes(cpu, 12_936) == ", in about 70 minutes on one core"
+    assert new_dataset.estimate_minutes(cpu, 1_293) == ", in about 7 minutes on one core"
+    for name in ("paper", "quick"):  # without an estimate, and for drawn people
+        assert new_dataset.estimate_minutes(settings.recipes[name], 12_936) == ""

@@ -57,7 +57,7 @@ def report() -> str:
         "IANet, reproduced",
         sections,
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
-        findings=Findings(["A finding & more."], curve),
+        findings=Findings(["A finding & more."], ["Table 1: base., 53.1 % mAP"], curve),
         figures=[picture],
         ranks=[ranks],
         searches=[
@@ -69,7 +69,11 @@ def report() -> str:
                 "result": "6 trials.",
             }
         ],
-        runs=[run, {**run, "key": keys[1], "url": None}],
+        runs=[
+            run,
+            {**run, "key": keys[1], "url": None, "minutes": 10.0},
+            {**run, "key": keys[2], "url": None, "minutes": 9.0, "losses": [], "files": False},
+        ],
     )
 
 
@@ -89,7 +93,7 @@ def test_runs_are_filtered_and_sorted() -> None:
     with open_page(report()) as (shown, messages):
         rows = shown.locator("#run-table tbody tr")
         before = rows.evaluate_all("rows => rows.map(row => row.id)")
-        assert len(before) == 2
+        assert len(before) == 3
         shown.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
         visible = rows.evaluate_all("rows => rows.filter(row => !row.hidden).map(row => row.id)")
         assert visible == [key for key in before if "quick.1" in key]
@@ -102,6 +106,9 @@ def test_runs_are_filtered_and_sorted() -> None:
             title.click()
             assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
             assert shown.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
+        shown.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
+        order = [before[place] for place in (0, 2, 1)]
+        assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
         assert messages == []
 
 
@@ -134,7 +141,10 @@ def test_findings_come_first_and_rows_without_a_number_are_folded_away() -> None
     text = report()
     assert text.index("A finding &amp; more.") < text.index("A caption.")
     folded = re.findall(r"<details><summary>(.*?)</summary>.*?</details>", text, re.S)
-    assert folded[0] == "synthetic: 1 row without a number of ours"
+    assert folded[:2] == [
+        "The best of each table, which noise may explain",
+        "synthetic: 1 row without a number of ours",
+    ]
     parts = re.split(r"<details>.*?</details>", text, flags=re.S)
     assert not any("a rival" in part for part in parts)
     assert any("graph convolution" in part for part in parts)
@@ -165,7 +175,8 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
                     "line": "0,1", "files": True},
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
-    monkeypatch.setattr(run_list, "write_list", lambda *_: None)
+    for name in ("list_runs", "write_list"):
+        monkeypatch.setattr(run_list, name, lambda *_: None)
     files = run_list.TrainedRun(run, pd.DataFrame(), {}, {})
     monkeypatch.setattr(run_list, "read_run", lambda *_: files)
     events: list[object] = []
@@ -216,17 +227,21 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert overview.search_summaries(plan) == []
     folder = Path("results/searches/sigma")
     folder.mkdir(parents=True)
-    pd.DataFrame({"mAP": [0.25, 0.5, 0.375]}).to_csv(folder / "trials.csv")
-    scores = {"best": {"network.after.stage3.sigma.0": 8}, "test": {"mAP": 0.4375, "top-1": 1}}
+    trials = {
+        "network.after.stage3.sigma.0": [5, 8, 12],
+        "mAP": [0.25, 0.5, 0.625],
+        "state": ["done", "done", "stopped early"],
+    }
+    pd.DataFrame(trials).to_csv(folder / "trials.csv")
+    scores = {"test": {"mAP": 0.4375, "top-1": 1}}
     (folder / "scores.json").write_text(json.dumps(scores))
     assert overview.search_summaries(plan) == []
     (folder / "sensitivity.svg").write_text("<svg/>")
     [summary] = overview.search_summaries(plan)
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
     assert summary.result == (
-        "3 trials on synthetic. Best by mAP on held-out people, 50.0%: "
-        "network.after.stage3.sigma.0 8. Trained again on all people, and scored "
-        "once on test: 43.8%."
+        "3 trials on synthetic. sigma_1=8, sigma_2=16 has the best mAP on held-out people, 50.0 %. "
+        "A network with these values was trained on all people, and scored once on test: 43.8 %."
     )
 
 

@@ -20,7 +20,7 @@ SLURM_PROCID=0 exec env --default-signal=INT "$@"  # of a job in the background
 """,
     "ray": """
 echo "ray $*" >>calls
-[ "$1" = symmetric-run ] || exit 0
+[ "$1" = symmetric-run ] && [ ! -e down ] || exit 0
 while [ "$1" != -- ]; do shift; done
 shift
 "$@"
@@ -75,6 +75,12 @@ def test_the_first_node_runs_the_command_on_the_rays_of_all(folder: Path, code: 
     expected = "--address node1:6379 --min-nodes 2 --num-cpus=16 --num-gpus=4 -- setsid --wait"
     assert run.startswith(f"ray symmetric-run {expected}")
     assert command == "make repro ONLY=table4f"
+
+
+def test_a_ray_that_does_not_start_fails_the_job(folder: Path) -> None:
+    (folder / "down").touch()
+    assert start(folder).wait(30) != 0
+    assert not any(call.startswith("make") for call in calls(folder))
 
 
 def test_everything_is_made_where_nothing_is_named(folder: Path) -> None:

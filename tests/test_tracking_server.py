@@ -100,27 +100,43 @@ def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(ConnectionError, match="file is not a database") as error:
         server.connect()
     assert "\n" not in str(error.value)
-    assert "move mlflow.db away, and `python -m pipeline.sync` fills" in str(error.value)
+    assert "move mlflow.db away, and `make sync` fills" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "artifacts", ["/elsewhere/mlruns/1", "{}/mlruns/1", "s3://bucket/mlruns/1"]
+)
 def test_a_project_that_was_moved_does_not_write_into_its_old_folder(
+    unconnected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: str
+) -> None:
+    """Nor does a project that was copied out of this folder."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    place = artifacts.format(tmp_path / "copy")
+    answer = SimpleNamespace(tags=server.TAGS, artifact_location=place)
+    monkeypatch.setattr(mlflow, "set_experiment", lambda _: answer)
+    with pytest.raises(ConnectionError) as error:
+        server.connect()
+    assert str(error.value) == (
+        f"mlflow.db keeps its files in {place}, not in this folder, as after a move or a copy: "
+        "move mlflow.db away, and `make sync` fills a new one"
+    )
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # a server knows its own place
+    server.connect()
+
+
+def test_files_on_another_disk_are_files_of_this_project(
     unconnected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    server.connect()
-    (tmp_path / "moved").mkdir()
-    monkeypatch.chdir(tmp_path / "moved")
-    for artifacts in (f"{tmp_path}/mlruns/1", f"file://{tmp_path}/mlruns/1"):
-        place = SimpleNamespace(tags=server.TAGS, artifact_location=artifacts)
-        monkeypatch.setattr(mlflow, "set_experiment", lambda _, place=place: place)
-        with pytest.raises(ConnectionError) as error:
-            server.connect()
-        assert str(error.value) == (
-            f"mlflow.db keeps its files in {tmp_path}/mlruns/1, as the project was moved or copied "
-            "from there: move mlflow.db away, and `python -m pipeline.sync` fills a new one"
-        )
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # a server knows its own place
-    server.connect()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "c#").mkdir()
+    (tmp_path / "c#/mlruns").symlink_to(tmp_path / "disk")
+    monkeypatch.chdir(tmp_path / "c#")
+    for prefix in ("", "file://"):
+        artifacts = f"{prefix}{tmp_path}/c#/mlruns/1"
+        answer = SimpleNamespace(tags=server.TAGS, artifact_location=artifacts)
+        monkeypatch.setattr(mlflow, "set_experiment", lambda _, answer=answer: answer)
+        server.connect()
 
 
 @pytest.mark.slow
@@ -134,11 +150,13 @@ def test_the_view_of_all_runs_has_the_best_first_and_its_columns(
     before = mlflow.get_tracking_uri()
     try:
         server.connect()
+        tags = mlflow.MlflowClient().get_experiment("1").tags
+        assert server.TAGS.items() <= tags.items()
         for network, score in (("middle", 0.4), ("best", 0.5), ("worst", 0.3)):
             run_id = server.create(network, {})
             names = {"dataset": "d", "network": network, "recipe": "r", "seed": 7}
             assert server.send_parameters(run_id, names)
-            for name in ("test_mAP", "test_top_1"):
+            for name in ("test_mAP", "test_top_1", "another"):
                 mlflow.MlflowClient().log_metric(run_id, name, score)
         with (
             mlflow_server(database, tmp_path / "artifacts") as running,
@@ -154,3 +172,4 @@ def test_the_view_of_all_runs_has_the_best_first_and_its_columns(
         "best", "middle", "worst",
     ]  # fmt: skip
     assert {"test_mAP", "test_top_1", "dataset", "network", "recipe", "seed"} <= set(titles)
+    assert "another" not in titles

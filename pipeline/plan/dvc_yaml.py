@@ -104,6 +104,11 @@ def pipeline(plan: Plan) -> dict[str, Any]:
     return {"stages": stages, "plots": plots}
 
 
+def output_paths(stage: Stage) -> list[str]:
+    """The outputs of a stage."""
+    return [output if isinstance(output, str) else next(iter(output)) for output in stage["outs"]]
+
+
 def search_pipeline(plan: Plan) -> dict[str, Any]:
     """The content of searches/dvc.yaml, whose commands and paths are those of the root."""
     if not plan.searches:

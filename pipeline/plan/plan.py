@@ -105,23 +105,28 @@ class Plan:
             return []
         seeds = table.seeds.get(name, dataset.seeds)
         needed = [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
-        return [each for each in needed if self.is_at_hand(each) or _has_files(each)]
+        return [each for each in needed if self._is_shown(each)]
 
     def is_at_hand(self, evaluation: Evaluation) -> bool:
         """Whether the data of an evaluation are at hand. Other results are read, never made."""
         names = {evaluation.run.dataset, evaluation.on}
         return names <= set(self.settings.at_hand)
 
+    def _is_shown(self, evaluation: Evaluation) -> bool:
+        """Whether an evaluation is made here, or its run was trained elsewhere and has results."""
+        if self.is_at_hand(evaluation):
+            return True
+        foreign = evaluation.run.dataset not in self.settings.at_hand
+        return foreign and evaluation.scores.exists() and evaluation.queries.exists()
+
     def foreign_evaluations(self) -> list[Evaluation]:
         """The evaluations that the tables show and whose data are not at hand, each once."""
-        shown = [
-            each
-            for table in self.experiments.values()
-            if isinstance(table, ScoreTable)
-            for _, row in self.rows(table)
-            for each in row
-        ]
-        return [each for each in dict.fromkeys(shown) if not self.is_at_hand(each)]
+        shown = dict.fromkeys(self._table_evaluations(self.experiments.values()))
+        return [each for each in shown if not self.is_at_hand(each)]
+
+    def _table_evaluations(self, experiments: Iterable[Experiment]) -> list[Evaluation]:
+        tables = [table for table in experiments if isinstance(table, ScoreTable)]
+        return [each for table in tables for _, row in self.rows(table) for each in row]
 
     def baseline(self, row: Row, evaluation: Evaluation) -> Evaluation | None:
         """The evaluation that one of a row is compared with: its network is `against`.
@@ -135,8 +140,8 @@ class Plan:
         recipe = dataset.recipes.get(row.against_recipe or row.recipe)
         if row.against is None or recipe is None or not dataset.includes(row.against):
             return None
-        rival = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
-        return rival if self.is_at_hand(rival) or _has_files(rival) else None
+        other = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
+        return other if self._is_shown(other) else None
 
     def is_compared(self, table: ScoreTable) -> bool:
         """Whether a row of a table has a number that is compared with another network's."""
@@ -172,12 +177,9 @@ class Plan:
             SettingsError: a name that no experiment has, or a run that starts from itself.
         """
         chosen = [self.experiment(name, Experiment) for name in names]
-        needed: list[Evaluation] = []
-        for experiment in chosen or self.experiments.values():
-            if isinstance(experiment, ScoreTable):
-                shown = [each for _, row in self.rows(experiment) for each in row]
-                needed += filter(self.is_at_hand, shown)
-        for experiment in chosen or self.experiments.values():
+        experiments = chosen or list(self.experiments.values())
+        needed = list(filter(self.is_at_hand, self._table_evaluations(experiments)))
+        for experiment in experiments:
             if isinstance(experiment, RelationFigure | RankedLists):
                 needed += map(own_evaluation, self.shown_runs(experiment))
         if not chosen:
@@ -350,11 +352,6 @@ def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(file, RelationFigure):
             refuse_unknown(f"{EXPERIMENTS / name}.yaml: stage", file.stage, STAGES)
-
-
-def _has_files(evaluation: Evaluation) -> bool:
-    """Whether the scores of an evaluation and those of its queries lie in results/."""
-    return evaluation.scores.exists() and evaluation.queries.exists()
 
 
 def own_evaluation(run: Run) -> Evaluation:

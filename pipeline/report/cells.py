@@ -121,7 +121,7 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
                         "chance": metric == "mAP" and _is_at_chance(seeds, results),
                         "paper": printed,
                         "difference": percent.mean() - (nan if printed is None else printed),
-                        "against": row.against or "",
+                        "against": " ".join(filter(None, (row.against, row.against_recipe))),
                         "seeds": len(seeds),
                         "split": scores[0]["split"] if scores else None,
                         "runs": " ".join(evaluation.run.key for evaluation in seeds),
@@ -295,9 +295,8 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
     for (dataset, split), contents in frame[frame.seeds > 0].groupby(
         ["dataset", "split"], sort=False
     ):
-        roles = plan.settings.datasets[str(dataset)].recipes
-        recipes = dict.fromkeys(roles.get(row.recipe) for row in table.rows)
-        names = " and ".join(name for name in recipes if name)
+        keys = [key for runs in contents.runs for key in runs.split()]
+        names = " and ".join(dict.fromkeys(key.split(".")[2] for key in keys))
         seeds = sorted(set(contents.seeds))
         cameras = plan.settings.datasets[str(dataset)].cameras
         texts.append(

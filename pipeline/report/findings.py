@@ -19,10 +19,12 @@ class Findings(NamedTuple):
 
     Attributes:
         sentences: for readers.
+        unsure: the best of each table that is no finding.
         picture: the gains of all tables as SVG, or nothing.
     """
 
     sentences: list[str]
+    unsure: list[str]
     picture: str
 
 
@@ -54,9 +56,7 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
     bests = [best for section, frame in tables.values() for best in _find_best(section, frame)]
     sentences += [f"{best.text}, a finding over {best.against}." for best in bests if best.against]
     unsure = [best.text for best in bests if not best.against]
-    if unsure:
-        sentences.append(f"The best of a table, which noise may explain: {'; '.join(unsure)}.")
-    return Findings(sentences, drawing.svg(drawing.forest(panels)) if panels else "")
+    return Findings(sentences, unsure, drawing.svg(drawing.forest(panels)) if panels else "")
 
 
 def _collect_gains(

@@ -28,6 +28,8 @@ from pipeline.plan.runs import DESCRIPTION, PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
+from pipeline.search.results import best
+from pipeline.search.space import label
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
@@ -97,11 +99,11 @@ def ranked_lists(plan: Plan) -> list[Ranks]:
 
 
 class SearchSummary(NamedTuple):
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         svg: the score over each option.
-        result: a sentence: how many trials, the best values, their score on test.
+        result: sentences: the number of trials, the best values, their scores.
     """
 
     name: str
@@ -119,13 +121,14 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
         if not all((folder / file).exists() for file in SEARCH_FILES):
             continue
         trials = pd.read_csv(folder / "trials.csv")
-        found = json.loads((folder / "scores.json").read_text())
-        best = ", ".join(f"{option} {value}" for option, value in found["best"].items())
-        held_out = trials[search.maximise].max()
+        scores = json.loads((folder / "scores.json").read_text())
+        values = best(trials, search)
+        winner = trials[(trials[list(values)] == pd.Series(values)).all(axis=1)]
         result = (
-            f"{len(trials)} trials on {search.dataset}. Best by {search.maximise} on held-out "
-            f"people, {held_out:.1%}: {best}. Trained again on all people, and scored once on "
-            f"test: {found['test'][search.maximise]:.1%}."
+            f"{len(trials)} trials on {search.dataset}. {label(search, values)} has the best "
+            f"{search.maximise} on held-out people, {100 * winner[search.maximise].max():.1f} %. A "
+            "network with these values was trained on all people, and scored once on test: "
+            f"{100 * scores['test'][search.maximise]:.1f} %."
         )
         svg = (folder / "sensitivity.svg").read_text()
         summaries.append(SearchSummary(name, search.title, search.caption, svg, result))
@@ -198,7 +201,7 @@ def summarize(
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
         "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network"
-        + (f"; {len(unique_runs(foreign))} on data that are not at hand" if foreign else ""),
+        + (f"; {len(unique_runs(foreign))} more of another checkout" if foreign else ""),
         "Looks at test": count_looks_at_test([*evaluations, *foreign]),
         **data,
         **recipes,
@@ -227,11 +230,11 @@ def run_row(trained: TrainedRun, url: str | None) -> dict[str, Any]:
 
 def foreign_rows(foreign: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The rows of runs whose results were brought in, from their lines in results/runs.csv."""
-    listed = read_list().set_index("key")
+    lines = read_list().set_index("key")
     rows = []
     for run in unique_runs(foreign):
-        if run.key in listed.index:
-            line = listed.loc[run.key]
+        if run.key in lines.index:
+            line = lines.loc[run.key]
             rows.append(
                 {
                     "key": run.key,

@@ -1,4 +1,4 @@
-"""results/runs.csv: a line for each run of the plan, and for runs of other data at hand before."""
+"""results/runs.csv: a line for each run of the plan, and for runs of other data with results."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
     return pd.concat([listed, before[others]]).sort_values("key", ignore_index=True)
 
 
-def write_list(runs: Sequence[TrainedRun]) -> None:
-    """Write results/runs.csv."""
-    write_whole(RUN_LIST, to_csv(keep_others(list_runs(runs)), "%.6g"))
+def write_list(lines: pd.DataFrame) -> None:
+    """Write results/runs.csv of the rows of `list_runs`, and of those that `keep_others` keeps."""
+    write_whole(RUN_LIST, to_csv(keep_others(lines), "%.6g"))

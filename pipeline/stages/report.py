@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ianet.files import write_whole
-from pipeline.plan.dvc_yaml import REPORT, pipeline
+from pipeline.plan.dvc_yaml import REPORT, output_paths, pipeline
 from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.runs import RECORD, RESULTS, Evaluation
 from pipeline.report import findings, overview, page, run_list
@@ -26,7 +26,7 @@ def find_complete(plan: Plan) -> list[str]:
     stages = pipeline(plan)["stages"]
     complete = []
     for name in plan.experiments:
-        outputs = [out if isinstance(out, str) else next(iter(out)) for out in stages[name]["outs"]]
+        outputs = output_paths(stages[name])
         scores = [path for path in stages[name]["deps"] if path.startswith(f"{RESULTS}/")]
         if all(Path(path).exists() for path in (*outputs, *scores)):
             complete.append(name)
@@ -43,10 +43,11 @@ def main() -> None:
     whole = load_plan()
     plan = whole.limit(find_complete(whole))
     evaluations = list(filter(is_complete, plan.evaluations()))
+    complete = list(filter(is_complete, whole.evaluations()))
     foreign = plan.foreign_evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
-    trained = [run_list.read_run(run, evaluations) for run in runs]
+    trained = [run_list.read_run(run, complete) for run in runs]
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
@@ -64,7 +65,7 @@ def main() -> None:
         ],
     )
     write_whole(REPORT, text)
-    run_list.write_list(trained)
+    run_list.write_list(run_list.list_runs(trained))
     # After the page, which is one of the files that are sent.
     Recorder(lambda _: sync_reproduction(labels)).send_now(None)
 

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -21,6 +20,7 @@ EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
+ARTIFACTS = "mlruns"  # MLflow's folder of files beside that database
 COPIES = "/.dvc/tmp/exps/"  # in which `dvc exp run --temp` and --queue run
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 VIEW = {
@@ -32,11 +32,11 @@ VIEW = {
     ],
 }
 """What MLflow's pages show of the experiment: the best run first, in these columns."""
+
+# The first chooses pages of trainings, not of chats. MLflow's button "Share" stores the second.
 TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # pages of trainings, not of chats
-    f"mlflow.sharedViewState.{EXPERIMENT}": json.dumps(
-        VIEW
-    ),  # as MLflow's button "Share" stores it
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{EXPERIMENT}": json.dumps(VIEW),
 }
 SETTINGS = {
     # A call to a server that went away must fail in seconds: the defaults block for minutes.
@@ -53,7 +53,8 @@ def connect() -> None:
     """Make MLflow ready, before any work that could be lost.
 
     Raises:
-        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer, or see `_check_place`.
+        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer, or mlflow.db is of a
+            project that was moved or copied.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -77,7 +78,7 @@ def connect() -> None:
             artifacts = str(chosen.artifact_location)
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             remedy = (
-                "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
+                "move mlflow.db away, and `make sync` fills a new one"
                 if uri == LOCAL
                 else f"start the server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
             )
@@ -100,11 +101,11 @@ def _check_place(artifacts: str) -> None:
     Raises:
         ConnectionError: the folder is not in this project.
     """
-    path = Path(urlsplit(artifacts).path)
-    if not path.resolve().is_relative_to(Path.cwd().resolve()):
+    path = Path(artifacts.removeprefix("file://"))
+    if path.parent.resolve() != Path(ARTIFACTS).resolve():
         raise ConnectionError(
-            f"mlflow.db keeps its files in {path}, as the project was moved or copied from there: "
-            "move mlflow.db away, and `python -m pipeline.sync` fills a new one"
+            f"mlflow.db keeps its files in {artifacts}, not in this folder, as after a move or a "
+            "copy: move mlflow.db away, and `make sync` fills a new one"
         )
 
 
@@ -119,7 +120,7 @@ def first_use(project: Path) -> FileLock:
 
 def first_line(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return hide_secrets(lines[0][:200])
+    return hide_secrets(lines[0][:300])
 
 
 def hide_secrets(text: str) -> str:
@@ -133,7 +134,7 @@ def experiment() -> str:
     return str(experiment.experiment_id)
 
 
-def view_address(server: str = INTERFACE) -> str:
+def view_address(server: str) -> str:
     """The address of MLflow's page of all runs, by `VIEW`."""
     options = f"viewStateShareKey={EXPERIMENT}&workflowType=machine_learning"
     return f"{server}/#/experiments/{experiment()}/runs?{options}"

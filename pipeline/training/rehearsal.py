@@ -45,8 +45,8 @@ class Rehearsals:
         """The configuration of a run; its seed, and weights in a file, are of no account here."""
         settings = self.settings
         configured = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
-        weights = configured.network.weights
-        network = replace(configured.network, weights=weights if weights == "imagenet" else "none")
+        downloads = configured.network.weights == "imagenet" and not is_cluster()
+        network = replace(configured.network, weights="imagenet" if downloads else "none")
         return replace(configured, dataset="", seed=0, network=network)
 
     def mark(self, configuration: Configuration) -> Path:
@@ -60,7 +60,8 @@ class Rehearsals:
 def find_failures(runs: Sequence[Run], settings: Settings) -> dict[Run, Exception]:
     """Try the networks of runs that were not tried yet; return the runs whose network fails.
 
-    A failure is a CodeError, or a SettingsError if options do not fit each other.
+    Where this machine trains, ImageNet's weights are downloaded. A failure is a CodeError, or a
+    SettingsError if options do not fit each other or a download fails.
 
     Raises:
         OSError: the process that tries was lost.
@@ -98,12 +99,9 @@ def try_step(configuration: Configuration) -> None:
     from ianet.training.step import compute_gradients
 
     recipe = configuration.recipe
-    options = configuration.network
-    if is_cluster():  # whose nodes download for themselves
-        options = replace(options, weights="none")
     with code_errors():
         torch.manual_seed(0)
-        network = Network(2, options).train()
+        network = Network(2, configuration.network).train()
         images = torch.randint(256, (IMAGES, recipe.height, recipe.width, 3), dtype=torch.uint8)
         labels = torch.arange(IMAGES) % 2
         compute_gradients(
