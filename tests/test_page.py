@@ -41,6 +41,8 @@ def report() -> str:
         page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
         for name in ("1", "2", "3")
     ]
+    costs = page.Panel("", ["multiply-adds"], [page.TableRow("", "base.", [page.Cell("4.053")])])
+    sections.append(page.Section("cost", "Cost", "Of networks.", [costs], "A note."))
     curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
     items = "".join(

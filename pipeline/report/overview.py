@@ -197,11 +197,15 @@ def summarize(
         )
         for name in dict.fromkeys(run.recipe for run in unique_runs([*evaluations, *foreign]))
     }
-    seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values() or [0]
+    seeds = Counter((run.dataset, run.network, run.recipe) for run in runs).values()
+    run_counts = f"{len(runs)} here"
+    if seeds:
+        run_counts += f", with {min(seeds)} to {max(seeds)} seeds of a network"
+    if foreign:
+        run_counts += f"; {len(unique_runs(foreign))} of another checkout"
     packages = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     return {
-        "Runs": f"{len(runs)}, with {min(seeds)} to {max(seeds)} seeds of a network"
-        + (f"; {len(unique_runs(foreign))} more of another checkout" if foreign else ""),
+        "Runs": run_counts,
         "Looks at test": count_looks_at_test([*evaluations, *foreign]),
         **data,
         **recipes,
