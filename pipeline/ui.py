@@ -8,6 +8,7 @@ The pages show the records of mlflow.db in this folder.
 from __future__ import annotations
 
 import os
+import sys
 
 from pipeline.shell import command, parser
 from pipeline.tracking.server import LOCAL, connect, view_address
@@ -26,8 +27,8 @@ def main() -> None:
     connect()  # makes the database: a server and a training that both make it would break it
     print("All runs, the best first:", view_address(f"http://127.0.0.1:{port}"), flush=True)
     os.environ.update(SETTINGS)
-    words = ["mlflow", "server", "--backend-store-uri", LOCAL, "--host", "127.0.0.1"]
-    os.execvp(words[0], [*words, "--port", str(port), "--workers", "1"])
+    server = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", LOCAL]
+    os.execv(server[0], [*server, "--host", "127.0.0.1", "--port", str(port), "--workers", "1"])
 
 
 if __name__ == "__main__":
