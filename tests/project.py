@@ -158,6 +158,18 @@ class Project:
             kill(process)
         return [process.pid for process in left]
 
+    def listens_on(self) -> set[str]:
+        """The addresses on which its processes listen."""
+        addresses = set()
+        for process in self._running():
+            with suppress(psutil.NoSuchProcess):
+                addresses |= {
+                    connection.laddr.ip.removeprefix("::ffff:")
+                    for connection in process.net_connections("inet")
+                    if connection.status == psutil.CONN_LISTEN
+                }
+        return addresses
+
     def _running(self) -> list[psutil.Process]:
         return [
             process

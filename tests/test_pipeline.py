@@ -13,6 +13,7 @@ import io
 import json
 import re
 import shutil
+import signal
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -105,6 +106,19 @@ def test_mlflow_holds_the_run(project: Project) -> None:
     inputs = client.get_run(run.run_id).inputs.dataset_inputs
     assert [entry.dataset.name for entry in inputs] == ["synthetic"]
     assert any(name.startswith("metrics.system/") for name in runs.columns)
+
+
+def test_the_pages_of_mlflow_are_served_on_this_machine_alone(project: Project) -> None:
+    port = free_port()
+    process = project.start("python", "-m", "pipeline.ui", "--port", str(port))
+    try:
+        wait_for(lambda: answers(port), "MLflow's pages", 120)
+        assert project.listens_on() == {"127.0.0.1"}
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert f"http://127.0.0.1:{port}/#/experiments/1/runs?viewStateShareKey=ianet" in output
+    assert "Traceback" not in output
 
 
 def test_the_model_loads_from_mlflow_and_from_its_folder(project: Project) -> None:

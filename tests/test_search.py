@@ -354,6 +354,7 @@ def test_a_killed_search_resumes_and_a_failing_trial_costs_itself_only(project: 
             break
     else:
         raise AssertionError("".join(lines))
+    assert project.listens_on() == {"127.0.0.1"}
     finished = line.split(": done")[0]
     assert finished.startswith("trial sigma_1=4, sigma_2=8, lr=")
     # Epochs are shown before the first trial ends.
