@@ -30,7 +30,7 @@ from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import find_start
-from pipeline.shell import command, format_minutes, parser
+from pipeline.shell import LOGS, command, exclusive, format_minutes, parser
 
 LIST = "images.csv"
 NETWORKS = ["base", "stage23"]
@@ -155,8 +155,9 @@ def main() -> None:
         "recipes": {"plain": arguments.recipe},
         "networks": NETWORKS,
     }
-    add_entry(name, entry)
-    write(load_plan())
+    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        add_entry(name, entry)
+        write(load_plan())
     print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")

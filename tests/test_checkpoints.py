@@ -129,7 +129,7 @@ def test_a_worker_that_is_lost_is_replaced(
     assert run() == "result"
     # Ray itself tries nothing again: it would do so after every mistake.
     assert calls == [{"num_cpus": 2, "num_gpus": 1, "max_retries": 0}] * (workers.LOSSES + 1)
-    assert caplog.messages == [f"training {NAME} goes on with a new worker: the node died"] * 3
+    assert caplog.messages == [f"training {NAME} resumes with a new worker: the node died"] * 3
 
 
 def test_a_worker_that_is_lost_too_often_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:

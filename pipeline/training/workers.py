@@ -57,7 +57,7 @@ def run_one(configuration: Configuration, place: Place, name: str, part: Share) 
             if is_folder and not isinstance(error, LostError):
                 raise
             losses, loss = losses + 1, error
-            log.warning("training %s goes on with a new worker: %s", name, error.__cause__ or error)
+            log.warning("training %s resumes with a new worker: %s", name, error.__cause__ or error)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         else:
