@@ -28,7 +28,7 @@ from pipeline.search.trial import ResumableASHA, Setting, TrialProgress
 from pipeline.training.configuration import Place
 from pipeline.training.progress import FILE, read_progress
 
-RATES = [1e-7, 1e-8, -1.0, 3e-3]  # an epoch with the last one is worse than none
+RATES = [1e-7, 1e-8, -1.0, 0.1]  # an epoch with the last one is worse than none
 STAGE3 = {"block": "ia", "after": {"stage3": {"sigma": [5, 10]}}}
 RECIPE = RecipeSettings(training={"height": 64, "width": 32, "lr": 0.1})
 

@@ -37,6 +37,8 @@ from pipeline.training.launch import check_parts, find_place, run_workers, wait_
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
 
+CHECKPOINTS = 3  # of a trial, as on a busy machine two epochs may end between two saves
+
 log = logging.getLogger(__name__)
 
 
@@ -189,7 +191,8 @@ def tune_trials(setting: Setting) -> None:
             name=setting.key,
             storage_path=storage.path(SEARCHES),
             storage_filesystem=storage.files,
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
+            # After a kill Ray Tune needs a checkpoint that was the last when it saved its state.
+            checkpoint_config=tune.CheckpointConfig(num_to_keep=CHECKPOINTS),
             failure_config=tune.FailureConfig(allowed_losses()),
             callbacks=[TrialProgress(setting)],
             verbose=0,
