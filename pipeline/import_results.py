@@ -149,12 +149,13 @@ def import_results(folder: Path, dataset: str) -> list[Run]:
 
 
 def find_tables(plan: Plan, runs: list[Run]) -> list[str]:
-    """The names of the tables that show runs."""
+    """The names of the tables that show runs, and for which nothing is trained here."""
     return [
         name
         for name, table in plan.experiments.items()
         if isinstance(table, ScoreTable)
         and any(each.run in runs for _, row in plan.rows(table) for each in row)
+        and not plan.evaluations([name])
     ]
 
 
