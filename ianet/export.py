@@ -101,9 +101,7 @@ def check_packages() -> None:
     """Raise ValueError with what to do, unless the packages for ONNX are there."""
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
-        raise ValueError(
-            f"ONNX needs {', '.join(missing)}: pip install onnx onnxscript onnxruntime"
-        )
+        raise ValueError(f"ONNX needs {', '.join(missing)}: pip install {' '.join(PACKAGES)}")
 
 
 def trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:

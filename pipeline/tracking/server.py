@@ -71,11 +71,11 @@ def connect() -> None:
         )
     with first_use(Path()):
         try:
-            chosen = mlflow.set_experiment(EXPERIMENT)
+            record = mlflow.set_experiment(EXPERIMENT)
             for name, value in TAGS.items():
-                if chosen.tags.get(name) != value:
+                if record.tags.get(name) != value:
                     mlflow.set_experiment_tag(name, value)
-            artifacts = str(chosen.artifact_location)
+            artifacts = str(record.artifact_location)
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             remedy = (
                 "move mlflow.db away, and `make sync` fills a new one"
