@@ -222,6 +222,21 @@ def test_the_page_shows_the_tables_whose_files_are_there(
     assert len(plan.experiments) > 10
 
 
+def test_a_run_is_on_the_page_if_it_was_trained_and_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evaluation = Evaluation(Run("synthetic", "base", "quick", 0), "synthetic")
+    record = evaluation.run.folder / "training.json"
+    for path in (record, evaluation.scores):
+        assert not stage.is_complete(evaluation)
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert stage.is_complete(evaluation)
+    record.unlink()
+    assert not stage.is_complete(evaluation)
+
+
 def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     plan = load_plan()

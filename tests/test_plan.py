@@ -472,3 +472,19 @@ def test_the_plan_imports_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert not {"torch", "ray", "pandas"} & set(output.stdout.split())
+
+
+def test_a_row_may_be_compared_with_a_network_of_another_recipe() -> None:
+    base = {"label": "base.", "network": "base", "recipe": "cpu"}
+    row = {"label": "IA", "network": "stage3", "recipe": "cpu-block-lr", "against": "base"}
+    with pytest.raises(
+        ValueError, match="'base', which no row of the table is, with the recipe 'c"
+    ):
+        table_of(base, row)
+    table = table_of(base, {**row, "against_recipe": "cpu"})
+    plan = Plan(change_settings(at_hand=["market1501"]), {"t": table})
+    [(_, [first]), (second_row, [second])] = plan.rows(table)
+    assert plan.baseline(second_row, second) == first
+    del row["against"]
+    with pytest.raises(ValueError, match="'IA' has an against_recipe: name a network against"):
+        table_of(base, {**row, "against_recipe": "cpu"})

@@ -15,7 +15,7 @@ STAND_INS = {
     "scontrol": 'if [ "$1" = show ]; then echo node1; echo node2; else echo "$@" >>calls; fi',
     # On the first node alone.
     "srun": """
-while [ "${1#-}" != "$1" ]; do shift; done
+while [ "${1#-}" != "$1" ]; do echo "$1" >>options; shift; done
 SLURM_PROCID=0 exec env --default-signal=INT "$@"  # of a job in the background
 """,
     "ray": """
@@ -102,4 +102,6 @@ def test_the_command_stops_before_the_job_ends(
     process.send_signal(number)
     assert process.wait(30) != 0
     ends = calls(folder)[calls(folder).index("make repro") + 1 :]
+    options = (folder / "options").read_text().split()
+    assert options == ["--wait=20", "--overlap", "--nodes=1", "--ntasks=1", "--nodelist=node1"]
     assert ends == ["stopped", *(["requeue 7"] if requeued else [])]
