@@ -145,6 +145,15 @@ def test_a_baseline_that_was_not_brought_in_leaves_a_dash(there: Path) -> None:
     assert read_cells()[0].ours.to_dict() == {"IA, used": 62.5}
 
 
+def test_a_table_for_which_others_would_be_trained_is_not_proposed(there: Path) -> None:
+    rows = [{"label": "cpu", "network": "base", "recipe": "cpu"}, {"label": "b", "network": "base"}]
+    Path("experiments/u.yaml").write_text(yaml.safe_dump({**TABLE, "rows": rows}))
+    runs = import_results.import_results(there, "market1501")
+    plan = load_plan()
+    assert plan.evaluations(["u"])  # on drawn people
+    assert import_results.find_tables(plan, runs) == ["t"]
+
+
 def test_runs_of_before_keep_their_lines(there: Path) -> None:
     import_results.import_results(there, "market1501")
     for run in (IA, USED):
