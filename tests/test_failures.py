@@ -89,10 +89,11 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
 ) -> None:
     untrained.edit("ianet/blocks/ia.py", RIGHT, WRONG)
     process = untrained.start("python", "-m", "pipeline.repro", "table4f")
-    wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
-    assert untrained.listens_on() == {"127.0.0.1"}
+    wait_for((untrained.folder / f"build/logs/{BASE}.log").exists, "the first run")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert output.startswith("error: another process is making results in this folder: wait for")
+    wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
+    assert untrained.listens_on() == {"127.0.0.1"}
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0

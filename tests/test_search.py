@@ -191,7 +191,7 @@ def test_how_trials_end_and_which_is_the_best() -> None:
     assert table.epoch.tolist() == [3, 1, 3, 0]
     assert table.seconds.tolist() == [6, 2, 6, 0]
     assert table.mAP.tolist()[:3] == [0.4, 0.9, 0.5]
-    assert results.best(table, a_search()) == {"training.lr": 0.003}
+    assert results.best_trial(table, a_search()) == 2
     assert results.summarise(table) == (
         "4 trials, 2 done, 1 stopped early, 1 failed\n  trial lr=4: lr is 7: too high"
     )
@@ -236,6 +236,20 @@ def test_values_may_be_of_any_type(tmp_path: Path, values: list[Any]) -> None:
     _, best, _ = results.parallel_coordinates(table, searched).axes[0].lines[2:]
     assert best.get_ydata()[0] in (0, 1)
     assert (tmp_path / "sensitivity.svg").exists()
+
+
+def test_a_null_is_a_value(tmp_path: Path) -> None:
+    search = a_search(space={"training.block_lr": {"values": [None, 10.0]}})
+    trials = [a_trial(1, [0.1, 0.2, 0.4]), a_trial(2, [0.1, 0.2, 0.5]), a_trial(3, [0.1, 0.2, 0.3])]
+    for trial, value in zip(trials, [10.0, None, 10.0], strict=True):
+        trial["values"] = {"training.block_lr": value}
+    table = results.table(trials)
+    assert table["training.block_lr"].tolist() == [10.0, "null", 10.0]
+    assert results.best_trial(table, search) == 1
+    assert space.label(search, trials[1]["values"]) == "block_lr=null"
+    results.write(tmp_path, search, table)
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert [line.split(",")[1] for line in lines] == ["training.block_lr", "10.0", "null", "10.0"]
 
 
 def a_setting(folder: Path, **changes: Any) -> Setting:

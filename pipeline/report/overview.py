@@ -28,7 +28,7 @@ from pipeline.plan.runs import DESCRIPTION, PREPARED, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
-from pipeline.search.results import best
+from pipeline.search.results import best_trial
 from pipeline.search.space import label
 
 PACKAGES = ("torch", "torchvision", "ray")
@@ -122,11 +122,10 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
             continue
         trials = pd.read_csv(folder / "trials.csv")
         scores = json.loads((folder / "scores.json").read_text())
-        values = best(trials, search)
-        winner = trials[(trials[list(values)] == pd.Series(values)).all(axis=1)]
+        score = trials[search.maximise][best_trial(trials, search)]
         result = (
-            f"{len(trials)} trials on {search.dataset}. {label(search, values)} has the best "
-            f"{search.maximise} on held-out people, {100 * winner[search.maximise].max():.1f} %. A "
+            f"{len(trials)} trials on {search.dataset}. {label(search, scores['best'])} has the "
+            f"best {search.maximise} on held-out people, {100 * score:.1f} %. A "
             "network with these values was trained on all people, and scored once on test: "
             f"{100 * scores['test'][search.maximise]:.1f} %."
         )

@@ -40,22 +40,23 @@ def table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         trials: the content of the progress of a search, see `pipeline.search.trial`.
 
     Returns:
-        trial, its name; the values; epoch, the last one; the scores after it as fractions;
-        seconds of training; state; error.
+        trial, its name; the values, with "null" for None; epoch, the last one; the scores after
+        that epoch as fractions; seconds of training; state; error.
 
     Raises:
         ValueError: all trials failed.
     """
     rows = []
     for trial in trials:
-        last = trial["history"][-1] if trial["history"] else {}
+        values, history = trial["values"], trial["history"]
+        last = history[-1] if history else {}
         rows.append(
             {
                 "trial": trial["trial"],
-                **trial["values"],
+                **{name: "null" if value is None else value for name, value in values.items()},
                 "epoch": int(last.get("epoch", 0)),
                 **{name: last.get(name) for name in SCORES},
-                "seconds": sum(report["seconds"] for report in trial["history"]),
+                "seconds": sum(report["seconds"] for report in history),
                 "state": trial["state"],
                 "error": trial["error"],
             }
@@ -66,14 +67,11 @@ def table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(SCORES, float))
 
 
-def best(trials: pd.DataFrame, search: Search) -> dict[str, Any]:
-    """The values of the trial with the best score after its last epoch, of those not stopped."""
+def best_trial(trials: pd.DataFrame, search: Search) -> int:
+    """The row of the trial with the best score after its last epoch, of those not stopped."""
     done = trials[trials.state == DONE]
     candidates = done if len(done) else trials[trials.state != FAILED]
-    chosen = candidates[search.maximise].idxmax()
-    names = list(space.parameter_space(search))
-    row = candidates[names].loc[[chosen]].to_dict("list")
-    return {str(name): column[0] for name, column in row.items()}
+    return int(candidates[search.maximise].idxmax())
 
 
 def summarise(trials: pd.DataFrame) -> str:

@@ -85,7 +85,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             follower.look()
         trials = follower.trials
         table = results.table(trials)
-        values = results.best(table, search)
+        values = trials[results.best_trial(table, search)]["values"]
         log.info("best: %s; now trained on all identities", space.label(search, values))
         test = _test_best(run, plan, search, values, f"{key}.best", storage)
         _write(name, plan, search, trials, table, values, test, key)

@@ -117,6 +117,8 @@ def label(search: Search, trial: Mapping[str, Any]) -> str:
 
 def show_value(value: Any) -> str:
     """A value as people read it."""
+    if value is None:
+        return "null"  # as in YAML
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
