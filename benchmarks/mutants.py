@@ -30,6 +30,7 @@ COPIED = (
 )
 ROWS = "tests/test_glue.py::test_a_row_is_its_picture"
 FILES = "tests/test_glue.py::test_scores_are_a_slow_count"
+ITSELF = "tests/test_glue.py::test_a_query_is_no_match_of_itself_where_cameras_are_ignored"
 CELLS = "tests/test_glue_table.py::test_a_cell_is_of_its_files"
 PROJECT = "tests/test_glue_project.py"
 
@@ -166,9 +167,16 @@ MUTANTS = (
     Mutant(
         "scoring: cameras in reverse order",
         "pipeline/scoring.py",
-        "table.camera[mask].to_numpy()",
-        "table.camera[mask].to_numpy()[::-1].copy()",
+        "cameras[mask].to_numpy()",
+        "cameras[mask].to_numpy()[::-1].copy()",
         FILES,
+    ),
+    Mutant(
+        "scoring: a query's own picture is a match where cameras are ignored",
+        "pipeline/data/scorable.py",
+        "pd.factorize(images.path)[0]",
+        "range(len(images))",
+        ITSELF,
     ),
     Mutant(
         "scoring: mINP for mAP",

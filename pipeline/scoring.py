@@ -18,13 +18,13 @@ from ianet.network import Network
 from ianet.network import load as load_network
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
+from pipeline.data.scorable import camera_codes
 from pipeline.data.splits import split_of_run
 from pipeline.plan.records import read_description, read_table
 from pipeline.plan.runs import PREPARED, prepared_files
 
 RANKS = np.arange(1, 51)
 TOP = (1, 5, 10)
-NO_CAMERA = -1
 DIAGNOSTIC_IMAGES = 16  # queries in which blocks are described: images hardly differ
 MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
@@ -94,18 +94,15 @@ def score(
         split: see `pipeline.data.splits.split_of_run`.
         device: to extract and rank on.
     """
-    table = read_table(prepared)
+    table, description = read_table(prepared), read_description(prepared)
+    cameras = camera_codes(table, description["cameras"])
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (split == name).to_numpy(copy=True)
         packed = images.load(prepared / f"{size}.npy", mask)
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
-        arguments[f"{name}_cameras"] = table.camera[mask].to_numpy()
-    description = read_description(prepared)
-    if description["cameras"] == "ignore":
-        # No camera of the gallery is that of a query: no match is left out.
-        arguments["query_cameras"] = np.full_like(arguments["query_cameras"], NO_CAMERA)
+        arguments[f"{name}_cameras"] = cameras[mask].to_numpy()
     cmc, means = SCORINGS[description["scoring"]](**arguments)
     labels = {name: values for name, values in arguments.items() if "features" not in name}
     queries = retrieval.count_candidates(**labels).set_index(table.index[split == "query"])

@@ -189,11 +189,19 @@ def test_a_set_without_training_images_holds_nothing_out() -> None:
     [("respect", (1, 2), True), ("respect", (1, 1), False), ("respect", (2, 2), False),
      ("ignore", (1, 1), True), ("ignore", (2, 2), False)],
 )  # fmt: skip
+@pytest.mark.parametrize("path", ["another", "of the query"])
 def test_a_match_is_of_the_person_and_from_another_camera(
-    cameras: Cameras, gallery: tuple[int, int], expected: bool
+    cameras: Cameras, gallery: tuple[int, int], expected: bool, path: str
 ) -> None:
     person, camera = gallery
-    images = pd.DataFrame({"person": [1, person, 1, 9], "camera": [1, camera, 2, 2]})
+    expected = expected and not (cameras == "ignore" and path == "of the query")
+    images = pd.DataFrame(
+        {
+            "path": ["of the query", path, "train", "of a distractor"],
+            "person": [1, person, 1, 9],
+            "camera": [1, camera, 2, 2],
+        }
+    )
     part = pd.Series(["query", "gallery", "", "gallery"])
     assert has_match(images, part, cameras=cameras) == expected
 

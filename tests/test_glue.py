@@ -33,7 +33,7 @@ from torch import nn
 from benchmarks.mutants import MUTANTS, Mutant
 from ianet.features import extract
 from ianet.network import Network
-from ianet.options import NetworkOptions
+from ianet.options import Cameras, NetworkOptions
 from ianet.readers import readers
 from pipeline import scoring
 from pipeline.config.settings import load
@@ -129,6 +129,7 @@ class Source(NamedTuple):
         reader, options: as in params.yaml.
         pictures: what is expected of each, by its path in the folder.
         seed: of the run whose splits are expected.
+        cameras: as in params.yaml.
     """
 
     path: Path
@@ -136,6 +137,7 @@ class Source(NamedTuple):
     options: dict[str, Any]
     pictures: dict[str, Entry]
     seed: int = 0
+    cameras: Cameras = "respect"
 
 
 def write_images(
@@ -366,7 +368,8 @@ def prepare_and_pack(source: Source, monkeypatch: pytest.MonkeyPatch) -> Path:
         "source": str(source.path),
         "options": source.options,
         "published": False,
-        "held_out": 3,
+        "held_out": 0 if source.reader == "persons" else 3,
+        "cameras": source.cameras,
         "recipes": {"plain": "tiny"},
         "seeds": [0],
         "networks": ["base"],
@@ -496,11 +499,15 @@ def read_samples(root: Path, split: str, first: int) -> list[Sample]:
         person, camera = path.name.split("_")[:2]
         if person == "-1":
             continue
-        pixels = (resize(decode(path.read_bytes())) / 255 - MEAN) / DEVIATION
-        vector = pixels[:4, :3].ravel()
-        vector /= np.linalg.norm(vector)
-        samples.append(Sample(first + len(samples), int(person), int(camera[1]), vector))
+        samples.append(Sample(first + len(samples), int(person), int(camera[1]), corner(path)))
     return samples
+
+
+def corner(path: Path) -> NDArray[np.float64]:
+    """The feature of a picture by `Corner`, of length 1."""
+    pixels = (resize(decode(path.read_bytes())) / 255 - MEAN) / DEVIATION
+    vector = pixels[:4, :3].ravel()
+    return vector / np.linalg.norm(vector)
 
 
 def ranking(query: Sample, gallery: list[Sample]) -> list[Sample]:
@@ -587,6 +594,43 @@ def test_scores_are_a_slow_count(
     assert means["queries"] == len(queries)
     assert means["without_match"] == 0
     assert 0.05 < means["top-1"] < 0.95  # neither is a perfect score
+
+
+def test_a_query_is_no_match_of_itself_where_cameras_are_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `persons` each picture is a query, and in the gallery."""
+    tested = [shot for shot in shots() if shot.split != "train"]
+    names = {f"{shot.person}/{shot.number}.jpg": (shot, shot.person, 0) for shot in tested}
+    root = tmp_path / "set"
+    pictures = write_images(root, names, noise=90)
+    prepared = prepare_and_pack(
+        Source(root, "persons", {}, pictures, cameras="ignore"), monkeypatch
+    )
+    table = pd.read_parquet(prepared / "table.parquet")
+    # For the slow count each picture has a camera of its own. Persons are numbered by their names.
+    samples = [
+        Sample(number, int(path.split("/")[0]) // 3, number, corner(root / path))
+        for number, path in enumerate(sorted(names))
+    ]
+    expected = [{**count_images(each, samples), **count_ranking(each, samples)} for each in samples]
+    scores = score(Corner().eval(), prepared, SIZE, table.split, torch.device("cpu"))
+    given = pd.concat([scores.queries, scores.means], axis=1).assign(
+        **{f"top-{n}": scores.cmc[n] for n in (1, 5, 10)}
+    )
+    assert table.path[given.index].tolist() == sorted(names)
+    columns = list(expected[0])
+    pd.testing.assert_frame_equal(
+        given[columns].astype(float).reset_index(drop=True),
+        pd.DataFrame(expected, dtype=float)[columns],
+        atol=1e-6,
+    )
+    assert 0.05 < scores.summary()["top-1"] < 0.95
+
+    trained = Run(DATASET, "base", "tiny", 0)
+    images = ranked_lists.read_images(trained, load())
+    paths = images.queries.path.to_numpy()[:, None] == images.gallery.path.to_numpy()
+    assert np.array_equal(images.candidates, ~paths)
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
