@@ -13,7 +13,7 @@ PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help repro search check test plan ui sync clean site lock
+.PHONY: help repro search check test plan ui sync clean site pictures lock
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo "make check                format, lint, types, fast tests            4 minutes"
 	@echo "make test                 all checks                                 26 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
+	@echo "make pictures             the pictures of README and docs            10 seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
 	@echo "The first one that needs packages installs 6 GB into .venv."
 
@@ -64,6 +65,9 @@ test: .venv/dev
 
 site: .venv/dev
 	zensical build --strict
+
+pictures: .venv/dev
+	@python -m docs.pictures
 
 # ARGS=--upgrade takes the newest versions. Without, versions stay where they can.
 lock: .venv/dev

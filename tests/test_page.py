@@ -250,7 +250,8 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
         "state": ["done", "done", "stopped early"],
     }
     pd.DataFrame(trials).to_csv(folder / "trials.csv")
-    scores = {"test": {"mAP": 0.4375, "top-1": 1}}
+    best = {"network.after.stage3.sigma.0": 8}
+    scores = {"best": best, "test": {"mAP": 0.4375, "top-1": 1}}
     (folder / "scores.json").write_text(json.dumps(scores))
     assert overview.search_summaries(plan) == []
     (folder / "sensitivity.svg").write_text("<svg/>")
@@ -258,8 +259,19 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
     assert summary.result == (
         "3 trials on synthetic. sigma_1=8, sigma_2=16 has the best mAP on held-out people, 50.0 %. "
-        "A network with these values was trained on all people, and scored once on test: 43.8 %."
+        "A network with these values was trained on all people, and scored once on test: 43.8 %. "
+        "One seed a trial is no finding."
     )
+
+
+def test_the_runs_are_described_by_data_and_recipe() -> None:
+    runs = [Run("synthetic", "base", recipe, 0) for recipe in ("quick", "quick-strong", "quick")]
+    foreign = [Run("market1501", "base", "cpu", 1)]
+    assert overview.describe_runs(runs, foreign) == (
+        "Trained and scored: 3 runs on synthetic by quick and quick-strong; 1 run on market1501 by "
+        "cpu, in another checkout."
+    )
+    assert overview.describe_runs([], []) == "Trained and scored: nothing."
 
 
 def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -392,13 +392,12 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
                 f"{EXPERIMENTS / name}.yaml: files of searches, and no others, are called "
                 f"{SEARCH_PREFIX}<name>.yaml: rename the file"
             )
-    order = (Table, BlockTable, CostTable, Curve, RelationFigure, RankedLists, Search)
+    order = (Table, BlockTable, CostTable, (Curve, RelationFigure), RankedLists, Search)
 
     def place(item: tuple[str, Experiment]) -> tuple[int, bool]:
         _, experiment = item
-        return order.index(type(experiment)), (
-            isinstance(experiment, ScoreTable) and not experiment.printed
-        )
+        kind = next(rank for rank, kinds in enumerate(order) if isinstance(experiment, kinds))
+        return kind, isinstance(experiment, Table) and not experiment.printed
 
     return dict(sorted(described.items(), key=place))
 

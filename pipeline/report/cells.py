@@ -272,12 +272,12 @@ def _gain_cell(content: Any) -> Cell:
     if pd.isna(content.gain):
         return Cell(DASH)
     kind = "unsure" if not is_finding(content) else "gain" if content.gain > 0 else "loss"
-    text = f"{content.gain:+.1f} [{content.gain_low:+.1f}, {content.gain_high:+.1f}]"
+    text = f"{content.gain:+z.1f} [{content.gain_low:+z.1f}, {content.gain_high:+z.1f}]"
     return Cell(text + SIGNS[kind], kind)
 
 
 def _format_signed(value: float) -> str:
-    return DASH if pd.isna(value) else f"{value:+.1f}"
+    return DASH if pd.isna(value) else f"{value:+z.1f}"
 
 
 def _format(value: float, digits: int = 1) -> str:

@@ -19,7 +19,7 @@ IDENTITIES = 751  # of Market-1501, for a classifier of a usual size
 FORMATS = {
     "parameters": ("parameters, M", "{:.2f}"),
     "multiply_adds": ("multiply-adds, G", "{:.3f}"),
-    "more": ("more than base., G", "{:+.3f}"),
+    "more": ("more than base., G", "{:+z.3f}"),
     "paper": ("paper's, G", "{:.2f}"),
 }
 """Column to title and format."""

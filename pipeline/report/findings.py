@@ -47,7 +47,7 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
             f"finding needs {ENOUGH_SEEDS} seeds."
         )
     elif lines:
-        names = "; ".join(f"{gain.label} {gain.mean:+.1f}" for gain in certain)
+        names = "; ".join(f"{gain.label} {gain.mean:+z.1f}" for gain in certain)
         sentences.append(
             f"Comparisons with another network, in {METRIC}: {len(lines)}. Findings, with "
             f"{ENOUGH_SEEDS} seeds or more and p < {LEVEL} after Holm's correction for a table: "

@@ -30,6 +30,7 @@ from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
 from pipeline.search.results import best_trial
 from pipeline.search.space import label
+from pipeline.shell import format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
@@ -127,7 +128,7 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
             f"{len(trials)} trials on {search.dataset}. {label(search, scores['best'])} has the "
             f"best {search.maximise} on held-out people, {100 * score:.1f} %. A "
             "network with these values was trained on all people, and scored once on test: "
-            f"{100 * scores['test'][search.maximise]:.1f} %."
+            f"{100 * scores['test'][search.maximise]:.1f} %. One seed a trial is no finding."
         )
         svg = (folder / "sensitivity.svg").read_text()
         summaries.append(SearchSummary(name, search.title, search.caption, svg, result))
@@ -155,6 +156,22 @@ def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
                 if evaluation.run in labels:
                     labels[evaluation.run][name] = row.label
     return labels
+
+
+def describe_runs(runs: Sequence[Run], foreign: Sequence[Run]) -> str:
+    """What was trained, on which data, by which recipes.
+
+    Args:
+        runs: of data at hand.
+        foreign: of other data, whose results were brought in.
+    """
+    texts = []
+    for group, place in ((runs, ""), (foreign, ", in another checkout")):
+        for dataset in dict.fromkeys(run.dataset for run in group):
+            recipes = [run.recipe for run in group if run.dataset == dataset]
+            names = " and ".join(dict.fromkeys(recipes))
+            texts.append(f"{format_runs(len(recipes))} on {dataset} by {names}{place}")
+    return f"Trained and scored: {'; '.join(texts) or 'nothing'}."
 
 
 def count_looks_at_test(evaluations: Sequence[Evaluation]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from pipeline.report.spreadsheets import to_csv
 
 DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+MINUS = re.compile(r"(?<![\w.)])-(?=\d)")  # a hyphen before a number, not within a name
 MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in r"\`*_<>&|#~$"} | {"\n": " "})
 """Signs with a meaning in Markdown, and what stands for them; see `escape_markdown`."""
 LATEX_SIGNS = str.maketrans(
@@ -163,12 +165,17 @@ def svg_element(svg: str) -> str:
     return svg[svg.index("<svg") :]
 
 
+def use_minus(text: str) -> str:
+    """A text with minus signs before its negative numbers."""
+    return MINUS.sub("−", text)
+
+
 def to_html(title: str, sections: Sequence[Section], **report: Any) -> str:
     """A page that fetches nothing; `report` holds what only results/report.html has."""
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["element"] = svg_element
+    environment.filters |= {"element": svg_element, "minus": use_minus}
     template = environment.from_string(TEMPLATE.read_text())
     values: Mapping[str, Any] = {"title": title, "sections": sections, **report}
     return template.render(values)

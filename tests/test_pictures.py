@@ -1,0 +1,29 @@
+"""No picture of the documents is older than what it shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from docs.pictures import DOCS, SOURCE, TABLE, digest, draw_people
+
+
+def source_of(name: str) -> str:
+    """The digest that a picture holds."""
+    with Image.open(DOCS / name) as picture:
+        return str(picture.info[SOURCE])
+
+
+def test_each_picture_shows_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(DOCS.parent)
+    assert {path.name for path in DOCS.glob("*.png")} == {"synthetic.png", "table4f.png"}
+    assert source_of("synthetic.png") == digest(*draw_people()), "call make pictures"
+    assert source_of("table4f.png") == digest(TABLE.read_bytes()), "call make pictures"
+
+
+def test_every_picture_is_shown() -> None:
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md")]
+    texts = "".join(page.read_text() for page in pages)
+    assert [path.name for path in Path(DOCS).glob("*.png") if path.name not in texts] == []
