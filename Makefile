@@ -36,8 +36,7 @@ repro: .venv/run
 
 search: .venv/run
 	@test -n "$(ONLY)" || { echo "error: name a search: make search ONLY=sigma"; exit 1; }
-	@dvc repro searches/dvc.yaml:search@$(ONLY)
-	@python -m pipeline.stages.report
+	@python -m pipeline.search $(ONLY)
 
 plan: .venv/run
 	@python -m pipeline.plan

@@ -38,8 +38,10 @@ from pipeline.plan.dvc_yaml import PIPELINE, REPORT, output_paths, pipeline, wri
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import (
+    DVC,
     EVENTS,
     LOGS,
+    call,
     command,
     exclusive,
     format_minutes,
@@ -48,7 +50,6 @@ from pipeline.shell import (
 )
 from pipeline.training.rehearsal import find_failures
 
-DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
 COMMITTED = ("results", "dvc.lock")  # what a reproduction writes and git holds
 TRIES = 5  # of a run whose stages DVC did not start, as another process held a lock of DVC
@@ -104,6 +105,7 @@ class Job:
         run: that is trained.
         stages: of DVC, in their order.
         last: what happened last, as people read it.
+        node: of the cluster on which the run trains; nothing without a cluster.
         seconds: that the job took.
     """
 
@@ -114,6 +116,7 @@ class Job:
         self.log = LOGS / f"{run.key}.log"
         self.events = LOGS / f"{run.key}.jsonl"
         self.last = "waits"
+        self.node = ""
         self.start: float | None = None
         self.seconds = 0.0
         self.process: subprocess.Popen[bytes] | None = None
@@ -174,6 +177,8 @@ class Job:
         """Take up what happened last."""
         for event in self.read_events():
             match event["event"]:
+                case "node":
+                    self.node = event["name"]
                 case "epoch":
                     self.last = f"epoch {event['epoch']}, loss {event['loss']:.3f}"
                 case "scored":
@@ -290,7 +295,7 @@ class View:
         table = Table.grid(padding=(0, 2))
         for job in self.jobs:
             if job.start is not None and job not in self.done:
-                table.add_row(job.run.key, job.last)
+                table.add_row(job.run.key, job.node, job.last)
         return table
 
 
@@ -333,7 +338,9 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
 
     settings = plan.settings
     runs = unique_runs(evaluations)
-    failures = find_failures(runs, settings)  # which their jobs find again, and report
+    failures = find_failures(
+        [run.key for run in runs], plan
+    )  # which their jobs find again, and report
     with contextlib.ExitStack() as stack:
         at_a_time = 1
         if len(failures) < len(runs):
@@ -384,7 +391,7 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
     if targets:  # The page is no target. The page shows what there is so far.
-        _call(sys.executable, "-m", "pipeline.stages.report")
+        call(sys.executable, "-m", "pipeline.stages.report")
     results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
     if changes := find_changes(*COMMITTED):
@@ -407,21 +414,7 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:
-    _call(*DVC, "repro", "--quiet", *targets)
-
-
-def _call(*words: str) -> None:
-    # In a session of its own: a signal to this process alone must end DVC and its stages, too.
-    with subprocess.Popen(words, start_new_session=True) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-            raise
-    if code:
-        sys.exit(code)  # the stage, and DVC, have said why
+    call(*DVC, "repro", "--quiet", *targets)
 
 
 def main() -> None:

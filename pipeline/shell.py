@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ianet.files import write_whole
 from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, explain
 
+DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
 EVENTS = "IANET_EVENTS"  # variable: the file to which a command appends its events
 DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
@@ -127,6 +129,24 @@ def exclusive(lock: Path, work: str) -> Iterator[None]:
         yield
     finally:
         file.release()
+
+
+def call(*words: str) -> None:
+    """Run a command to its end, in a session of its own: it is stopped when this process is.
+
+    Raises:
+        SystemExit: the command failed, and has said why.
+    """
+    with subprocess.Popen(words, start_new_session=True) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+            raise
+    if code:
+        sys.exit(code)
 
 
 def format_runs(number: int) -> str:

@@ -17,8 +17,9 @@ from ianet import backbones
 from ianet.blocks import squeeze_excitation
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
-from pipeline.config.settings import SettingsError, load
+from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, code_errors, explain
+from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import Run
 from pipeline.training import rehearsal, worker, workers
 from pipeline.training.configuration import Configuration, Place
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(height=32, width=16, epochs=1, batch=4, lr=0.1, weight_decay=0.0)
 NETWORK = NetworkOptions("resnet18", block="squeeze_excitation", after={"stage1": {}})
 CONFIGURATION = Configuration("", "32x16", False, 0, NETWORK, RECIPE)
-RUNS = [Run("synthetic", name, "quick", 0) for name in ("base", "stage3")]
+KEYS = ["synthetic.base.quick.0", "synthetic.stage3.quick.0"]
 
 
 def wrong_axis(self: Any, features: torch.Tensor) -> torch.Tensor:
@@ -59,10 +60,10 @@ def test_imagenets_weights_that_cannot_be_had_are_told_before_ray_starts(
         try_step(configuration)
     monkeypatch.chdir(ROOT)
     run = Run("market1501", "base", "cpu", 0)
-    assert Rehearsals(load()).configure(run).network.weights == "imagenet"
+    assert Rehearsals(load_plan()).configure(run.key).network.weights == "imagenet"
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     monkeypatch.delenv("IANET_OWN_RAY", raising=False)
-    assert Rehearsals(load()).configure(run).network.weights == "none"
+    assert Rehearsals(load_plan()).configure(run.key).network.weights == "none"
 
 
 @pytest.mark.parametrize(
@@ -147,35 +148,45 @@ def test_a_network_is_remembered_by_what_it_is_made_of(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(rehearsal, "user_cache_path", lambda name: tmp_path / name)
-    settings = load()
+    plan = load_plan()
     calls: list[list[str]] = []
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
         calls.append(command[3:])
-        rehearsals = Rehearsals(settings)
-        rehearsals.mark(rehearsals.configure(RUNS[0])).parent.mkdir(parents=True, exist_ok=True)
-        rehearsals.mark(rehearsals.configure(RUNS[0])).touch()
-        failure = [RUNS[1].key, "IndexError: wrong axis", "Traceback ..."]
+        rehearsals = Rehearsals(plan)
+        mark = rehearsals.mark(rehearsals.configure(KEYS[0]))
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        failure = [KEYS[1], "IndexError: wrong axis", "Traceback ..."]
         return subprocess.CompletedProcess(command, 0, stdout=json.dumps(failure) + "\n")
 
     monkeypatch.setattr(subprocess, "run", run)
-    failures = find_failures([*RUNS, RUNS[1]._replace(seed=1)], settings)
+    other = "synthetic.stage3.quick.1"
+    failures = find_failures([*KEYS, other], plan)
     # Another seed is the same network.
-    assert calls == [[RUNS[0].key, RUNS[1]._replace(seed=1).key]]
+    assert calls == [[KEYS[0], other]]
     calls.clear()
-    assert find_failures(RUNS[:1], settings) == {}
+    assert find_failures(KEYS[:1], plan) == {}
     assert calls == []
-    failures = find_failures(RUNS, settings)
-    assert list(failures) == [RUNS[1]]
-    assert isinstance(failures[RUNS[1]], CodeError)
-    assert str(failures[RUNS[1]]) == "IndexError: wrong axis"
-    rehearsals = Rehearsals(settings)
-    before = rehearsals.mark(rehearsals.configure(RUNS[0]))
-    quick = settings.recipes["quick"]
+    failures = find_failures(KEYS, plan)
+    assert list(failures) == [KEYS[1]]
+    assert isinstance(failures[KEYS[1]], CodeError)
+    assert str(failures[KEYS[1]]) == "IndexError: wrong axis"
+    rehearsals = Rehearsals(plan)
+    before = rehearsals.mark(rehearsals.configure(KEYS[0]))
+    quick = plan.settings.recipes["quick"]
     training = {**quick.training, "label_smoothing": 0.25}
     recipes = {"quick": quick.model_copy(update={"training": training})}
-    changed = Rehearsals(settings.model_copy(update={"recipes": recipes}))
-    assert changed.mark(changed.configure(RUNS[0])) != before
+    changed = Rehearsals(Plan(plan.settings.model_copy(update={"recipes": recipes}), {}))
+    assert changed.mark(changed.configure(KEYS[0])) != before
+
+
+def test_the_first_trial_of_a_search_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    configuration = Rehearsals(load_plan()).configure("search_recipe")
+    assert configuration.network.backbone == "resnet18"
+    assert (configuration.recipe.lr, configuration.recipe.batch) == (1e-4, 16)
+    assert (configuration.dataset, configuration.seed) == ("", 0)
 
 
 @pytest.mark.slow
@@ -189,20 +200,20 @@ def test_the_process_that_tries_says_what_failed(tmp_path: Path) -> None:
         "  stage3:\n    block: ia\n", "  stage3:\n    block: ia\n    options: {x: 1}\n"
     )
     (tmp_path / "params.yaml").write_text(text)
-    command = [sys.executable, "-m", "pipeline.training.rehearsal", *(run.key for run in RUNS)]
+    command = [sys.executable, "-m", "pipeline.training.rehearsal", *KEYS]
     variables = {"PYTHONPATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     process = subprocess.run(
         command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True
     )
     [line] = process.stdout.splitlines()
     key, reason, traceback = json.loads(line)
-    assert (key, traceback) == (RUNS[1].key, None)
+    assert (key, traceback) == (KEYS[1], None)
     assert "an option of block ia is wrong" in reason
     assert len(list((tmp_path / "cache/ianet/rehearsals").iterdir())) == 1
 
 
 def test_a_mistake_in_the_options_is_no_error_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    failure = [RUNS[1].key, "an option of block ia is wrong", None]
+    failure = [KEYS[1], "an option of block ia is wrong", None]
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(Path, "exists", lambda path: "rehearsals" not in path.parts)
     monkeypatch.setattr(
@@ -210,5 +221,5 @@ def test_a_mistake_in_the_options_is_no_error_of_code(monkeypatch: pytest.Monkey
         "run",
         lambda command, **_: subprocess.CompletedProcess(command, 0, json.dumps(failure)),
     )
-    failures = find_failures(RUNS, load())
-    assert isinstance(failures[RUNS[1]], SettingsError)
+    failures = find_failures(KEYS, load_plan())
+    assert isinstance(failures[KEYS[1]], SettingsError)

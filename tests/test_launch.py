@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pandas as pd
 import pytest
@@ -11,11 +16,13 @@ import pytest
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.cluster.resources import Share
-from pipeline.cluster.storage import Storage
+from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError, load
-from pipeline.plan.runs import TABLE, Run, prepared_files
+from pipeline.plan.plan import Plan
+from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
 from pipeline.training import launch
 from pipeline.training.configuration import Configuration
+from pipeline.training.worker import Result
 
 RUN = Run("synthetic", "base", "quick", 0)
 SETTINGS = load()
@@ -107,3 +114,47 @@ def test_a_data_set_that_cannot_be_trained_on_or_scored_is_refused(
     else:
         with pytest.raises(SettingsError, match=message):
             launch.check_parts(RUN, SETTINGS, hold_out=hold_out)
+
+
+def train(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
+    """Lead a training whose worker at once returns these files."""
+
+    def run_workers(configuration: Any, place: Any, name: str, *rest: Any) -> Result:
+        storage = Storage(SETTINGS.cluster.storage)
+        storage.write(b"state", TRAININGS, name, "checkpoint")
+        return Result([{"epoch": 1, "loss": 0.5}], {"device": "CPU"}, files)
+
+    monkeypatch.setattr(launch, "check_parts", lambda *_, **__: None)
+    monkeypatch.setattr(launch, "find_place", lambda *_: None)
+    monkeypatch.setattr(launch, "live_training", lambda *_: nullcontext(Mock()))
+    monkeypatch.setattr(launch, "run_workers", run_workers)
+    launch.train(RUN, Plan(SETTINGS, {}), lambda: None)
+
+
+def test_the_end_of_a_training_leaves_those_of_other_configurations(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(SETTINGS.cluster.storage)
+    other = (TRAININGS, f"{RUN.key}.0123456789ab", "checkpoint")
+    storage.write(b"of another configuration", *other)
+    train(monkeypatch, {"weights.safetensors": b"weights"})
+    assert storage.read(*other) == b"of another configuration"
+    assert list(storage.folders(TRAININGS)) == [other[1]]
+    assert (RUN.folder / "weights.safetensors").read_bytes() == b"weights"
+    assert json.loads((RUN.folder / RECORD).read_text())["environment"] == {"device": "CPU"}
+
+
+def test_a_full_disk_leaves_no_half_of_a_run_and_the_run_of_before(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(monkeypatch, {"weights.safetensors": b"of before"})
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+    monkeypatch.setattr(launch, "_identify", lambda *_: "id")
+    with pytest.raises(OSError, match=re.escape(str(RUN.folder))):
+        train(monkeypatch, {"weights.safetensors": b"new"})
+    assert [path.name for path in RUN.folder.parent.iterdir()] == [RUN.key]
+    assert (RUN.folder / "weights.safetensors").read_bytes() == b"of before"

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.storage import Storage
+from pipeline.shell import EVENTS
 from pipeline.training.progress import FILE, Follower, ProgressWriter, read_progress
 
 FOLDER = ("trainings", "a.0123")
@@ -81,7 +83,7 @@ def test_a_part_that_cannot_be_written_is_lost_and_an_epoch_is_an_error(
 
 def progress(history: list[Any], part: float, *warnings: str) -> dict[str, Any]:
     """As a worker writes it."""
-    return {"history": history, "part": part, "warnings": warnings}
+    return {"history": history, "part": part, "warnings": warnings, "node": "a"}
 
 
 def test_each_epoch_is_handed_on_once(storage: Storage) -> None:
@@ -126,6 +128,29 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
     storage.write(whole, *FOLDER, FILE)
     calls.follower.look()
     assert (calls.epochs, calls.parts) == ([HISTORY], [3])
+
+
+@pytest.mark.parametrize(("address", "events"), [("10.0.0.1:6379", ["a", "b", "a"]), ("", [])])
+def test_each_node_of_a_cluster_is_an_event(
+    address: str,
+    events: list[str],
+    storage: Storage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(ADDRESS, address)
+    monkeypatch.delenv(OWN, raising=False)
+    monkeypatch.setenv(EVENTS, str(tmp_path / "events.jsonl"))
+    (tmp_path / "events.jsonl").touch()
+    calls = Calls(storage)
+    writer = ProgressWriter(storage, *FOLDER)
+    for node in ("a", "a", "b", "a"):
+        writer.write({**progress([], 0.5), "node": node})
+        calls.follower.look()
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"event": "node", "name": name} for name in events
+    ]
 
 
 def test_each_warning_of_a_worker_is_logged_once(

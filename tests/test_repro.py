@@ -82,9 +82,11 @@ def test_an_epoch_shows_while_the_stage_runs(
 ) -> None:
     [job] = build_jobs(monkeypatch, tmp_path, "", "a")
     job.events.parent.mkdir(parents=True)
-    lines = '{"event": "started"}\n{"event": "epoch", "epoch": 7, "loss": 1.2344}\n'
+    lines = '{"event": "started"}\n{"event": "node", "name": "gpu-3"}\n'
+    lines += '{"event": "epoch", "epoch": 7, "loss": 1.2344}\n'
     job.events.write_text(lines + '{"event": "epoch", "epoch": 8, "lo')
     job.follow()
+    assert job.node == "gpu-3"
     assert job.last == "epoch 7, loss 1.234"  # a line that is half written waits
     assert not job.is_untouched()
 

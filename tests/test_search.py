@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from pipeline.search.trial import ResumableASHA, Setting, TrialProgress
 from pipeline.training.configuration import Place
 from pipeline.training.progress import FILE, read_progress
 
-RATES = [1e-7, 1e-8, -1.0, 0.1]  # an epoch with the last one is worse than none
+RATES = [1e-7, 1e-8, 1e30, 0.1]  # the third diverges, and the last one unlearns
 STAGE3 = {"block": "ia", "after": {"stage3": {"sigma": [5, 10]}}}
 RECIPE = RecipeSettings(training={"height": 64, "width": 32, "lr": 0.1})
 
@@ -136,7 +137,7 @@ def test_wrong_spaces(changes: dict[str, Any], message: str) -> None:
 def test_a_place_that_the_network_lacks_is_refused(place: str) -> None:
     wanted = a_search(space={place: {"values": [1]}})
     with pytest.raises(SettingsError, match=f"{place} is no place in the network or the recipe"):
-        space.apply(wanted, space.example(wanted), STAGE3, RECIPE)
+        space.apply(wanted, next(space.examples(wanted)), STAGE3, RECIPE)
 
 
 def test_text_that_is_no_json_is_a_value_like_others() -> None:
@@ -354,32 +355,44 @@ def project(prepared: Project, tmp_path: Path) -> Iterator[Project]:
     assert project.killed() == [], "processes were left behind"
 
 
+def read_until(process: subprocess.Popen[str], text: str) -> list[str]:
+    """The lines of a search up to that of a trial with a text."""
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("trial ") and text in line:
+            return lines
+    raise AssertionError("".join(lines))
+
+
 def test_a_killed_search_resumes_and_a_failing_trial_costs_itself_only(project: Project) -> None:
     stage = "searches/dvc.yaml:search@sigma"
     committed = project.folder / "results/searches/sigma/best.yaml"
     committed.parent.mkdir(parents=True)
     committed.write_text("results of before\n")
+    # SIGTERM to the command alone ends DVC and the stage, too.
+    process = project.start("python", "-m", "pipeline.search", "sigma")
+    read_until(process, f": epoch 1 of {EPOCHS}, mAP")
+    process.terminate()
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert output.endswith("stopped; the same command resumes from here\n")
+    assert "Traceback" not in output
+    wait_for(lambda: project.killed(patience=0) == [], "the end of the search that was stopped")
+
     process = project.start("dvc", "repro", stage)
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line)
-        if line.startswith("trial ") and ": done" in line:
-            break
-    else:
-        raise AssertionError("".join(lines))
+    finished = read_until(process, ": done")[-1].split(": done")[0]
     assert project.listens_on() == {"127.0.0.1"}
-    finished = line.split(": done")[0]
     assert finished.startswith("trial sigma_1=4, sigma_2=8, lr=")
-    # Epochs are shown before the first trial ends.
-    assert any(f"{finished}: epoch 1 of {EPOCHS}, mAP" in shown for shown in lines)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     wait_for(lambda: project.killed(patience=0) == [], "the end of what the killed search left")
     assert committed.read_text() == "results of before\n"
-    output = project.run("dvc", "repro", stage)
+    output = project.run("python", "-m", "pipeline.search", "sigma")
     assert finished not in output
-    assert "lr is -1.0: it must be above 0" in output
+    assert "the loss is not finite in epoch" in output
+    assert (project.folder / "results/report.html").exists()
 
     folder = project.folder / "results/searches/sigma"
     table = pd.read_parquet(folder / "trials.parquet")

@@ -125,7 +125,7 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
         first = state["epoch"] + 1
-    # As measured: compiled code was not tried with several workers.
+    # DistributedDataParallel of a compiled network is untested.
     model = (
         DistributedDataParallel(network)
         if workers > 1

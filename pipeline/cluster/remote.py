@@ -63,8 +63,8 @@ def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence
             return compute(function, root, paths)
     if root is not None:
         check_visible(root, paths)
-    part = share(1, alone=False)
-    return call(function, num_cpus=part.cpus, num_gpus=part.gpus)
+    resources = share(1, alone=False)
+    return call(function, num_cpus=resources.cpus, num_gpus=resources.gpus)
 
 
 def call(function: Callable[[], Returned], **options: Any) -> Returned:

@@ -97,7 +97,8 @@ class Storage:
     def write(self, content: bytes, *parts: str) -> None:
         """A file that appears whole or not at all."""
         path = self.path(*parts)
-        self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
+        if self.is_folder:  # an object store has no folders
+            self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
         with self.files.open_output_stream(path) as stream:
             stream.write(content)
 

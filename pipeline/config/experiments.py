@@ -392,7 +392,10 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
                 f"{EXPERIMENTS / name}.yaml: files of searches, and no others, are called "
                 f"{SEARCH_PREFIX}<name>.yaml: rename the file"
             )
-    order = (Table, BlockTable, CostTable, (Curve, RelationFigure), RankedLists, Search)
+    order: tuple[tuple[type[Experiment], ...], ...] = (
+        *((Table,), (BlockTable,), (CostTable,)),
+        *((Curve, RelationFigure), (RankedLists,), (Search,)),
+    )
 
     def place(item: tuple[str, Experiment]) -> tuple[int, bool]:
         _, experiment = item

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from copy import copy
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ianet.options import STAGES, NetworkOptions, refuse_unknown
 from pipeline.config.experiments import (
@@ -336,22 +336,32 @@ def check_options(settings: Settings, files: Mapping[str, Experiment]) -> None:
     for name, file in files.items():
         if isinstance(file, Search):
             try:
-                options, recipe = space.apply(
-                    file,
-                    space.example(file),
-                    settings.networks[file.network],
-                    settings.recipes[file.recipe],
-                )
-                build_recipe(file.recipe, recipe)
-                weights = build_network(file.network, options, recipe).weights
-                if weights not in ("none", "imagenet"):
-                    for option in ("network.backbone", "network.weights"):
-                        if option in file.space:
-                            raise SettingsError(f"all trials start from {weights}, not by {option}")
-            except SettingsError as error:
+                for trial in space.examples(file):
+                    check_trial(file, trial, settings)
+            except ValueError as error:
                 raise SettingsError(f"{EXPERIMENTS / name}.yaml: {error}") from error
         if isinstance(file, RelationFigure):
             refuse_unknown(f"{EXPERIMENTS / name}.yaml: stage", file.stage, STAGES)
+
+
+def check_trial(search: Search, trial: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse a trial whose values are wrong, or whose weights the plan does not know.
+
+    Raises:
+        ValueError: the message says which option is wrong.
+    """
+    options, recipe = space.apply(
+        search, trial, settings.networks[search.network], settings.recipes[search.recipe]
+    )
+    build_recipe(search.recipe, recipe)
+    weights = build_network(search.network, options, recipe).weights
+    if weights not in ("none", "imagenet"):
+        for option in ("network.backbone", "network.weights"):
+            if option in search.space:
+                raise SettingsError(
+                    f"trials that start from {weights} cannot try {option}: search among none and "
+                    "imagenet, or fix the weights and the backbone"
+                )
 
 
 def own_evaluation(run: Run) -> Evaluation:

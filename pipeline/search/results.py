@@ -71,7 +71,8 @@ def best_trial(trials: pd.DataFrame, search: Search) -> int:
     """The row of the trial with the best score after its last epoch, of those not stopped."""
     done = trials[trials.state == DONE]
     candidates = done if len(done) else trials[trials.state != FAILED]
-    return int(candidates[search.maximise].idxmax())
+    best: int = candidates[search.maximise].idxmax()  # type: ignore[assignment]  # a row's number
+    return best
 
 
 def summarise(trials: pd.DataFrame) -> str:

@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from ianet.files import whole
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
@@ -67,34 +68,33 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     described = search.model_dump(mode="json", exclude={"title", "caption"})
     key = f"{name}.{configuration.digest(run.prepared / TABLE, described)[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
-    with (
-        Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"),
-        live_search(name, key, search) as recorder,
-    ):
-        ready()
-        if settings.workers not in ("auto", 1):
-            log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
-        # With the workers of the training of the best, so that a lack of places shows now.
-        place = find_place(storage, run, configuration, settings)
-        part = share("auto", alone=False)
-        setting = Setting(key, search, network, recipe, replace(place, threads=part.cpus), part)
-        display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
-        with display:
-            follower = SearchFollower(setting, recorder, display)
-            wait_for(lambda: call_on_cluster(lambda: tune_trials(setting)), follower)
-            follower.look()
-        trials = follower.trials
-        table = results.table(trials)
-        values = trials[results.best_trial(table, search)]["values"]
-        log.info("best: %s; now trained on all identities", space.label(search, values))
-        test = _test_best(run, plan, search, values, f"{key}.best", storage)
-        _write(name, plan, search, trials, table, values, test, key)
-        folder = SEARCH_RESULTS / name
-        recorder.sync = lambda _: sync_search_results(name, search, folder)
-        recorder.send_now(None)
-    storage.delete_folder(SEARCHES, key)
-    storage.delete_folder(*setting.progress)
-    storage.delete_folder(TRAININGS, f"{key}.best")
+    with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
+        with live_search(name, key, search) as recorder:
+            ready()
+            if settings.workers not in ("auto", 1):
+                log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
+            # With the workers of the training of the best, so that a lack of places shows now.
+            place = find_place(storage, run, configuration, settings)
+            resources = share("auto", alone=False)
+            place = replace(place, threads=resources.cpus)
+            setting = Setting(key, search, network, recipe, place, resources)
+            display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
+            with display:
+                follower = SearchFollower(setting, recorder, display)
+                wait_for(lambda: call_on_cluster(lambda: tune_trials(setting)), follower)
+                follower.look()
+            trials = follower.trials
+            table = results.table(trials)
+            values = trials[results.best_trial(table, search)]["values"]
+            log.info("best: %s; now trained on all identities", space.label(search, values))
+            test = _test_best(run, plan, search, values, f"{key}.best", storage)
+            _write(name, plan, search, trials, table, values, test, key)
+            folder = SEARCH_RESULTS / name
+            recorder.sync = lambda _: sync_search_results(name, search, folder)
+            recorder.send_now(None)
+        storage.delete_folder(SEARCHES, key)
+        storage.delete_folder(*setting.progress)
+        storage.delete_folder(TRAININGS, f"{key}.best")
     best = f"best on test {search.maximise} {test[search.maximise]:.1%}: {folder}"
     return f"search {name}: {best}\n{results.summarise(table)}"
 
@@ -109,10 +109,9 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
     path = EXPERIMENTS / f"search_{name}.yaml"
     recipe = plan.settings.recipes[search.recipe].model_copy(update={"hold_out": True})
     try:
-        laid = space.apply(
-            search, space.example(search), plan.settings.networks[search.network], recipe
-        )
-        configuration = configure(run, *laid)
+        first = next(space.examples(search))
+        network = plan.settings.networks[search.network]
+        configuration = configure(run, *space.apply(search, first, network, recipe))
     except ValueError as error:
         raise SettingsError(f"{path}: {error}") from error
     check_prepared(run.dataset, recipe.size)
@@ -253,18 +252,16 @@ def _write(
     key: str,
 ) -> None:
     """Write results/searches/<name>, whole or not at all."""
-    temporary = SEARCH_RESULTS / f".{name}"  # one command at a time writes it
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    results.write(temporary, search, table)
     settings = plan.settings
-    laid = space.apply(
+    network, recipe = space.apply(
         search, values, settings.networks[search.network], settings.recipes[search.recipe]
     )
-    results.write_best(temporary / "best.yaml", name, search, *laid)
-    rounded = {score: None if one is None else round(one, 6) for score, one in test.items()}
+    rounded = {score: None if mean is None else round(mean, 6) for score, mean in test.items()}
     summary = {"search": key, "best": values, "test": rounded}
-    (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
-    (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
-    shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)
-    temporary.replace(SEARCH_RESULTS / name)
+    with whole(SEARCH_RESULTS / name) as temporary:
+        temporary.mkdir()
+        results.write(temporary, search, table)
+        results.write_best(temporary / "best.yaml", name, search, network, recipe)
+        (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
+        shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from itertools import chain, combinations
 from math import prod
@@ -64,18 +64,22 @@ def count_trials(search: Search) -> int:
     )
 
 
-def example(search: Search) -> dict[str, Any]:
-    """The values of one trial, to find mistakes in the space before the search."""
-    trial: dict[str, Any] = {}
+def examples(search: Search) -> Iterator[dict[str, Any]]:
+    """Trials that have each choice and each end once, to find mistakes before the search."""
+    ends: dict[str, Sequence[Any]] = {}
     for name, options in search.space.items():
         match options:
             case Values() | Subsets():
-                trial[name] = choices(options)[0]
-            case Integers(integers=(low, _)):
-                trial[name] = low
-            case Uniform(uniform=(low, _)) | LogUniform(log_uniform=(low, _)):
-                trial[name] = low
-    return trial
+                ends[name] = choices(options)
+            case Integers(integers=numbers) | Uniform(uniform=numbers):
+                ends[name] = numbers
+            case LogUniform(log_uniform=numbers):
+                ends[name] = numbers
+    first = {name: values[0] for name, values in ends.items()}
+    yield first
+    for name, values in ends.items():
+        for value in values[1:]:
+            yield {**first, name: value}
 
 
 def all_values(search: Search, trial: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,11 @@ repeats no finished trial.
 from __future__ import annotations
 
 from pipeline.cluster.environment import prepare
+from pipeline.config.experiments import SEARCH_PREFIX
 from pipeline.plan.plan import load_plan
+from pipeline.plan.runs import check_prepared
 from pipeline.shell import command, parser
+from pipeline.training.rehearsal import find_failures
 
 
 def main() -> None:
@@ -20,8 +23,11 @@ def main() -> None:
     options.add_argument("name", help="experiments/search_<name>.yaml")
     name = options.parse_args().name
     plan = load_plan()
-    plan.search(name)
+    search = plan.search(name)
+    check_prepared(search.dataset, plan.settings.recipes[search.recipe].size)
     prepare(plan.settings)
+    for failure in find_failures([SEARCH_PREFIX + name], plan).values():
+        raise failure
     from pipeline.cluster.session import session
     from pipeline.training.worker import import_all
 

@@ -24,11 +24,11 @@ def main() -> None:
     run = parse_run(key, plan.settings)
     check_prepared(run.dataset, plan.settings.recipes[run.recipe].size)
     prepare(plan.settings)
-    failures = find_failures([run], plan.settings)
+    failures = find_failures([key], plan)
     if failures:
         from pipeline.training.launch import record_failure
 
-        record_failure(run, plan, failures[run])
+        record_failure(run, plan, failures[key])
     from pipeline.cluster.session import session
     from pipeline.training.worker import import_all
 

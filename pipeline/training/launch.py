@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
+from ianet.files import whole
 from pipeline.cluster import address
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import check_visible
@@ -92,13 +93,13 @@ def check_parts(run: Run, settings: Settings, *, hold_out: bool) -> None:
     """
     dataset = settings.datasets[run.dataset]
     table = read_table(run.prepared)
-    part = split_of_run(table, run.seed, hold_out=hold_out)
-    if not (part == "train").any():
+    splits = split_of_run(table, run.seed, hold_out=hold_out)
+    if not (splits == "train").any():
         raise SettingsError(
             f"{run.dataset} has no image in train: score networks of another data set on it, by "
             "`trained_on` of a row"
         )
-    if hold_out and not has_match(table, part, cameras=dataset.cameras):
+    if hold_out and not has_match(table, splits, cameras=dataset.cameras):
         raise SettingsError(advise(run.dataset, dataset.held_out))
 
 
@@ -188,13 +189,13 @@ def run_workers(
         OSError: Ray went away, its workers were lost too often, or the storage cannot be used.
         TrainingFailedError: several workers failed again and again for another reason.
     """
-    part = share(workers, alone=not address.is_shared())
+    resources = share(workers, alone=not address.is_shared())
     follower = Follower(storage, (TRAININGS, name), on_epoch, on_part)
 
     def run() -> Result:
-        if part.workers == 1:
-            return run_one(configuration, place, name, part)
-        return run_several(configuration, place, name, part, storage)
+        if resources.workers == 1:
+            return run_one(configuration, place, name, resources)
+        return run_several(configuration, place, name, resources, storage)
 
     result: Result = wait_for(run, follower)
     follower.take(result.history)
@@ -230,17 +231,15 @@ def wait_for(function: Callable[[], Any], follower: Any) -> Any:
 
 def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
     """Write runs/<key>, whole or not at all: weights, description, history and record."""
-    temporary = run.folder.with_name(f".{run.key}")  # one command at a time writes it
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    result.write_network(temporary)
-    pd.DataFrame(result.history).to_csv(temporary / "history.csv", index=False)
     content = {
         **record,
         "commit": find_commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "environment": result.environment,
     }
-    (temporary / RECORD).write_text(json.dumps(content, indent=2) + "\n")
-    shutil.rmtree(run.folder, ignore_errors=True)
-    temporary.replace(run.folder)
+    with whole(run.folder) as temporary:
+        temporary.mkdir()
+        result.write_network(temporary)
+        pd.DataFrame(result.history).to_csv(temporary / "history.csv", index=False)
+        (temporary / RECORD).write_text(json.dumps(content, indent=2) + "\n")
+        shutil.rmtree(run.folder, ignore_errors=True)

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from pipeline.cluster.address import is_cluster
 from pipeline.cluster.storage import Storage
+from pipeline.shell import emit
 
 FILE = "progress.json"
 INTERVAL = 2.0  # seconds from one writing to the next within an epoch
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressWriter:
-    """Writes what happens, not more often than the storage bears."""
+    """Writes what happens, not more often than the storage allows."""
 
     def __init__(self, storage: Storage, *folder: str) -> None:
         self.storage, self.folder = storage, folder
@@ -61,7 +63,7 @@ def read_progress(storage: Storage, *folder: str) -> Any:
 
 
 class Follower:
-    """Reads the progress of a training and hands on each epoch and each warning, once."""
+    """Reads the progress of a training and hands on each epoch, warning and node, once."""
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class Follower:
         self.poll = POLL if storage.is_folder else POLL_OF_STORE
         self.epochs = 0
         self.warnings: set[str] = set()
+        self.node = ""
 
     def look(self) -> None:
         """Read once; a storage that does not answer is asked again by the next look."""
@@ -91,6 +94,9 @@ class Follower:
             for warning in set(progress["warnings"]) - self.warnings:
                 log.warning("%s", warning)
                 self.warnings.add(warning)
+            if is_cluster() and progress["node"] != self.node:
+                self.node = progress["node"]
+                emit("node", name=self.node)
             self.take(progress["history"])
             self.on_part(len(progress["history"]) + progress["part"])
 

@@ -1,9 +1,10 @@
 """A network's first step, tried before Ray starts.
 
-    python -m pipeline.training.rehearsal synthetic.base.quick.0 ...
+    python -m pipeline.training.rehearsal synthetic.base.quick.0 search_sigma ...
 
 Four images of noise go through each network, on the CPU: forward, loss and backward. So an error in
-a block shows in seconds. ImageNet's weights are downloaded, if this machine trains. A network that
+a block shows in seconds. A name is the key of a run, or the file of a search, whose first trial is
+tried. ImageNet's weights are downloaded, if this machine trains. A network that
 passed is remembered in the user's cache, by the digest of its options, its recipe and its code. So
 no network is tried twice.
 
@@ -24,30 +25,43 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from pipeline.cluster.address import is_cluster
-from pipeline.config.settings import Settings, SettingsError
+from pipeline.config.experiments import SEARCH_PREFIX
+from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, code_errors
-from pipeline.plan.plan import load_plan
+from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import Run, parse_run
 from pipeline.plan.sources import Code, network_roots
+from pipeline.search import space
 from pipeline.training.configuration import Configuration, configure
 
 IMAGES = 4  # of two identities
 
 
 class Rehearsals:
-    """The networks of runs, and how each is remembered."""
+    """The networks of runs and searches, and how each is remembered."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
         self.code = Code()
 
-    def configure(self, run: Run) -> Configuration:
-        """The configuration of a run; its seed, and weights in a file, are of no account here."""
-        settings = self.settings
-        configured = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
+    def configure(self, name: str) -> Configuration:
+        """The configuration of a run or search; seed and weights in a file are of no account."""
+        settings = self.plan.settings
+        if name.startswith(SEARCH_PREFIX):
+            search = self.plan.search(name.removeprefix(SEARCH_PREFIX))
+            run = Run(search.dataset, search.network, search.recipe, search.seed)
+            first = next(space.examples(search))
+            network, recipe = space.apply(
+                search, first, settings.networks[run.network], settings.recipes[run.recipe]
+            )
+        else:
+            run = parse_run(name, settings)
+            network, recipe = settings.networks[run.network], settings.recipes[run.recipe]
+        configured = configure(run, network, recipe)
         downloads = configured.network.weights == "imagenet" and not is_cluster()
-        network = replace(configured.network, weights="imagenet" if downloads else "none")
-        return replace(configured, dataset="", seed=0, network=network)
+        weights = "imagenet" if downloads else "none"
+        options = replace(configured.network, weights=weights)
+        return replace(configured, dataset="", seed=0, network=options)
 
     def mark(self, configuration: Configuration) -> Path:
         """The file that is there if this network passed."""
@@ -57,18 +71,25 @@ class Rehearsals:
         return user_cache_path("ianet") / "rehearsals" / digest
 
 
-def find_failures(runs: Sequence[Run], settings: Settings) -> dict[Run, Exception]:
-    """Try the networks of runs that were not tried yet; return the runs whose network fails.
+def find_failures(names: Sequence[str], plan: Plan) -> dict[str, Exception]:
+    """Try the networks that were not tried yet; return the names of those that fail.
 
-    Where this machine trains, ImageNet's weights are downloaded. A failure is a CodeError, or a
-    SettingsError if options do not fit each other or a download fails.
+    ImageNet's weights are downloaded where this machine trains.
+
+    Args:
+        names: keys of runs, and files of searches such as search_sigma.
+        plan: of params.yaml and experiments/.
+
+    Returns:
+        For each network that fails a CodeError, or a SettingsError if options do not fit each other
+        or a download fails.
 
     Raises:
         OSError: the process that tries was lost.
     """
-    rehearsals = Rehearsals(settings)
-    marks = {run: rehearsals.mark(rehearsals.configure(run)) for run in runs}
-    missing = {mark: run.key for run, mark in marks.items() if not mark.exists()}
+    rehearsals = Rehearsals(plan)
+    marks = {name: rehearsals.mark(rehearsals.configure(name)) for name in names}
+    missing = {mark: name for name, mark in marks.items() if not mark.exists()}
     if not missing:
         return {}
     command = [sys.executable, "-m", "pipeline.training.rehearsal", *missing.values()]
@@ -77,10 +98,12 @@ def find_failures(runs: Sequence[Run], settings: Settings) -> dict[Run, Exceptio
         raise OSError(f"the first step of {', '.join(missing.values())} was not tried to its end")
     failures: dict[str, Exception] = {}
     for line in process.stdout.splitlines():
-        key, reason, text = json.loads(line)
-        failures[key] = CodeError(reason, text) if text else SettingsError(reason)
+        name, reason, text = json.loads(line)
+        failures[name] = CodeError(reason, text) if text else SettingsError(reason)
     return {
-        run: failures[key] for run, mark in marks.items() if (key := missing.get(mark)) in failures
+        name: failures[tried]
+        for name, mark in marks.items()
+        if (tried := missing.get(mark)) in failures
     }
 
 
@@ -116,16 +139,15 @@ def try_step(configuration: Configuration) -> None:
 
 
 def main() -> None:
-    """Print a line of JSON for each run of the command line whose network fails."""
-    settings = load_plan().settings
-    rehearsals = Rehearsals(settings)
-    for key in sys.argv[1:]:
-        configuration = rehearsals.configure(parse_run(key, settings))
+    """Print a line of JSON for each name of the command line whose network fails."""
+    rehearsals = Rehearsals(load_plan())
+    for name in sys.argv[1:]:
+        configuration = rehearsals.configure(name)
         try:
             try_step(configuration)
         except (ValueError, ConnectionError, CodeError) as error:
             text = error.text if isinstance(error, CodeError) else None
-            print(json.dumps([key, str(error), text]), flush=True)
+            print(json.dumps([name, str(error), text]), flush=True)
         else:
             mark = rehearsals.mark(configuration)
             mark.parent.mkdir(parents=True, exist_ok=True)

@@ -197,7 +197,12 @@ def train(
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def content(part: float) -> dict[str, Any]:
-        return {"history": training.history, "part": part, "warnings": warnings}
+        return {
+            "history": training.history,
+            "part": part,
+            "warnings": warnings,
+            "node": platform.node(),
+        }
 
     def show(part: float) -> None:
         if rank == 0:

@@ -1,0 +1,29 @@
+"""A search as a stage of DVC, then the page of all results.
+
+    python -m pipeline.search sigma
+
+`Ctrl-C` and SIGTERM stop DVC and its stages; the same command resumes.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.plan.dvc_yaml import SEARCHES, write
+from pipeline.plan.plan import load_plan
+from pipeline.shell import DVC, call, command, parser
+
+
+def main() -> None:
+    options = parser(__doc__, "pipeline.search")
+    options.add_argument("name", help="experiments/search_<name>.yaml")
+    name = options.parse_args().name
+    plan = load_plan()
+    plan.search(name)
+    write(plan)
+    call(*DVC, "repro", f"{SEARCHES}:search@{name}")
+    call(sys.executable, "-m", "pipeline.stages.report")
+
+
+if __name__ == "__main__":
+    command(main)
