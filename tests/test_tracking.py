@@ -200,6 +200,57 @@ def test_a_training_has_its_parameters_tags_and_epochs(project: Path, sent: Sent
 
 
 @pytest.mark.slow
+def test_a_run_describes_what_is_trained_once(project: Path) -> None:
+    run = RUN._replace(network="stage_2")
+    network = {"block": "ia", "weights": "<b>*a*</b>", "after": {"stage2": {"sigma": [1, 2]}}}
+    record = {**RECORD, "configuration": {**RECORD["configuration"], "network": network}}
+    run_id = training.sync_training(run, record, [], "RUNNING")
+    assert mlflow.get_run(run_id).data.tags["mlflow.note.content"].splitlines() == [
+        r"Network stage\_2, trained on synthetic by recipe quick with seed 0. Folder of the model: "
+        r"models/synthetic.stage\_2.quick.0",
+        "",
+        "- network.block: ia",
+        r"- network.weights: \<b\>\*a\*\</b\>",
+        "- network.after.stage2.sigma.0: 1",
+        "- network.after.stage2.sigma.1: 2",
+    ]
+    for text in ("What a person wrote.", ""):
+        mlflow.MlflowClient().set_tag(run_id, "mlflow.note.content", text)
+        training.sync_training(run, record, HISTORY, "FINISHED")
+        assert mlflow.get_run(run_id).data.tags["mlflow.note.content"] == text
+    mlflow.MlflowClient().delete_tag(run_id, "mlflow.note.content")  # as of an earlier version
+    training.sync_training(run, record, HISTORY, "FINISHED")
+    assert mlflow.get_run(run_id).data.tags["mlflow.note.content"].startswith(r"Network stage\_2,")
+
+
+@pytest.mark.slow
+def test_a_description_is_no_longer_than_mlflow_takes(project: Path) -> None:
+    network = {"options": {f"option{number}": "a" * 200 for number in range(90)}}
+    record = {**RECORD, "configuration": {**RECORD["configuration"], "network": network}}
+    run_id = training.sync_training(RUN, record, [], "RUNNING")
+    assert len(mlflow.get_run(run_id).data.tags["mlflow.note.content"]) == training.LONGEST_NOTE
+
+
+@pytest.mark.slow
+def test_the_record_and_the_history_are_files_of_the_run_once(project: Path) -> None:
+    write_run()
+    training.sync_run(RUN)
+    [run] = tracked()
+    files = Path(run.info.artifact_uri)
+    names = ["history.csv", "training.json"]
+    for name in names:
+        assert (files / name).read_bytes() == (RUN.folder / name).read_bytes()
+    content = mlflow.artifacts.load_dict(f"runs:/{run.info.run_id}/training.json")
+    assert content == RECORD
+    (files / "history.csv").unlink()
+    (files / "training.json").write_text("sent")
+    training.sync_run(RUN)
+    assert [path.name for path in sorted(files.iterdir())] == names
+    assert (files / "history.csv").read_bytes() == (RUN.folder / "history.csv").read_bytes()
+    assert (files / "training.json").read_text() == "sent"
+
+
+@pytest.mark.slow
 def test_an_epoch_is_sent_once(project: Path, sent: Sent) -> None:
     run_id = sync([])
     assert sent == []
@@ -296,6 +347,10 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
         [model] = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
         assert model.run_id == run.info.run_id
         assert "## Intended use" in str(model.description)
+        assert mlflow.MlflowClient().get_registered_model("synthetic.base").description == (
+            "Network base, trained on synthetic. Each version is of one training, and has its "
+            "model card. The alias best is that of the best mAP on held-out people."
+        )
         steps = [[step for step, _ in request] for request in sent]
         assert steps[:3] == [5 * [1] + 5 * [2] + 5 * [3], [0] * 6, [0] * 5]
         assert len(steps) == 4  # MLflow itself links a model with the metrics of its run

@@ -16,6 +16,7 @@ from pipeline.config.experiments import Search
 from pipeline.report.page import escape_markdown
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
+    NOTE,
     SCORES,
     connect,
     create,
@@ -50,7 +51,7 @@ def sync_search(
         tags = {
             "run": f"search-{name}",
             "digest": key,
-            "mlflow.note.content": escape_markdown(f"{search.title}. {search.caption}"),
+            NOTE: escape_markdown(f"{search.title}. {search.caption}"),
         }
         run_id = create(f"search-{name}", tags)
     described = search.model_dump(mode="json", exclude={"title", "caption", "kind"})

@@ -6,9 +6,11 @@ import json
 import logging
 import os
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
 ARTIFACTS = "mlruns"  # MLflow's folder of files beside that database
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""The tables and columns of that database which hold paths of files of runs and models."""
+
+NOTE = "mlflow.note.content"  # the tag that MLflow's pages show as a description, in Markdown
 COPIES = "/.dvc/tmp/exps/"  # in which `dvc exp run --temp` and --queue run
 INTERFACE = "http://127.0.0.1:5000"  # of `make ui`
 VIEW = {
@@ -53,8 +65,8 @@ def connect() -> None:
     """Make MLflow ready, before any work that could be lost.
 
     Raises:
-        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer, or mlflow.db is of a
-            project that was moved or copied.
+        ConnectionError: the server of MLFLOW_TRACKING_URI does not answer, or mlflow.db cannot be
+            used.
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
@@ -75,7 +87,8 @@ def connect() -> None:
             for name, value in TAGS.items():
                 if record.tags.get(name) != value:
                     mlflow.set_experiment_tag(name, value)
-            artifacts = str(record.artifact_location)
+            if uri == LOCAL:
+                _mend_locations(str(record.artifact_location))
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             remedy = (
                 "move mlflow.db away, and `make sync` fills a new one"
@@ -85,28 +98,33 @@ def connect() -> None:
             raise ConnectionError(
                 f"MLflow at {hide_secrets(uri)} cannot be used ({first_line(error)}): {remedy}"
             ) from error
-    if uri == LOCAL:
-        _check_place(artifacts)
 
 
-def _check_place(artifacts: str) -> None:
-    """Refuse the database of a project that was moved or copied.
+def _mend_locations(artifacts: str) -> None:
+    """Let mlflow.db name the files of this folder, after the project was moved or copied.
 
-    MLflow keeps the absolute path of the folder with its files, which no call changes. New files
-    would go to the old place, those of another project perhaps.
+    MLflow keeps absolute paths, which no public call changes: `mlflow db move-resources` moves
+    between workspaces alone. So SQL replaces the old folder in `LOCATIONS`, in one transaction. The
+    old folder stays as it is, as do locations outside that folder, such as s3://.
 
     Args:
-        artifacts: the address of the folder.
-
-    Raises:
-        ConnectionError: the folder is not in this project.
+        artifacts: where the experiment's files lie by mlflow.db, such as /old/mlruns/1.
     """
-    path = Path(artifacts.removeprefix("file://"))
-    if path.parent.resolve() != Path(ARTIFACTS).resolve():
-        raise ConnectionError(
-            f"mlflow.db keeps its files in {artifacts}, not in this folder, as after a move or a "
-            "copy: move mlflow.db away, and `make sync` fills a new one"
-        )
+    place, here = Path(artifacts.removeprefix("file://")), Path(ARTIFACTS)
+    is_ours = place.is_absolute() and place.parent.name == ARTIFACTS
+    if not is_ours or place.parent.resolve() == here.resolve():
+        return
+    old, new = artifacts.removesuffix(place.name), f"{here.absolute()}/"
+    with closing(sqlite3.connect(LOCAL.removeprefix("sqlite:///"))) as database, database:
+        for table, column in LOCATIONS:
+            database.execute(
+                f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
+                f"WHERE substr({column}, 1, length(:old)) = :old",
+                {"old": old, "new": new},
+            )
+    is_left = os.access(place, os.R_OK) and not (here / place.name).exists()
+    advice = f": copy {place.parent} into this folder" if is_left else ""
+    log.info("mlflow.db names files in %s now, in place of %s%s", new, old, advice)
 
 
 def first_use(project: Path) -> FileLock:

@@ -1,4 +1,4 @@
-"""The MLflow run of a training: epochs, model and scores."""
+"""The MLflow run of a training: epochs, files, model and scores."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
-from pipeline.plan.records import read_history, read_record
-from pipeline.plan.runs import RESULTS, TABLE, Run, digest_file
+from pipeline.plan.records import HISTORY, read_history, read_record
+from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run, digest_file
+from pipeline.report.page import escape_markdown
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
+    NOTE,
     SCORES,
     connect,
     create,
@@ -36,6 +38,7 @@ SERVED = Path("pipeline/served.py")
 MODEL_PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
 BEST = "best"
 HELD_OUT_SCORE = metric_name("mAP", "held-out")
+LONGEST_NOTE = 5000  # characters of a description; MLflow takes 8000
 
 
 def new_id() -> str:
@@ -46,7 +49,7 @@ def new_id() -> str:
 def sync_training(
     run: Run, record: Mapping[str, Any], history: Sequence[Mapping[str, float]], status: str
 ) -> str:
-    """Send what the server lacks of a training: its run, parameters, data set and epochs.
+    """Send what the server lacks of a training: run, description, parameters, data set, epochs.
 
     Args:
         run: which.
@@ -67,6 +70,9 @@ def sync_training(
         }
         run_id = create(run.key, tags)
     configuration = record["configuration"]
+    client = mlflow.MlflowClient()
+    if NOTE not in client.get_run(run_id).data.tags:
+        client.set_tag(run_id, NOTE, _describe(run, configuration["network"]))
     parameters = {
         **run._asdict(),
         **_flat(configuration["network"], "network"),
@@ -80,6 +86,17 @@ def sync_training(
     send_epochs(run_id, reports, {name: name for name in metrics}, "loss")
     set_status(run_id, status)
     return run_id
+
+
+def _describe(run: Run, network: Mapping[str, Any]) -> str:
+    """What is trained, on what and how, in Markdown."""
+    title = (
+        f"Network {run.network}, trained on {run.dataset} by recipe {run.recipe} with seed "
+        f"{run.seed}. Folder of the model: {run.model}"
+    )
+    options = [f"{name}: {value}" for name, value in _flat(network, "network").items()]
+    lines = [escape_markdown(title), "", *(f"- {escape_markdown(option)}" for option in options)]
+    return "\n".join(lines)[:LONGEST_NOTE]
 
 
 def _sync_dataset(run: Run, record: Mapping[str, Any], run_id: str) -> None:
@@ -110,7 +127,7 @@ def _flat(options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def sync_run(run: Run) -> None:
-    """Send what the server lacks of a run that was trained: epochs, model and scores.
+    """Send what the server lacks of a run that was trained: epochs, files, scores and model.
 
     Raises:
         FileNotFoundError: the run was not trained.
@@ -118,6 +135,7 @@ def sync_run(run: Run) -> None:
     record = read_record(run)
     history: list[dict[str, float]] = read_history(run).to_dict("records")  # type: ignore[assignment]
     run_id = sync_training(run, record, history, "FINISHED")
+    _sync_files(run, run_id)
     weights = run.weights_digest()
     for path in sorted(RESULTS.glob(f"*/scores/{run.key}*.json")):
         scores = json.loads(path.read_text())
@@ -125,6 +143,15 @@ def sync_run(run: Run) -> None:
             _sync_scores(run_id, scores)
     if run.model.exists():
         _sync_model(run, run_id)
+
+
+def _sync_files(run: Run, run_id: str) -> None:
+    """Send the files with a run's configuration and its epochs."""
+    client = mlflow.MlflowClient()
+    known = {file.path for file in client.list_artifacts(run_id)}
+    for name in (RECORD, HISTORY):
+        if name not in known:
+            client.log_artifact(run_id, str(run.folder / name))
 
 
 def _sync_model(run: Run, run_id: str) -> None:
@@ -165,6 +192,12 @@ def _sync_model(run: Run, run_id: str) -> None:
         )
     card = (run.model / CARD).read_text()
     client.update_model_version(name, logged.registered_model_version, card)
+    if not client.get_registered_model(name).description:
+        description = (
+            f"Network {run.network}, trained on {run.dataset}. Each version is of one training, "
+            f"and has its model card. The alias {BEST} is that of the best mAP on held-out people."
+        )
+        client.update_registered_model(name, escape_markdown(description))
     client.set_tag(run_id, "model", name)
     score = tracked.data.metrics.get(HELD_OUT_SCORE)
     if score is not None and score > _best_score(name):
