@@ -2,6 +2,10 @@
 
     python -m pipeline.new_dataset photos
     python -m pipeline.new_dataset photos --name lobby --recipe cpu
+    python -m pipeline.new_dataset photos --start model
+
+With --start, trainings start from a model, such as that of Market-1501: a copy of the recipe, named
+after the data set, says so.
 
 The folder is in a layout of docs/data.md, or holds a folder for each person. Without a split into
 train, query and gallery, half of the persons become the test, in a new file images.csv of the
@@ -11,6 +15,7 @@ folder. The data set is checked first. Nothing is written where anything is wron
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,13 +95,30 @@ def find_reader(source: Path) -> str | None:
         return None
 
 
-def add_entry(name: str, entry: dict[str, Any]) -> None:
-    """Add a data set to params.yaml, at hand; all else keeps its form."""
+def start_from(model: Path, recipe: RecipeSettings) -> RecipeSettings:
+    """A recipe whose trainings start from a model, with the model's backbone.
+
+    Raises:
+        FileNotFoundError: there is no such model.
+        ValueError: what lies there is no model.
+    """
+    from ianet.model import load  # torch, which only this needs
+
+    backbone = load(model).description.options.backbone
+    network = {**recipe.network, "backbone": backbone, "weights": str(model)}
+    return recipe.model_copy(update={"network": network})
+
+
+def add_entry(name: str, entry: dict[str, Any], recipes: Mapping[str, RecipeSettings]) -> None:
+    """Add a data set to params.yaml, at hand, and recipes; all else keeps its form."""
     yaml = YAML()
     yaml.width = 200
     content = yaml.load(PARAMS)
     content["at_hand"].append(name)
     content["datasets"].insert(1, name, entry)  # at the end a comment would come between
+    for place, (title, recipe) in enumerate(recipes.items()):
+        described = recipe.model_dump(mode="json", exclude_none=True)
+        content["recipes"].insert(1 + place, title, described)
     with whole(PARAMS) as temporary:
         yaml.dump(content, temporary)
 
@@ -122,6 +144,7 @@ def main() -> None:
     options.add_argument("folder", type=Path, help="of the photos, or an archive")
     options.add_argument("--name", help="of the data set; the folder's name if none is given")
     options.add_argument("--recipe", default="cpu", help="of params.yaml; cpu if none is given")
+    options.add_argument("--start", type=Path, metavar="MODEL", help="folder or zip of a model")
     arguments = options.parse_args()
     folder = arguments.folder
     settings = load_plan().settings
@@ -129,6 +152,11 @@ def main() -> None:
     check_known(arguments.recipe, settings.recipes, "--recipe", "recipes of params.yaml")
     if name in settings.datasets:
         raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
+    title, recipe = arguments.recipe, settings.recipes[arguments.recipe]
+    recipes = {}
+    if arguments.start is not None:
+        title = f"{title}-{name}"
+        recipes[title] = start_from(arguments.start, recipe)
     reader = find_reader(folder)
     proposal = None
     if reader is not None:
@@ -152,18 +180,17 @@ def main() -> None:
         "source": str(folder),
         "cameras": cameras,
         "held_out": int(HELD_OUT_SHARE * train_persons),
-        "recipes": {"plain": arguments.recipe},
+        "recipes": {"plain": title},
         "networks": NETWORKS,
     }
     with exclusive(LOGS / "repro.lock", "making results in this folder"):
-        add_entry(name, entry)
+        add_entry(name, entry, recipes)
         write(load_plan())
     print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")
-    key = f"{name}.{NETWORKS[-1]}.{arguments.recipe}.0"
-    images = int((split == "train").sum())
-    estimate = estimate_minutes(settings.recipes[arguments.recipe], images)
+    key = f"{name}.{NETWORKS[-1]}.{title}.0"
+    estimate = estimate_minutes(recipe, int((split == "train").sum()))
     print(f"params.yaml has {name}. This trains models/{key}{estimate}:\n    dvc repro model@{key}")
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 from conftest import noise
+from tiny_models import tiny_model
 
 from pipeline import new_dataset
 from pipeline.config.settings import SettingsError, load
@@ -97,6 +98,22 @@ def test_photos_become_a_data_set_that_can_be_run(
     assert load().datasets["again"].reader == "listed"
 
 
+def test_trainings_start_from_a_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(Path("photos"), PHOTOS)
+    tiny_model(Path("trained"))
+    run(monkeypatch, "photos", "--recipe", "quick", "--start", "trained")
+    assert "dvc repro model@photos.stage23.quick-photos.0" in capsys.readouterr().out
+    settings = load()
+    assert settings.datasets["photos"].recipes == {"plain": "quick-photos"}
+    recipe, quick = settings.recipes["quick-photos"], settings.recipes["quick"]
+    assert recipe.network == {**quick.network, "backbone": "mobilenet_v2", "weights": "trained"}
+    assert (recipe.training, recipe.minutes) == (quick.training, quick.minutes)
+    keys = [evaluation.key for evaluation in load_plan().evaluations()]
+    assert "photos.stage23.quick-photos.0" in keys
+
+
 def test_photos_of_one_camera_ignore_cameras(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -125,6 +142,7 @@ def test_a_layout_with_a_split_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None
         (["a.jpg", "anna/b.jpg"], [], r"photos/a\.jpg lies in no person's folder"),
         (["anna/a.jpg", "anna/b.jpg", "bert/a.jpg"], [], r"too few persons have two images \(1\)"),
         (PHOTOS, ["--recipe", "fast"], "--recipe names 'fast'"),
+        (PHOTOS, ["--start", "model.zip"], r"model\.zip"),
         (PHOTOS, ["--name", "market1501"], "has a data set market1501"),
     ],
 )
@@ -132,7 +150,7 @@ def test_what_is_not_ready_changes_nothing(
     names: list[str], arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_photos(Path("photos"), names)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         run(monkeypatch, "photos", *arguments)
     assert Path("params.yaml").read_text() == (ROOT / "params.yaml").read_text()
     assert not Path("photos/images.csv").exists()
