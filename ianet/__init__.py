@@ -4,7 +4,7 @@
 
 - `model`, `model_description`: a model's folder, and the features that a model gives for pictures.
 - `pictures`: pictures of one's own, from files, folders, archives, lists and arrays.
-- `feature_table`: features of pictures, and of which model they are.
+- `feature_table`, `feature_files`: features of pictures and how they were made, also in files.
 - `verification`, `open_set`, `calibration`: same person or not, at a known error rate.
 - `attention`: where IA blocks gather features from, as maps of people.
 - `export`: a model as one file for other runtimes.
@@ -29,7 +29,8 @@
 - `receptive`, `drawing`: what an IA block computes in images, and pictures of results.
 - `cost`: parameters and multiply-adds.
 - `files`: files and folders that appear whole or not at all.
-- `numerics`: denormals, which slow a CPU down.
+- `escapes`: texts of others in files that would take signs for commands.
+- `numerics`: what processors compute slowly or wrongly.
 - `synthetic`: synthetic people, drawn in the layout of Market-1501.
 """
 

@@ -6,17 +6,21 @@ others may be distractors, several people under one name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from ianet.datasets.listed import KINDS
 from ianet.datasets.listing import split_columns
+from ianet.datasets.source import ARCHIVES
+from ianet.description import LATER
 from ianet.feature_table import FeatureTable, refuse_unknown
-from ianet.open_set import OpenSetSearch, search_open_set
+from ianet.open_set import OpenSetSearch, SearchThreshold, search_open_set
 from ianet.options import Cameras, check_types
 from ianet.pictures import Picture
 from ianet.verification import (
@@ -56,6 +60,8 @@ class Calibration:
         cameras: "respect" leaves out pairs of a person from one camera.
         pairs: of pictures.
         search: in the gallery; None where no limit was given.
+        flip: whether the features are means with those of the mirrored pictures. The thresholds
+            hold for such features alone.
 
     Raises:
         ValueError: a wrong value.
@@ -65,6 +71,7 @@ class Calibration:
     cameras: Cameras
     pairs: Verification
     search: OpenSetSearch | None
+    flip: bool = field(default=False, metadata={LATER: True})
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -79,15 +86,32 @@ class Calibration:
         Raises:
             ValueError: there is no threshold for the limit.
         """
-        thresholds = {threshold.far: threshold for threshold in self.pairs.thresholds}
-        if far is not None and far not in thresholds:
-            known = ", ".join(f"{limit:g}" for limit in thresholds)
-            raise ValueError(
-                f"no threshold is known for a false-accept rate of {far:g}: {known} is"
-            )
-        threshold = self.pairs.thresholds[0] if far is None else thresholds[far]
+        threshold = _choose_threshold(self.pairs.thresholds, far)
         same, other = self.pairs.curve.shares(distance)
         return Judgement(distance, distance < threshold.distance.value, threshold, 1 - same, other)
+
+    def find_search_threshold(self, far: float | None = None) -> SearchThreshold | None:
+        """Return the threshold of searches in a gallery, None where none is known.
+
+        Args:
+            far: limit of the false-accept rate; the first of the calibration by default.
+
+        Raises:
+            ValueError: there are thresholds, and none for the limit.
+        """
+        return None if self.search is None else _choose_threshold(self.search.thresholds, far)
+
+
+Limited = TypeVar("Limited", Threshold, SearchThreshold)
+
+
+def _choose_threshold(thresholds: Sequence[Limited], far: float | None) -> Limited:
+    """Return the threshold for a limit of the false-accept rate, or else the first."""
+    for threshold in thresholds:
+        if far in (None, threshold.far):
+            return threshold
+    known = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
+    raise ValueError(f"no threshold is known for a false-accept rate of {far:g}: {known} is")
 
 
 class Labelled(Protocol):
@@ -178,8 +202,11 @@ def calibrate(
         advance: takes the number of steps that are done, of as many as `check_limits` returns.
 
     Raises:
-        ValueError: a person or a camera is unknown, or as `verify` and `search_open_set`.
+        ValueError: a person or a camera is unknown, one table alone has `flip`, or as `verify` and
+            `search_open_set`.
     """
+    if query.flip != gallery.flip:
+        raise ValueError("query and gallery are features with and without flip: embed them alike")
     labels = _choose(query, gallery, cameras)
     pairs = verify(
         np.concatenate([query.features, gallery.features[labels.gallery]]),
@@ -203,7 +230,7 @@ def calibrate(
             fars=search_fars,
             advance=advance,
         )
-    return Calibration(dataset, cameras, pairs, search)
+    return Calibration(dataset, cameras, pairs, search, query.flip)
 
 
 def refuse_trained(table: pd.DataFrame, source: Path) -> None:
@@ -220,6 +247,36 @@ def refuse_trained(table: pd.DataFrame, source: Path) -> None:
             f"{source} has {len(trained):,} persons of the query in its training split, such as "
             f"{trained[0]}: a threshold needs people on whom the model was not trained"
         )
+
+
+def describe_doubt(training: str, table: pd.DataFrame, source: Path) -> str:
+    """Return why a model may have been trained on people of the query, or "".
+
+    A set with a training split, whose people the query lacks, gives no doubt.
+
+    Args:
+        training: name of the data set on which the model was trained.
+        table: of a `Listing`.
+        source: of the data set.
+    """
+    if _simplify(source.name) != _simplify(training):
+        return ""
+    split = table[split_columns(table)[0]]
+    train = set(table.person[split == "train"])
+    if train and train.isdisjoint(table.person[split == "query"]):
+        return ""
+    reason = "has people of the query in its training split" if train else "has no training split"
+    return (
+        f"the model was trained on {training}, and {source} {reason}: thresholds and scores are "
+        "too good for people of the training"
+    )
+
+
+def _simplify(name: str) -> str:
+    """Return the name of a data set or of its source without suffix, signs and case."""
+    lower = name.lower()
+    suffix = next((each for each in (*ARCHIVES, *KINDS) if lower.endswith(each)), "")
+    return re.sub(r"[\W_]", "", lower.removesuffix(suffix))
 
 
 def _choose(query: Labelled, gallery: Labelled, cameras: Cameras) -> _Labels:

@@ -16,6 +16,8 @@ from ianet.images import DEVIATION, MEAN
 from ianet.options import NetworkOptions, check_types
 
 PACKAGES = ("torch", "torchvision")
+LATER = "later"
+"""Key of the metadata of a field that older files lack, which then has its default."""
 
 Value = TypeVar("Value")
 
@@ -155,17 +157,20 @@ def parse_description(kind: type[Value], content: bytes, where: str, remedy: str
     except ValueError as error:
         raise ValueError(f"{where} is damaged ({error}): {remedy}") from error
     try:
-        return _build(kind, values, remedy)
+        value: Value = _build(kind, values, remedy)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    return value
 
 
-def _build(kind: type[Value], content: Any, remedy: str) -> Value:
+def _build(kind: type[Any], content: Any, remedy: str) -> Any:
     """Return a value of a dataclass, whose fields may be dataclasses too, from plain data."""
     hints = get_type_hints(kind)
     if not isinstance(content, dict):
         text = " ".join(repr(content).split())[:80]
         raise ValueError(f"{text} stands where {', '.join(hints)} are expected")
+    later = {field.name: field.default for field in fields(kind) if field.metadata.get(LATER)}
+    content = {**later, **content}
     missing = [name for name in hints if name not in content]
     if missing:
         raise ValueError(

@@ -2,12 +2,13 @@
 
 | suffix | holds |
 |---|---|
-| .parquet | the columns path, person, camera, feature (a list of D float32); the model under `ianet.model` in the metadata of its schema; written and read in blocks |
-| .npz | the arrays path, person, camera, feature (N, D) and model |
-| .csv | the columns path, person, camera, model, and a column for each of the D numbers, from 0 |
+| .parquet | the columns path, person, camera, feature (a list of D float32); the model under `ianet.model` and flip under `ianet.flip` in the metadata of its schema; written and read in blocks |
+| .npz | the arrays path, person, camera, feature (N, D), model and flip |
+| .csv | the columns path, person, camera, model, flip, and a column for each of the D numbers, from 0; texts are those of `ianet.escapes.defuse` |
 
-An unknown person or camera is "" and in Parquet null. Features of two models are never mixed, as
-they cannot be compared.
+An unknown person or camera is "" and in Parquet null. `flip` is true or false, see `FeatureTable`,
+and false in files that lack it. Features of two models, or with and without `flip`, are never
+mixed, as they cannot be compared.
 """  # noqa: E501 - a row of a table
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ianet.escapes import defuse, restore
 from ianet.feature_table import BLOCK, FeatureTable, Identity, concatenate
 from ianet.files import whole
 
 SUFFIXES = (".parquet", ".npz", ".csv")
-MODEL = b"ianet.model"
+MODEL, FLIP = b"ianet.model", b"ianet.flip"
+FLIPS = {"true": True, "false": False}
 LABELS = ("path", "person", "camera")
 FOREIGN = (
     *(KeyError, TypeError, AttributeError, ValueError),
@@ -47,7 +50,8 @@ def write_features(path: Path, tables: Iterable[FeatureTable]) -> int:
 
     Args:
         path: of the file.
-        tables: of one model, at least one. Parquet is written as they come, other formats at once.
+        tables: of one model and one `flip`, at least one. Parquet is written as they come, other
+            formats at once.
 
     Returns:
         The number of the pictures.
@@ -66,13 +70,15 @@ def write_features(path: Path, tables: Iterable[FeatureTable]) -> int:
                 name: np.array(values, np.str_) for name, values in zip(LABELS, labels, strict=True)
             }
             arrays |= {"feature": table.features, "model": np.array(str(table.model))}
+            arrays["flip"] = np.array(table.flip)
             with temporary.open("wb") as file:
                 np.savez(file, **arrays)
         else:
             frame = pd.DataFrame(table.features)
             for place, (name, values) in enumerate(zip(LABELS, labels, strict=True)):
-                frame.insert(place, name, values)
-            frame.insert(len(LABELS), "model", str(table.model))
+                frame.insert(place, name, list(map(defuse, values)))
+            frame.insert(len(LABELS), "model", defuse(str(table.model)))
+            frame.insert(len(LABELS) + 1, "flip", str(table.flip).lower())
             frame.to_csv(temporary, index=False, float_format="%.9g", na_rep="nan")
         return len(table)
 
@@ -85,7 +91,7 @@ def _write_parquet(path: Path, tables: Iterable[FeatureTable]) -> int:
             *(pa.field(name, pa.string()) for name in LABELS),
             pa.field("feature", pa.list_(pa.float32(), first.features.shape[1])),
         ],
-        metadata={MODEL: str(first.model)},
+        metadata={MODEL: str(first.model), FLIP: str(first.flip).lower()},
     )
     waiting: list[FeatureTable] = []
     written = 0
@@ -127,6 +133,7 @@ class FeatureFile:
     Attributes:
         path: of the file.
         model: that made the features.
+        flip: see `FeatureTable`.
         size: D, the numbers of a feature.
     """
 
@@ -145,6 +152,7 @@ class FeatureFile:
             if path.suffix.lower() == ".parquet":
                 schema = pq.read_schema(path)
                 self.model = _parse_model(schema.metadata[MODEL].decode())
+                self.flip = FLIPS[schema.metadata.get(FLIP, b"false").decode()]
                 self.size = schema.field("feature").type.list_size
                 self._rows = pq.read_metadata(path).num_rows
                 _refuse_empty(self._rows)
@@ -157,7 +165,7 @@ class FeatureFile:
                 f"{path} holds no features of ianet ({_line(error)}): `ianet embed` makes a file "
                 "that does"
             ) from error
-        self.model = self._table.model
+        self.model, self.flip = self._table.model, self._table.flip
         self._rows, self.size = self._table.features.shape
 
     def __len__(self) -> int:
@@ -200,7 +208,9 @@ class FeatureFile:
                     )
                     features = batch.column("feature").flatten().to_numpy()
                     features = features.reshape(len(batch), self.size).copy()  # may be written to
-                    yield FeatureTable(features, paths, persons, cameras, self.model)
+                    yield FeatureTable(
+                        features, paths, persons, cameras, self.model, flip=self.flip
+                    )
         except (ValueError, pa.ArrowException, OSError) as error:
             raise ValueError(
                 f"{self.path} cannot be read ({_line(error)}): embed the pictures again"
@@ -243,22 +253,26 @@ def _read_npz(path: Path) -> FeatureTable:
         paths, persons, cameras = (arrays[name].tolist() for name in LABELS)
         features = np.asarray(arrays["feature"], np.float32)
         model = _parse_model(str(arrays["model"]))
+        flip = bool(arrays["flip"]) if "flip" in arrays else False
     if features.ndim != 2 or not len(paths) == len(persons) == len(cameras) == len(features):
         raise ValueError(
             f"the array feature has the shape {features.shape}, and there are {len(paths)} paths"
         )
-    return FeatureTable(features, paths, persons, cameras, model)
+    return FeatureTable(features, paths, persons, cameras, model, flip=flip)
 
 
 def _read_csv(path: Path) -> FeatureTable:
-    texts = dict.fromkeys((*LABELS, "model"), str)
+    texts = dict.fromkeys((*LABELS, "model", "flip"), str)
     frame = pd.read_csv(path, dtype=texts, keep_default_na=False)
     models = frame.pop("model").unique()
     if len(models) != 1:
         raise ValueError(f"it has {len(models)} models")
-    paths, persons, cameras = (frame.pop(name).tolist() for name in LABELS)
-    model = _parse_model(models[0])
-    return FeatureTable(frame.to_numpy(np.float32), paths, persons, cameras, model)
+    flips = frame.pop("flip").unique() if "flip" in frame else ["false"]
+    if len(flips) != 1:
+        raise ValueError("it has features with and without flip")
+    paths, persons, cameras = (frame.pop(name).map(restore).tolist() for name in LABELS)
+    model, flip = _parse_model(restore(models[0])), FLIPS[flips[0]]
+    return FeatureTable(frame.to_numpy(np.float32), paths, persons, cameras, model, flip=flip)
 
 
 def _refuse_empty(pictures: int) -> None:

@@ -1,4 +1,4 @@
-"""Features of pictures, and of which model they are."""
+"""Features of pictures, and how they were made."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class FeatureTable:
         persons, cameras: of the N pictures, "" where unknown.
         model: that made the features.
         skipped: path to the reason, of the pictures that could not be decoded.
+        flip: whether they are means with the features of the mirrored pictures. Features of both
+            kinds cannot be compared.
     """
 
     features: NDArray[np.float32]
@@ -46,6 +48,7 @@ class FeatureTable:
     cameras: list[str]
     model: Identity
     skipped: Mapping[str, str] = field(default_factory=dict)
+    flip: bool = False
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,11 +69,12 @@ class FeatureTable:
                 self.persons[rows],
                 self.cameras[rows],
                 self.model,
+                flip=self.flip,
             )
 
 
 def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
-    """Return the pictures of all tables, which are of one model, in order."""
+    """Return the pictures of all tables, which are of one model and one `flip`, in order."""
     parts = list(tables)
     return FeatureTable(
         np.concatenate([part.features for part in parts]),
@@ -79,6 +83,7 @@ def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
         [camera for part in parts for camera in part.cameras],
         parts[0].model,
         {path: reason for part in parts for path, reason in part.skipped.items()},
+        parts[0].flip,
     )
 
 

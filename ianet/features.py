@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ianet.images import normalize
-from ianet.numerics import flush_denormals
+from ianet.numerics import NARROW, flush_denormals, is_narrow
 from ianet.reading import PackedImages, read
 
 Precision = Literal["float32", "bfloat16"]
@@ -48,11 +48,20 @@ def extract_batches(
         device: that computes.
         precision: "bfloat16" is faster on a GPU; relations stay in float32.
         flip: whether features are the mean of those of the image and of its mirror image.
+
+    Raises:
+        ValueError: bfloat16 on a CPU for images of at most `NARROW` pixels in width.
     """
     network.to(device).to(memory_format=torch.channels_last).eval()
     reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with flush_denormals():
         for images in batches:
+            width = images.shape[2]
+            if precision == "bfloat16" and is_narrow(device, width):
+                raise ValueError(
+                    f"precision is 'bfloat16', in which a CPU cannot compute images {width} pixels "
+                    f"wide: take float32, or a network of images wider than {NARROW}"
+                )
             pixels = images.to(device)
             with reduced:
                 features = network(normalize(pixels)).float()

@@ -134,6 +134,7 @@ class Model:
                 [picture.camera for picture in done.pictures],
                 self.identity,
                 done.skipped,
+                flip,
             )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ianet.calibration import Calibration
 from ianet.comparison import Interval
 from ianet.description import Description
+from ianet.escapes import escape_markdown
 from ianet.options import check_types
 
 
@@ -65,7 +66,7 @@ class ModelDescription(Description):
 
 
 def write_card(description: ModelDescription, digest: str, parameters: int) -> str:
-    """Return the card of a model, in Markdown.
+    """Return the card of a model, in Markdown, which shows texts of the description as they are.
 
     Args:
         description: of the model.
@@ -79,8 +80,9 @@ def write_card(description: ModelDescription, digest: str, parameters: int) -> s
         f"with blocks `{options.block}` after {blocks}" if blocks else "without blocks"
     )
     scores = "\n".join(
-        f"| {scores.dataset} | {_percent(scores.top_1)} | {_percent(scores.mAP)} | "
-        f"{_percent(scores.mINP)} | {scores.identities:,} | {scores.queries:,} |"
+        f"| {escape_markdown(scores.dataset)} | {_percent(scores.top_1)} | "
+        f"{_percent(scores.mAP)} | {_percent(scores.mINP)} | {scores.identities:,} | "
+        f"{scores.queries:,} |"
         for scores in description.scores
     )
     table = (
@@ -97,7 +99,7 @@ def write_card(description: ModelDescription, digest: str, parameters: int) -> s
         else "No threshold is known. `ianet calibrate` finds one on people of your own."
     )
     versions = ", ".join(f"{name} {version}" for name, version in description.versions.items())
-    return f"""# {description.name}
+    return f"""# {escape_markdown(description.name)}
 
 A model for person re-identification. A picture of a person becomes {features.size} numbers, its
 features. Pictures of the same person have features at a small {features.distance} distance.
@@ -123,9 +125,9 @@ ianet search . query gallery -k 10
 
 ## Training data
 
-Trained on `{description.dataset}`, {description.identities:,} people. Its terms:
+Trained on {escape_markdown(description.dataset)}, {description.identities:,} people. Its terms:
 
-> {description.terms}
+> {escape_markdown(description.terms)}
 
 ## Scores
 
@@ -150,13 +152,14 @@ features only as far as the law and the people in them allow.
 | | |
 |---|---|
 | features are those of | sha256:{digest} |
-| commit | {description.commit or "unknown"} |
-| versions | {versions} |
+| commit | {escape_markdown(description.commit) or "unknown"} |
+| versions | {escape_markdown(versions)} |
 """
 
 
 def _describe_calibration(calibration: Calibration) -> str:
-    pairs = calibration.pairs
+    pairs, dataset = calibration.pairs, escape_markdown(calibration.dataset)
+    flip = ", with the mirrored pictures (--flip)" if calibration.flip else ""
     rows = "\n".join(
         f"| {each.far:g} | {each.distance.value:.4f} ({each.distance.low:.4f} to "
         f"{each.distance.high:.4f}) | {100 * each.tar.value:.1f} ({100 * each.tar.low:.1f} to "
@@ -171,7 +174,7 @@ of the same person, in %. Intervals are of 95 %.
 |---|---|---|
 {rows}
 
-From {pairs.images:,} pictures of {pairs.identities:,} people of `{calibration.dataset}`. Other
+From {pairs.images:,} pictures of {pairs.identities:,} people of {dataset}{flip}. Other
 cameras and other people have other thresholds."""
 
 

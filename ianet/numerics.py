@@ -1,4 +1,8 @@
-"""Denormals: numbers below the least normal float, which a CPU multiplies many times slower."""
+"""What processors compute slowly or wrongly.
+
+Denormals are numbers below the least normal float. A CPU multiplies them many times slower. A CPU
+computes narrow images wrongly in bfloat16.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,17 @@ from torch import Tensor
 
 GRAIN = 32_768  # numbers that torch gives to a thread at least
 SOFT = 1  # omp_pause_soft of OpenMP 5
+NARROW = 16
+"""Most pixels of the width of images for which a CPU computes in float32.
+
+The last strided convolution of a network then gives a single column. oneDNN computes such a
+convolution, or its gradient, in bfloat16 from memory that nothing has written (pytorch#169688).
+"""
+
+
+def is_narrow(device: torch.device, width: int) -> bool:
+    """Return whether a device computes images of a width wrongly in bfloat16."""
+    return device.type == "cpu" and width <= NARROW
 
 
 def zero_denormals(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ianet.datasets.listing import IMAGES
-from ianet.datasets.source import ARCHIVES, Files, open_source
+from ianet.datasets.source import ARCHIVES, Files, open_source, refuse_irregular
 from ianet.decoding import decode, to_viewed
 from ianet.packing import Size
 
@@ -88,7 +88,7 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder or archive holds no picture.
-        ValueError: a damaged archive or list.
+        ValueError: a damaged archive or list, or one that is no regular file.
         TypeError: an object of another type.
     """
     pictures = list(_find(images, labels))
@@ -146,6 +146,7 @@ def _find_images(source: Path, labels: Labels) -> Iterator[Picture]:
 
 def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
     """Yield the pictures that a list names."""
+    refuse_irregular(source)
     try:
         if source.suffix.lower() == ".csv":
             # As text: 007 and NA are names too.
@@ -195,6 +196,7 @@ def _open_archive(path: Path) -> Files:
 
 def _decode_file(path: Path) -> Image.Image:
     try:
+        refuse_irregular(path)
         return decode(path.read_bytes())
     except OSError as error:
         raise ValueError(error.strerror or str(error)) from error

@@ -18,6 +18,7 @@ Sort = Literal["worst", "best", "given"]
 SIZE = (96, 160)  # of a thumbnail in pixels, at most: width and height
 SIGNS = {True: ("right", "✓"), False: ("wrong", "✗")}
 UNKNOWN = ("unknown", "")
+ACCEPTED = {True: ("accepted", "●"), False: ("rejected", "○")}
 
 STYLE = """
 :root { color-scheme: light dark; }
@@ -28,8 +29,10 @@ h2 { font-size: 1rem; overflow-wrap: anywhere; }
 """
 """Of a page, beside that of its lists."""
 LIST_STYLE = """
-.ranks { --right: #15803d; --wrong: #b91c1c; --frame: #8886; }
-@media (prefers-color-scheme: dark) { .ranks { --right: #4ade80; --wrong: #f87171; } }
+.ranks { --right: #15803d; --wrong: #b91c1c; --accepted: #1d4ed8; --frame: #8886; }
+@media (prefers-color-scheme: dark) {
+  .ranks { --right: #4ade80; --wrong: #f87171; --accepted: #93c5fd; }
+}
 .ranks { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0; }
 .ranks li { width: 96px; }
 .ranks img, .ranks .none { border: 3px solid var(--frame); box-sizing: border-box; display: block; }
@@ -39,10 +42,12 @@ LIST_STYLE = """
 .ranks .wrong img, .ranks .wrong .none { border-color: var(--wrong); border-style: dashed; }
 .ranks .right b { color: var(--right); }
 .ranks .wrong b { color: var(--wrong); }
+.ranks .accepted { color: var(--accepted); }
 .ranks small { display: block; font-size: .75rem; overflow-wrap: anywhere; }
 """
 """Of the lists that `write_list` writes."""
 LEGEND = "A solid green frame with ✓ is the same person, a dashed red frame with ✗ another."
+ACCEPTED_LEGEND = "A blue ● is nearer than the threshold of the model for searches, and ○ is not."
 
 Thumbnail = Callable[[str], tuple[str, str]]
 """The path of a picture to its data URL, or to "" and why there is none; see `draw_thumbnail`."""
@@ -77,7 +82,8 @@ def write_page(
     """Yield the parts of a page, the first before, then one for each query.
 
     Args:
-        ranks: see `ianet.searching.search`.
+        ranks: see `ianet.searching.search`. A column `accepted`, if there is one, says which
+            pictures are nearer than a threshold.
         queries: their paths, in the order of the page.
         open_picture: decodes the picture of a path. ValueError leaves a gap with the reason.
         title: of the page.
@@ -87,6 +93,7 @@ def write_page(
         f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
     )
     legend = f"{LEGEND} " if ranks.right.notna().any() else ""
+    legend += f"{ACCEPTED_LEGEND} " if "accepted" in ranks else ""
     yield (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -109,7 +116,7 @@ def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) 
     Args:
         query: path of its picture.
         name: of the query, for who does not see the picture.
-        rows: of the query, see `ianet.searching.search`.
+        rows: of the query, see `write_page`.
         thumbnail: draws a picture.
     """
     items = [_write_item("", thumbnail(query), f"query {name}", "<b>query</b>")]
@@ -117,9 +124,13 @@ def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) 
         kind, sign = UNKNOWN if pd.isna(row["right"]) else SIGNS[bool(row["right"])]
         who = f", person {row['person']}" if row["person"] else ""
         words = f", {kind}" if sign else ""
-        distance = f"{row['distance']:.3f}"
+        distance = number = f"{row['distance']:.3f}"
+        if "accepted" in row:
+            word, mark = ACCEPTED[bool(row["accepted"])]
+            words += f", {word}"
+            number = f'<span class="{word}">{mark} {distance}</span>'
         text = f"rank {row['rank']}: {row['path']}{who}, distance {distance}{words}"
-        caption = f"<b>{sign} {row['rank']}</b> {distance}<small>{escape(row['person'])}</small>"
+        caption = f"<b>{sign} {row['rank']}</b> {number}<small>{escape(row['person'])}</small>"
         items.append(_write_item(kind, thumbnail(row["path"]), text, caption))
     return f'<ol class="ranks">\n{"".join(items)}</ol>\n'
 

@@ -21,15 +21,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
-from zipfile import ZipFile
 
+import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
+from ianet.datasets.source import open_source
+
 MODEL_WEIGHTS = "model.safetensors"  # in the folder or the zip of a model
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 EXPECTED = "expected is a whole safetensors or state-dict file, or a model"
+
+NUMBERS: list[Any] = [
+    *(
+        (np.float64(0).__reduce__()[0], f"{package}.multiarray.scalar")
+        for package in ("numpy.core", "numpy._core")  # of NumPy 1 and of NumPy 2
+    ),
+    np.dtype,
+    *(type(np.dtype(code)) for code in "?bhilqBHILQefd"),
+]
+"""What a file may name beside tensors: what makes a number of NumPy, and its dtypes.
+
+torchreid saves a score beside the weights as such a number. Arrays and objects stay refused.
+"""
 
 
 class Names(NamedTuple):
@@ -95,7 +110,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, or a file without weights; one line.
+        ValueError: a damaged file, a file without weights, or with a weight that is NaN or
+            infinite; one line.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -115,7 +131,18 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"the weights file {path} holds a {type(content).__name__}"
             f"{f' of {found}' if found else ''}, and no tensor under a name: {EXPECTED}"
         )
+    refuse_infinite(state, path)
     return sort_weights(state)
+
+
+def refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
+    """Raise ValueError, one line, if a weight in a file is NaN or infinite."""
+    infinite = [name for name, value in state.items() if not value.isfinite().all()]
+    if infinite:
+        raise ValueError(
+            f"the weights {path} hold NaN or infinite values in {len(infinite)} of {len(state)} "
+            f"tensors, the first of them {infinite[0]}: take another file"
+        )
 
 
 def _describe_failure(path: Path, error: Exception) -> str:
@@ -138,18 +165,17 @@ def first_line(error: Exception) -> str:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        return safetensors.torch.load_file(path / MODEL_WEIGHTS)
+        return safetensors.torch.load(open_source(path, EXPECTED).read(MODEL_WEIGHTS))
     if path.suffix.lower() == ".zip":
-        with ZipFile(path) as archive:
-            names = [
-                name for name in archive.namelist() if PurePosixPath(name).name == MODEL_WEIGHTS
-            ]
-            if len(names) != 1:
-                raise ValueError(f"it has {len(names)} files {MODEL_WEIGHTS}, and a model has 1")
-            return safetensors.torch.load(archive.read(names[0]))
+        files = open_source(path, EXPECTED)
+        names = [name for name in files.paths() if PurePosixPath(name).name == MODEL_WEIGHTS]
+        if len(names) != 1:
+            raise ValueError(f"it has {len(names)} files {MODEL_WEIGHTS}, and a model has 1")
+        return safetensors.torch.load(files.read(names[0]))
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals(NUMBERS):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _unwrap(content: Any) -> dict[str, Tensor]:

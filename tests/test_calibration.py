@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import written
 from PIL import Image
@@ -15,7 +16,13 @@ from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet import drawing, verification
-from ianet.calibration import Calibration, PictureLabels, calibrate, check_limits
+from ianet.calibration import (
+    Calibration,
+    PictureLabels,
+    calibrate,
+    check_limits,
+    describe_doubt,
+)
 from ianet.comparison import Interval
 from ianet.evaluation import list_pictures
 from ianet.feature_table import FeatureTable, Identity
@@ -143,6 +150,34 @@ CALIBRATION = Calibration(
 )
 
 
+def test_thresholds_of_flipped_features_are_not_those_of_plain_ones() -> None:
+    with pytest.raises(ValueError, match="with and without flip: embed them alike"):
+        calibrate(replace(QUERY, flip=True), GALLERY, dataset="set", fars=[0.2])
+
+
+@pytest.mark.usefixtures("any_number")
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_calibration_knows_whether_features_are_flipped(flip: bool) -> None:
+    query, gallery = replace(QUERY, flip=flip), replace(GALLERY, flip=flip)
+    assert calibrate(query, gallery, dataset="set", fars=[0.2]).flip is flip
+
+
+def test_the_threshold_of_searches() -> None:
+    searches = OpenSetSearch(
+        *(9, 3, 8, 20),
+        (
+            SearchThreshold(0.5, estimate(0.4), estimate(0.7)),
+            SearchThreshold(0.1, estimate(0.2), estimate(0.6)),
+        ),
+    )
+    calibration = replace(CALIBRATION, search=searches)
+    assert calibration.find_search_threshold() is searches.thresholds[0]
+    assert calibration.find_search_threshold(0.1) is searches.thresholds[1]
+    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: 0\.5, 0\.1 is"):
+        calibration.find_search_threshold(0.3)
+    assert replace(calibration, search=None).find_search_threshold(0.3) is None
+
+
 def test_a_judgement_worked_by_hand() -> None:
     near = CALIBRATION.judge(0.15)
     assert (near.is_same, near.threshold.far) == (True, 0.1)
@@ -187,6 +222,15 @@ def test_a_model_keeps_its_calibration(model: Path, tmp_path: Path) -> None:
 
     config = tmp_path / "calibrated/config.json"
     values = json.loads(config.read_text())
+    # Files of before have no flip.
+    assert values["calibration"].pop("flip") is False
+    config.write_text(json.dumps(values))
+    assert ianet.load(tmp_path / "calibrated").description.calibration == CALIBRATION
+    values["calibration"]["flip"] = "no"
+    config.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"config\.json: flip is 'no': it must be true or false"):
+        ianet.load(tmp_path / "calibrated")
+    del values["calibration"]["flip"]
     values["calibration"]["pairs"]["curve"]["same"][1] = 2
     config.write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"config\.json: same holds 4 values that do not ascend"):
@@ -245,6 +289,56 @@ def test_a_model_is_calibrated_and_compares(
     assert "no threshold is known for a false-accept rate of 0.3: 0.05, 0.2 is" in outcome.errors
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    root = written(tmp_path_factory.mktemp("pictures"), ["a.jpg", "b.jpg"])
+    return sorted(root.iterdir())
+
+
+def calibrated(model: Path, target: Path, calibration: Calibration) -> Path:
+    """A copy of a model with thresholds."""
+    loaded = ianet.load(model)
+    description = replace(loaded.description, calibration=calibration)
+    ianet.model.write_model(loaded.network, description, target)
+    return target
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_pictures_are_compared_as_they_were_calibrated(
+    run: Callable[..., Outcome], model: Path, pictures: list[Path], tmp_path: Path, flip: bool
+) -> None:
+    target = calibrated(model, tmp_path / "calibrated", replace(CALIBRATION, flip=flip))
+    distances = {}
+    for kind in (True, False):
+        rows = ianet.load(model).embed(pictures, flip=kind).features
+        distances[kind] = verification.cosine_distance(*rows)
+    assert abs(distances[True] - distances[False]) > 1e-4
+    outcome = run("compare", target, *pictures, "--json")
+    assert json.loads(outcome.output)["distance"] == pytest.approx(distances[flip], abs=1e-6)
+    outcome = run("compare", target, *pictures, "--json", "--flip")
+    if flip:
+        assert json.loads(outcome.output)["distance"] == pytest.approx(distances[True], abs=1e-6)
+    else:
+        assert outcome == (
+            2,
+            "",
+            f"error: this command has features with --flip, and the threshold of {target} has "
+            "features without: the two cannot be compared, so take --flip for all pictures or for "
+            "none\n",
+        )
+    outcome = run("compare", model, *pictures, "--flip")  # without a threshold
+    assert outcome.output == f"distance {distances[True]:.4f}\n"
+
+
+def test_the_card_says_whether_thresholds_are_of_flipped_pictures(
+    model: Path, tmp_path: Path
+) -> None:
+    for flip, text in ((True, "people of set, with the mirrored pictures (--flip). Other"),
+                       (False, "people of set. Other")):  # fmt: skip
+        target = calibrated(model, tmp_path / str(flip), replace(CALIBRATION, flip=flip))
+        assert text in (target / "README.md").read_text()
+
+
 def test_without_a_calibration_the_distance_alone_is_printed(
     run: Callable[..., Outcome], model: Path, people: Path, tmp_path: Path
 ) -> None:
@@ -301,6 +395,53 @@ def test_people_of_the_training_are_refused(
     outcome = run("calibrate", model, tmp_path / "set", "-o", tmp_path / "calibrated")
     assert outcome.code == 2
     assert "has 1 persons of the query in its training split, such as anna" in outcome.errors
+
+
+DOUBT = "the model was trained on my_photos, and "
+REMEDY = ": thresholds and scores are too good for people of the training"
+
+
+@pytest.mark.parametrize(
+    ("source", "splits", "doubt"),
+    [
+        ("photos", {"a": "query", "b": "gallery"}, ""),
+        ("data/My-Photos.zip", {"a": "query"}, "data/My-Photos.zip has no training split"),
+        ("my_photos.csv", {"a": "query"}, "my_photos.csv has no training split"),
+        ("my_photos", {"a": "query", "b": "train"}, ""),
+        ("my_photos", {"a": "query", "b": "train", "c": "gallery"}, ""),
+    ],
+)
+def test_people_of_the_training_may_be_in_a_set_of_its_name(
+    source: str, splits: dict[str, str], doubt: str
+) -> None:
+    table = pd.DataFrame({"person": list(splits), "split": list(splits.values())})
+    expected = f"{DOUBT}{doubt}{REMEDY}" if doubt else ""
+    assert describe_doubt("my_photos", table, Path(source)) == expected
+
+
+def test_people_of_the_query_in_a_training_split_are_a_doubt() -> None:
+    table = pd.DataFrame({"person": [1, 1, 2], "split": ["train", "query", "train"]})
+    expected = f"{DOUBT}my_photos has people of the query in its training split{REMEDY}"
+    assert describe_doubt("my_photos", table, Path("my_photos")) == expected
+
+
+@pytest.mark.usefixtures("any_number")
+def test_a_set_that_may_have_been_trained_on_is_warned_of(
+    run: Callable[..., Outcome], model: Path, tmp_path: Path
+) -> None:
+    names = [f"{person}/{number}.jpg" for person in "abc" for number in "12"]
+    options = ("--reader", "persons", "--cameras", "ignore")
+    for name, lines in (("synthetic", 1), ("others", 0)):
+        photos = written(tmp_path / name, names)
+        warning = f"warning: the model was trained on synthetic, and {photos} has no training split"
+        target = tmp_path / f"{name}-calibrated"
+        for command in (["evaluate"], ["calibrate", "--far", "0.5", "--flip", "-o", target]):
+            outcome = run(*command, model, photos, *options)
+            assert outcome.code == 0
+            assert outcome.errors.count("warning:") == outcome.errors.count(warning) == lines
+        calibration = ianet.load(target).description.calibration
+        assert calibration is not None
+        assert calibration.flip
 
 
 def test_an_existing_model_is_not_replaced(

@@ -14,7 +14,7 @@ from tiny_models import Outcome
 
 import ianet
 from ianet.cli import main as cli
-from ianet.cli.shared import print_table
+from ianet.cli.shared import parse_options, print_table
 
 COMMANDS = sorted(
     path.stem for path in Path(cli.__file__).parent.glob("commands/*.py") if path.stem[0] != "_"
@@ -61,6 +61,45 @@ def test_a_traceback_is_shown_where_asked_for(
     monkeypatch.setenv("IANET_DEBUG", "1")
     with pytest.raises(FileNotFoundError, match="m does not exist"):
         run("embed", "m", "p", "-o", "f.csv")
+
+
+def read_missing() -> None:
+    Path("none").read_text()
+
+
+def parse_no_number() -> None:
+    int("a")
+
+
+def raise_here() -> None:
+    raise ValueError("made by this file")
+
+
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        (read_missing, "[Errno 2] No such file or directory: 'none' (IANET_DEBUG=1 shows the trac"),
+        (parse_no_number, "invalid literal for int() with base 10: 'a' (IANET_DEBUG=1 shows the t"),
+        (raise_here, "made by this file (IANET_DEBUG=1 shows the traceback)"),
+        (lambda: parse_options(["a"]), "--option a: write it as name=value\n"),
+    ],
+)
+def test_an_error_without_a_message_for_a_person_says_how_to_see_more(
+    function: Callable[[], object],
+    error: str,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def call(name: str) -> None:
+        function()
+
+    app = typer.Typer()
+    app.command()(call)
+    monkeypatch.setattr(cli, "app", app)
+    outcome = run("name")
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(f"error: {error}")
+    assert outcome.errors.count("\n") == 1
 
 
 def test_ctrl_c_is_quiet(run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:

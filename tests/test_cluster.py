@@ -295,12 +295,13 @@ command(main)
 
 
 @pytest.mark.slow
-def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm() -> None:
-    variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, OWN}
+def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm(tmp_path: Path) -> None:
+    variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, OWN, "RAY_AUTH_TOKEN"}
+    kept = {name: value for name, value in os.environ.items() if name not in variables}
     process = subprocess.Popen(
         [sys.executable, "-c", SHARED],
         cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name not in variables},
+        env={**kept, "HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -317,6 +318,7 @@ def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm() -> None:
     process.send_signal(signal.SIGTERM)
     _, messages = process.communicate(timeout=60)
     _, left = psutil.wait_procs(children, timeout=20)
+    assert not (tmp_path / ".ray/auth_token").exists()
     for child in left:
         child.kill()
     assert process.returncode == 1

@@ -8,9 +8,9 @@ import io
 import pandas as pd
 import pytest
 
+from ianet import escapes
 from pipeline.report import page
 from pipeline.report.page import Cell, Panel, Section, TableRow
-from pipeline.report.spreadsheets import to_csv
 
 EVIL = '<script>alert("a")</script> [b](http://c) *d* _e_ `f` | $g$ \\h &lt; #i ~~j~~'
 SECTION = Section(
@@ -20,7 +20,7 @@ SECTION = Section(
 
 def test_markdown_shows_signs_as_they_are() -> None:
     text = page.to_markdown(SECTION)
-    escaped = page.escape_markdown(EVIL)
+    escaped = escapes.escape_markdown(EVIL)
     assert escaped.startswith(r"\<script\>alert")
     assert r"[b]\(http://c) \*d\* \_e\_ \`f\` \| \$g\$ \\h \&lt; \#i \~\~j\~\~" in escaped
     assert text.count(escaped) == 4  # title, caption, label, note
@@ -60,5 +60,18 @@ def test_html_holds_no_element_of_a_text() -> None:
     ],
 )
 def test_no_cell_of_a_csv_is_a_formula(text: str, shown: str) -> None:
-    written = to_csv(pd.DataFrame({"label": [text], text: [-2.25]}), "%.4g")
+    written = escapes.to_csv(pd.DataFrame({"label": [text], text: [-2.25]}), "%.4g")
     assert list(csv.reader(io.StringIO(written))) == [["label", shown], [shown, "-2.25"]]
+
+
+@pytest.mark.parametrize("text", ["=1", "'=1", "''@a", "-1", "-1a", "'a", "'", "", "a"])
+def test_a_text_of_a_cell_comes_back(text: str) -> None:
+    shown = escapes.defuse(text)
+    assert escapes.restore(shown) == text
+    assert shown[:1] not in "=@" or not shown
+
+
+def test_columns_of_one_name_stay_apart() -> None:
+    frame = pd.DataFrame([["=a", "b", None, True]], columns=["", "", "x", "x"])
+    assert escapes.to_csv(frame) == ",,x,x\n'=a,b,,True\n"
+    assert frame.iloc[0, 0] == "=a"

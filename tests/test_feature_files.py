@@ -23,12 +23,15 @@ MODEL = Identity("tiny", "ab" * 32)
 SUFFIXES = [".parquet", ".npz", ".csv"]
 
 
-def table(count: int = 5, size: int = 3, first: int = 0, model: Identity = MODEL) -> FeatureTable:
+def table(
+    count: int = 5, size: int = 3, first: int = 0, model: Identity = MODEL, flip: bool = False
+) -> FeatureTable:
     generator = np.random.default_rng(first)
     names = [f'{number}, "ü".jpg' for number in range(first, first + count)]
     persons = ["007", "NA", "", "7", "anna"] * (count // 5 + 1)
     features = generator.standard_normal((count, size)).astype(np.float32) * 1e-3
-    return FeatureTable(features, names, persons[:count], ["", "1", "x"][:1] * count, model)
+    cameras = ["", "1", "x"][:1] * count
+    return FeatureTable(features, names, persons[:count], cameras, model, flip=flip)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -46,6 +49,66 @@ def test_what_is_written_is_read(tmp_path: Path, suffix: str) -> None:
     assert read.model == MODEL
     assert file.labels().equals(read.labels())
     assert file.labels().person.tolist() == read.persons
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_file_says_whether_pictures_were_mirrored(
+    tmp_path: Path, suffix: str, flip: bool
+) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table(flip=flip), table(4, first=5, flip=flip)])
+    assert FeatureFile(path).flip is flip
+    assert [block.flip for block in FeatureFile(path).blocks()] == [flip]
+    assert read_features(path).flip is flip
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_of_before_holds_no_mirrored_pictures(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table(flip=True)])
+    if suffix == ".parquet":
+        content = pq.read_table(path)
+        model = {feature_files.MODEL: content.schema.metadata[feature_files.MODEL]}
+        pq.write_table(content.replace_schema_metadata(model), path)
+    elif suffix == ".npz":
+        arrays = dict(np.load(path))
+        del arrays["flip"]
+        np.savez(path, **arrays)
+    else:
+        pd.read_csv(path, dtype=str, keep_default_na=False).drop(columns="flip").to_csv(
+            path, index=False
+        )
+    read = read_features(path)
+    assert (read.flip, read.model) == (False, MODEL)
+    assert np.array_equal(read.features, table().features)
+
+
+def test_a_csv_file_with_and_without_mirrored_pictures_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "features.csv"
+    write_features(path, [table()])
+    path.write_text(path.read_text().replace(",false,", ",true,", 1))
+    with pytest.raises(ValueError, match=r"no features of ianet \(it has features with and witho"):
+        FeatureFile(path)
+
+
+NAMES = ["=1+1.jpg", "-a.jpg", "'=a.jpg", "''+a.jpg", "@a.jpg", "'a.jpg", "a=b.jpg", "-1", "'", ""]
+
+
+def test_names_like_formulas_are_text_in_a_csv_file(tmp_path: Path) -> None:
+    path, model = tmp_path / "features.csv", Identity("=model", "ab")
+    features = np.ones((len(NAMES), 2), np.float32)
+    write_features(path, [FeatureTable(features, NAMES, NAMES, NAMES, model)])
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    for column in ("path", "person", "camera"):
+        assert cells[column].tolist() == [
+            *("'=1+1.jpg", "'-a.jpg", "''=a.jpg", f"'{NAMES[3]}", "'@a.jpg"),
+            *("'a.jpg", "a=b.jpg", "-1", "'", ""),
+        ]
+    assert set(cells.model) == {"'=model sha256:ab"}
+    read = read_features(path)
+    assert (read.paths, read.persons, read.cameras) == (NAMES, NAMES, NAMES)
+    assert read.model == model
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -86,7 +149,7 @@ def test_other_programs_read_the_files(tmp_path: Path) -> None:
         assert np.array_equal(arrays["feature"], values.features)
         assert str(arrays["model"]) == f"tiny sha256:{'ab' * 32}"
     frame = pd.read_csv(tmp_path / "features.csv")
-    assert list(frame.columns) == ["path", "person", "camera", "model", "0", "1", "2"]
+    assert list(frame.columns) == ["path", "person", "camera", "model", "flip", "0", "1", "2"]
     assert np.array_equal(frame[["0", "1", "2"]].to_numpy(np.float32), values.features)
 
 
@@ -173,6 +236,9 @@ def test_the_command_writes_what_embed_returns(
     assert np.abs(read.features - expected.features).max() <= 1e-6
     assert (read.paths, read.persons) == (expected.paths, ["0001", "0002", ""])
     assert read.model == expected.model
+    assert (read.flip, expected.flip) == (True, True)
+    run("embed", model, photos, "-o", output)
+    assert not read_features(output).flip
 
 
 def test_the_command_names_what_it_skips(
@@ -190,6 +256,7 @@ def test_the_command_names_what_it_skips(
     assert outcome.errors.startswith(f"skipped: {photos}/b.jpg (")
     answer = json.loads(outcome.output)
     assert (answer["pictures"], answer["skipped"], answer["size"]) == (1, 1, 1280)
+    assert answer["flip"] is False
     outcome = run("embed", model, photos / "b.jpg", "-o", tmp_path / "none.csv", "--skip-bad")
     assert outcome.code == 2
     assert outcome.errors.endswith("error: not one of 1 pictures can be decoded\n")

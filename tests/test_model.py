@@ -21,7 +21,7 @@ import torch
 from conftest import noise, packed, written
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import SIZE, TERMS, tiny_model, tiny_network
+from tiny_models import SIZE, TERMS, Outcome, tiny_model, tiny_network
 
 import ianet
 from ianet import images
@@ -156,6 +156,56 @@ def test_bad_pictures_are_named_and_may_be_skipped(
     assert model.embed(bad, skip_bad=True).features.shape == (0, 1280)
 
 
+@pytest.fixture
+def pipes(tmp_path: Path) -> Path:
+    """Named pipes, into which nobody writes, under names of pictures, lists and archives."""
+    for name in ("photos/pipe.jpg", "pipe.png", "pipe.txt", "pipe.csv", "pipe.zip", "pipe.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "list.txt").write_text("pipe.png\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "pipe"),
+    [
+        ("pipe.png", "pipe.png"),
+        ("photos", "photos/pipe.jpg"),
+        ("list.txt", "pipe.png"),
+        ("pipe.parquet", "pipe.parquet"),
+    ],
+)
+def test_a_pipe_is_no_picture(model: Model, pipes: Path, name: str, pipe: str) -> None:
+    reason = f"{pipes / pipe} is no regular file: put the file itself there"
+    with pytest.raises(ValueError, match=re.escape(f"{pipes / pipe} cannot be decoded ({reason})")):
+        model.embed(pipes / name)
+    assert model.embed(pipes / name, skip_bad=True).skipped == {str(pipes / pipe): reason}
+
+
+@pytest.mark.parametrize("name", ["pipe.txt", "pipe.csv", "pipe.zip"])
+def test_a_pipe_is_no_list_and_no_archive(model: Model, pipes: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{pipes / name} is no regular file: put the")):
+        model.embed(pipes / name, skip_bad=True)
+
+
+@pytest.mark.parametrize("command", ["embed", "search", "compare", "attention"])
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.csv", "pipe.parquet"])
+def test_no_command_waits_for_a_pipe(
+    folder: Path, pipes: Path, command: str, name: str, run: Callable[..., Outcome]
+) -> None:
+    pipe, output = pipes / name, pipes / "output"
+    options = {
+        "embed": [pipe, "-o", f"{output}.npz"],
+        "search": [pipe, pipe, "-o", f"{output}.csv"],
+        "compare": [pipe, pipe],
+        "attention": [pipe, "--point", "0.5,0.5", "-o", f"{output}.png"],
+    }[command]
+    outcome = run(command, folder, *options)
+    assert (outcome.code, outcome.output) == (2, "")
+    assert f"{pipe} is no regular file: put the file itself there" in outcome.errors
+    assert outcome.errors.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("images", "error", "message"),
     [
@@ -242,6 +292,29 @@ def test_scores_are_kept_and_written_on_the_card(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="name is 'a b': give a name without spaces"):
         save_model(network, description, tmp_path / "other", name="a b", terms="")
     assert not (tmp_path / "other").exists()
+
+
+def test_the_card_shows_texts_as_they_are(tmp_path: Path) -> None:
+    evil = '<script>alert("a")</script> [b](http://c) `f` | *d*\n\n# Other\n[e]: http://g'
+    shown = r'\<script\>alert("a")\</script\> [b]\(http://c) \`f\` \| \*d\* \# Other [e]\: http://g'
+    score = Interval(0.9, 0.8, 1)
+    description = describe(tiny_network(), dataset=evil, height=64, width=32)
+    target = tmp_path / "model"
+    save_model(
+        tiny_network(),
+        description,
+        target,
+        name="<b>_name_</b>",
+        terms=evil,
+        scores=(ModelScores(evil, 3, 2, score, None, None),),
+        commit="`a|b`",
+    )
+    card = (target / "README.md").read_text()
+    assert card.startswith("# \\<b\\>\\_name\\_\\</b\\>\n")
+    assert f"Trained on {shown}, 5 people. Its terms:\n\n> {shown}\n\n" in card
+    assert f"| {shown} | 90.0 (80.0 to 100.0) | – | – | 2 | 3 |\n" in card
+    assert "| commit | \\`a\\|b\\` |" in card
+    assert ianet.load(target).description.terms == evil
 
 
 def test_a_score_lies_within_its_interval_and_within_0_and_1() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import pkgutil
 import re
 import subprocess
 import sys
@@ -12,8 +14,12 @@ from importlib.metadata import PackageNotFoundError, distribution, packages_dist
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
+from conftest import written
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from tiny_models import tiny_model
 
 import ianet
 
@@ -21,20 +27,50 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = [path for path in sorted(ROOT.glob("ianet/**/*")) if path.suffix in (".py", ".typed")]
 
-# Imports every module that its arguments name. Modules on standard input are refused.
-IMPORTER = """
-import importlib, sys
+# The start of a program without the modules that its first argument names, as if not installed.
+HIDER = """
+import sys
 
-refused = set(sys.stdin.read().split())
+hidden = set(sys.argv[1].split())
 
-class Refuser:
+class Hider:
+    def __init__(self, finder):
+        self.finder = finder
+
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in refused:
-            raise ModuleNotFoundError(f"{name} comes with an extra", name=name)
+        if name.partition(".")[0] not in hidden:
+            return self.finder.find_spec(name, path, target)
 
-sys.meta_path.insert(0, Refuser())
-for module in sys.argv[1:]:
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Hider, sys.meta_path)
+"""
+
+# Imports every module that its other arguments name.
+IMPORTER = f"""{HIDER}
+import importlib
+
+for module in sys.argv[2:]:
     importlib.import_module(module)
+"""
+
+# Runs the commands of ianet on standard input, and prints code, output and errors of each.
+RUNNER = f"""{HIDER}
+import contextlib, io, json
+
+from ianet.cli.main import main
+
+outcomes = []
+for arguments in json.load(sys.stdin):
+    sys.argv = ["ianet", *arguments]
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            main()
+        except SystemExit as end:
+            outcomes.append((end.code or 0, output.getvalue(), errors.getvalue()))
+print(json.dumps(outcomes))
 """
 
 BUILDER = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
@@ -86,17 +122,18 @@ def modules_of_extras() -> set[str]:
     } | {"pipeline"}
 
 
-def import_modules(modules: Iterable[str], refused: Iterable[str]) -> str:
-    """What a new process of Python says on standard error."""
-    done = subprocess.run(
-        [sys.executable, "-c", IMPORTER, *modules],
-        input=" ".join(refused),
+def run_without(
+    hidden: Iterable[str], program: str, *arguments: str, text: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """A new process of Python, in which modules are not installed."""
+    return subprocess.run(
+        [sys.executable, "-c", program, " ".join(hidden), *arguments],
+        input=text,
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return done.stderr
 
 
 @pytest.mark.slow
@@ -105,11 +142,55 @@ def test_each_module_of_the_library_works_without_the_extras() -> None:
     assert {"ray", "mlflow", "dvc", "yaml", "pytest"} <= refused
     assert not refused & {"torch", "numpy", "pandas", "ianet"}
     assert MODULES
-    assert import_modules(MODULES, refused) == ""
+    assert run_without(refused, IMPORTER, *MODULES).stderr == ""
 
 
 def test_an_import_of_an_extra_is_found() -> None:
-    assert "ray comes with an extra" in import_modules(["ray"], modules_of_extras())
+    errors = run_without(modules_of_extras(), IMPORTER, "ray").stderr
+    assert errors.endswith("ModuleNotFoundError: No module named 'ray'\n")
+
+
+@pytest.mark.slow
+def test_each_command_works_without_the_extras(tmp_path: Path) -> None:
+    model, photos, features = tmp_path / "model", tmp_path / "photos", tmp_path / "features"
+    tiny_model(model)
+    written(photos, [f"{person}/{number}.jpg" for person in "abcdef" for number in "123"])
+    first = photos / "a/1.jpg"
+    checkpoint = tmp_path / "checkpoint.pth"
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), checkpoint)
+    reader = ("--reader", "persons", "--cameras", "ignore")
+    size = ("--backbone", "mobilenet_v2", "--height", "64", "--width", "32")
+    commands: dict[str, list[object]] = {
+        "embed": [model, photos, "-o", f"{features}.parquet", "--labels", "folders"],
+        "search": [model, first, f"{features}.parquet", "-k", "2", "-o", tmp_path / "ranks.csv"],
+        "validate": [photos, *reader],
+        "evaluate": [model, photos, *reader],
+        "calibrate": [model, photos, *reader, "--far", "0.5", "-o", tmp_path / "calibrated"],
+        "compare": [tmp_path / "calibrated", first, first],
+        "attention": [model, first, "--point", "0.5,0.5", "-o", tmp_path / "maps.png"],
+        "convert": [checkpoint, *size, "-o", tmp_path / "converted"],
+        "export": [model, "-o", tmp_path / "model.onnx"],
+    }
+    places = pkgutil.iter_modules([str(ROOT / "ianet/cli/commands")])
+    assert set(commands) == {place.name for place in places}
+    texts = [[name, *map(str, arguments)] for name, arguments in commands.items()]
+    done = run_without(modules_of_extras(), RUNNER, text=json.dumps(texts))
+    assert done.stderr == ""
+    outcomes = dict(zip(commands, json.loads(done.stdout), strict=True))
+    assert outcomes.pop("export") == [
+        2,
+        "",
+        "error: ONNX needs onnx, onnxscript, onnxruntime: pip install onnx onnxscript "
+        "onnxruntime\n",
+    ]
+    assert {name: code for name, (code, _, _) in outcomes.items()} == dict.fromkeys(outcomes, 0)
+    assert outcomes["embed"][1] == f"{features}.parquet: 1280 numbers for each of 18 pictures\n"
+    ranks = [line.split(",") for line in (tmp_path / "ranks.csv").read_text().splitlines()]
+    assert [row[:2] for row in ranks] == [["query", "rank"], [str(first), "1"], [str(first), "2"]]
+    assert outcomes["validate"][1].endswith("nothing is wrong\n")
+    assert outcomes["compare"][1].startswith("same person: the distance 0.0000 is below ")
+    assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "converted/config.json").exists()
 
 
 def test_the_citation_and_the_project_agree() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from small import RECIPE, STRONG, Small, recipe, small, weights
 
 from ianet import images, reading
-from ianet.features import extract
+from ianet.features import Precision, extract, extract_batches
 from ianet.reading import AHEAD, PackedImages, free_memory, place_images, read
 from ianet.training.fit import fit
 
@@ -233,6 +233,20 @@ def test_features_of_a_file_are_those_of_the_array(batch: int, path: Path) -> No
     expected = images.normalize(torch.from_numpy(ARRAY[MASK])).mean((2, 3))
     for source in (PackedImages(path, MASK), images.load(path, MASK)):
         assert torch.equal(extract(Means(), source, device=CPU, batch=batch), expected)
+
+
+def test_features_of_narrow_images_are_not_computed_in_bfloat16_on_a_cpu() -> None:
+    def extract_width(width: int, precision: Precision) -> torch.Tensor:
+        pixels = torch.full((2, 16, width, 3), 255, dtype=torch.uint8)
+        [features] = extract_batches(Means(), [pixels], device=CPU, precision=precision)
+        return features
+
+    white = (1 - torch.tensor(images.MEAN)) / torch.tensor(images.DEVIATION)
+    assert torch.allclose(extract_width(16, "float32"), white.expand(2, 3))
+    assert torch.allclose(extract_width(17, "bfloat16"), white.expand(2, 3))
+    message = "precision is 'bfloat16', in which a CPU cannot compute images 16 pixels wide: take"
+    with pytest.raises(ValueError, match=message):
+        extract_width(16, "bfloat16")
 
 
 def test_no_images_have_no_features() -> None:

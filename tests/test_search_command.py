@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,12 @@ from PIL import Image
 from tiny_models import Outcome, tiny_model
 
 import ianet
+from ianet.calibration import Calibration
+from ianet.comparison import Interval
+from ianet.model import write_model
+from ianet.open_set import OpenSetSearch, SearchThreshold
 from ianet.ranks_page import sort_queries, write_page
+from ianet.verification import Curve, Threshold, Verification
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,156 @@ def test_features_of_another_model_are_refused(
     assert outcome.code == 2
     assert outcome.errors.startswith(f"error: {file} holds features of other sha256:")
     assert outcome.errors.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def accepting(model: Path, people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model with search thresholds of flipped features: 1e-5, and one that leaves out the
+    farthest picture of the first query.
+    """
+    loaded = ianet.load(model)
+    table = loaded.embed([people / "query", people / "gallery"], flip=True)
+    rows = table.features / np.linalg.norm(table.features, axis=1, keepdims=True)
+    *_, near, far = sorted(1 - rows[0] @ rows[2:].T)
+    limit = float(near + far) / 2
+    interval = Interval(0.5, 0.4, 0.6)
+    calibration = Calibration(
+        "set",
+        "ignore",
+        Verification(
+            images=9,
+            identities=3,
+            same_pairs=9,
+            other_pairs=27,
+            thresholds=(Threshold(0.1, interval, interval),),
+            eer=interval,
+            curve=Curve((0, 2), (0, 1), (0, 1)),
+        ),
+        OpenSetSearch(
+            *(9, 3, 8, 20),
+            (
+                SearchThreshold(0.01, Interval(1e-5, 0, 1), interval),
+                SearchThreshold(0.5, Interval(limit, 0, 2), interval),
+            ),
+        ),
+        flip=True,
+    )
+    target = tmp_path_factory.mktemp("models") / "accepting"
+    description = replace(loaded.description, calibration=calibration)
+    write_model(loaded.network, description, target)
+    return target
+
+
+@pytest.mark.parametrize("far", [0.01, 0.5])
+def test_neighbours_within_the_search_threshold_are_accepted(
+    accepting: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome], far: float
+) -> None:
+    calibration = ianet.load(accepting).description.calibration
+    assert calibration is not None
+    threshold = calibration.find_search_threshold(far)
+    assert threshold is not None
+    limit = threshold.distance.value
+    arguments = ["search", accepting, people / "query", people / "gallery", "--labels", "folders"]
+    arguments += ["-k", "4"] if far == 0.01 else ["-k", "4", "--far", str(far)]
+    outcome = run(*arguments, "-o", tmp_path / "ranks.csv", "--html", tmp_path / "ranks.html")
+    ranks = pd.read_csv(tmp_path / "ranks.csv")
+    assert ranks.accepted.tolist() == [distance < limit for distance in ranks.distance]
+    counts = ranks.groupby("query").accepted.sum()
+    assert counts.iloc[0] == {0.01: 1, 0.5: 3}[far]  # its own copy, and all but the farthest
+    assert outcome.errors == (
+        f"accepted: nearer than {limit:.4f}, the threshold at a false-accept rate of {far:g} in a "
+        "gallery of 20\n"
+    )
+    lines = [line.split() for line in outcome.output.splitlines()]
+    assert lines[0][-2:] == ["right", "accepted"]
+    assert [line[-1] for line in lines[1:]] == ["✓" if each else "✗" for each in ranks.accepted]
+    answer = json.loads(run(*arguments, "--json").output)
+    assert [row["accepted"] for row in answer] == ranks.accepted.tolist()
+    run(*arguments, "-o", tmp_path / "ranks.parquet")
+    assert pd.read_parquet(tmp_path / "ranks.parquet").accepted.tolist() == ranks.accepted.tolist()
+
+    text = (tmp_path / "ranks.html").read_text()
+    page = Page(text)
+    shown = [
+        (image["alt"].split(": ")[1].split(", ")[0], image["alt"].split(", ")[-1])
+        for image in page.images
+        if image["alt"].startswith("rank")
+    ]
+    words = {True: "accepted", False: "rejected"}
+    expected = [(row.path, words[bool(row.accepted)]) for row in ranks.itertuples()]
+    assert sorted(shown) == sorted(expected)
+    signs = "".join(sign for text in page.texts for sign in text[:1] if sign in "●○")
+    assert (signs.count("●"), signs.count("○")) == (
+        ranks.accepted.sum(),
+        (~ranks.accepted).sum(),
+    )
+    assert text.count('<span class="accepted">● 0.000</span>') == 2
+    assert any("A blue ● is nearer than the threshold of the model" in text for text in page.texts)
+
+
+def test_a_false_accept_rate_needs_a_search_threshold(
+    model: Path, accepting: Path, run: Callable[..., Outcome]
+) -> None:
+    outcome = run("search", model, "query", "gallery", "--far", "0.1")
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(f"error: {model} has no search threshold: find one with ")
+    outcome = run("search", accepting, "query", "gallery", "--far", "0.1")
+    assert outcome.errors == (
+        "error: no threshold is known for a false-accept rate of 0.1: 0.01, 0.5 is\n"
+    )
+
+
+def test_pictures_are_searched_as_the_features_that_they_meet(
+    model: Path, accepting: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    files = {}
+    for name, flip in (("flipped", ["--flip"]), ("plain", [])):
+        files[name] = tmp_path / f"{name}.parquet"
+        run("embed", model, people / "gallery", "-o", files[name], *flip)
+    distances = {}
+    for name, flip in (("flipped", ["--flip"]), ("plain", [])):
+        query = ("search", model, people / "query")
+        distances[name] = json.loads(run(*query, people / "gallery", "--json", *flip).output)
+        assert json.loads(run(*query, files[name], "--json").output) == distances[name]
+        assert json.loads(run(*query, files[name], "--json", *flip).output) == distances[name]
+    assert distances["flipped"] != distances["plain"]
+    found = json.loads(
+        run("search", accepting, people / "query", people / "gallery", "--json").output
+    )
+    assert [row["distance"] for row in found] == [row["distance"] for row in distances["flipped"]]
+    refused = [
+        (["search", model, files["plain"], files["flipped"]], files["flipped"], files["plain"]),
+        (["search", model, files["flipped"], files["plain"]], files["flipped"], files["plain"]),
+        (
+            ["search", model, people / "query", files["plain"], "--flip"],
+            "this command",
+            files["plain"],
+        ),
+        (
+            ["search", accepting, people / "query", files["plain"]],
+            f"the search threshold of {accepting}",
+            files["plain"],
+        ),
+    ]
+    for arguments, flipped, plain in refused:
+        assert run(*arguments) == (
+            2,
+            "",
+            f"error: {flipped} has features with --flip, and {plain} has features without: the two "
+            "cannot be compared, so take --flip for all pictures or for none\n",
+        )
+
+
+def test_paths_like_formulas_are_text_in_a_csv_file(
+    model: Path, tmp_path: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("=1+1.jpg", "@b.jpg"):
+        Path(name).write_bytes(noise(0, 64, 32))
+    run("search", model, "=1+1.jpg", "@b.jpg", "-o", "ranks.csv")
+    ranks = pd.read_csv("ranks.csv")
+    assert ranks[["query", "path"]].to_numpy().tolist() == [["'=1+1.jpg", "'@b.jpg"]]
+    assert ranks.distance.tolist() == [pytest.approx(0, abs=1e-6)]
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
 from conftest import packed
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tiny_models import Outcome, tiny_model
 from torch import Tensor, nn
 
 import ianet
 from ianet.conversion import convert
+from ianet.datasets import source
 from ianet.model import save_model
 from ianet.network import Network, describe
 from ianet.options import NetworkOptions
-from ianet.weights import read_checkpoint, sort_weights
+from ianet.weights import NUMBERS, read_checkpoint, sort_weights
 
 PEOPLE = 7
 
@@ -59,14 +63,22 @@ class Reference(nn.Module):
         return pooled if self.project == "torchreid" else self.bottleneck(pooled)
 
     def checkpoint(self) -> dict[str, Any]:
-        """The file as the project writes it."""
+        """The file as the project writes it; torchreid also saves optimizer and scheduler."""
         base = {
             key: value for key, value in self.base.state_dict().items() if not key.startswith("fc.")
         }
         neck, fc = self.bottleneck.state_dict(), self.base.fc.state_dict()
         if self.project == "torchreid":
             classifier = {f"classifier.{key}": value for key, value in fc.items()}
-            return {"state_dict": {**base, **classifier}, "epoch": 60, "rank1": 0.87}
+            optimizer = torch.optim.Adam(self.parameters(), lr=3e-4)
+            scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [20, 40])
+            return {
+                "state_dict": {**base, **classifier},
+                "epoch": 60,
+                "rank1": np.float32(0.87),
+                "optimizer": optimizer.state_dict(),
+                "scheduler": scheduler.state_dict(),
+            }
         if self.project == "strong_baseline":
             return {
                 **{f"module.base.{key}": value for key, value in base.items()},
@@ -104,6 +116,22 @@ def test_a_converted_network_gives_the_features_of_its_project(
     plain = convert(path, "resnet18", project="torchvision").network
     with torch.no_grad():
         assert (plain(images) - expected).abs().max() > 1e-3 * expected.abs().max()
+
+
+@pytest.mark.parametrize("number", [np.float32(0.87), np.float64(0.87), np.int64(3), np.True_])
+@pytest.mark.parametrize("package", ["numpy.core", "numpy._core"])
+def test_a_number_of_numpy_beside_the_weights_is_read(
+    number: np.generic, package: str, tmp_path: Path
+) -> None:
+    """NumPy 1 and NumPy 2 write other names of the same function."""
+    path, weight = tmp_path / "model.pth", torch.randn(3)
+    content = {"state_dict": {"conv1.weight": weight}, "rank1": number}
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    [own] = {name for name in (b"numpy._core", b"numpy.core") if name in path.read_bytes()}
+    path.write_bytes(path.read_bytes().replace(own, package.encode()))
+    assert torch.equal(read_checkpoint(path).backbone["conv1.weight"], weight)
+    allowed = torch.serialization.get_safe_globals()
+    assert not [each for each in NUMBERS if each in allowed]
 
 
 def test_a_bias_of_the_neck_is_kept(tmp_path: Path) -> None:
@@ -170,6 +198,15 @@ def change(project: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[
             lambda path: torch.save({"model": print}, path),
             r"cannot be read \(it holds Python objects",
         ),
+        (
+            change("torchreid", lambda state: state.update({"epochs": np.arange(3)})),
+            r"cannot be read \(it holds Python objects",
+        ),
+        (
+            change("torchreid", lambda state: state["classifier.bias"][1:2].fill_(torch.inf)),
+            r"model\.pth hold NaN or infinite values in 1 of \d+ tensors, the first of them "
+            r"classifier\.bias: take another file",
+        ),
         (lambda path: path.write_bytes(b"PK\x03\x04 cut"), r"cannot be read \(Pytorch"),
         (lambda path: path.write_bytes(b""), r"cannot be read"),
     ],
@@ -210,6 +247,41 @@ def test_a_network_starts_from_a_model_without_its_head(tmp_path: Path, kind: st
             assert torch.equal(other[name], fresh[name])
     with pytest.raises(ValueError, match=r"do not fit resnet18.*: \d+ tensors are missing"):
         Network(5, NetworkOptions(backbone="resnet18", weights=str(weights)))
+
+
+def test_a_weight_of_a_block_that_is_not_finite_is_told(tmp_path: Path) -> None:
+    path = tiny_model(tmp_path / "tiny", seed=1) / "model.safetensors"
+    state = load_file(path)
+    name = max(name for name in state if name.startswith("blocks.stage2."))
+    state[name].view(-1)[-1] = torch.nan
+    save_file(state, path)
+    for weights in (path, path.parent, packed(path.parent, "zip")):
+        message = (
+            f"the weights {weights} hold NaN or infinite values in 1 of {len(state)} tensors, "
+            f"the first of them {name}: take another file"
+        )
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            network(weights=str(weights), after={"stage2": {}})
+
+
+def test_a_model_that_decompresses_to_too_much_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny_model(tmp_path / "tiny")
+    size = (path / "model.safetensors").stat().st_size
+    archive = packed(path, "zip")
+    monkeypatch.setattr(source, "MEMBER_BYTES", size)
+    assert len(read_checkpoint(archive).backbone) > 100
+    monkeypatch.setattr(source, "MEMBER_BYTES", size - 1)
+    with pytest.raises(ValueError, match=rf"tiny/model\.safetensors of {size:,} bytes: no file"):
+        read_checkpoint(archive)
+
+
+def test_a_pipe_in_the_folder_of_a_model_is_told(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    message = f"the weights folder {tmp_path} is no model ({tmp_path}/model.safetensors is no reg"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read_checkpoint(tmp_path)
 
 
 def test_a_network_starts_from_a_checkpoint_of_dataparallel(tmp_path: Path) -> None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ianet.cli.shared import print_note, progress
 from ianet.feature_files import FeatureFile, is_feature_file, refuse_mixed
-from ianet.feature_table import FeatureTable, concatenate
+from ianet.feature_table import FeatureTable
 from ianet.features import Precision
 from ianet.model import Model
-from ianet.pictures import Labels, Picture, find_pictures
+from ianet.pictures import Picture
 
 
 def embed(
@@ -47,26 +47,38 @@ def embed(
         raise ValueError(f"not one of {len(pictures)} pictures can be decoded")
 
 
-def open_features(
-    model: Model,
-    source: Path,
-    labels: Labels,
-    embed: Callable[[list[Picture]], Iterator[FeatureTable]],
-) -> FeatureTable | FeatureFile:
-    """Return the features in a file, or of pictures.
+def open_features(model: Model, source: Path) -> FeatureFile | None:
+    """Return the features in a file, or None if a source is no file of features.
 
     Args:
         model: whose features they must be.
-        source: a file of features, or pictures, see `find_pictures`.
-        labels: see `find_pictures`.
-        embed: gives the features of pictures.
+        source: a file of features, or pictures.
 
     Raises:
-        FileNotFoundError, ValueError: as `FeatureFile`, `find_pictures` and `embed`; or the
-            features are of another model.
+        ValueError: as `FeatureFile`, or the features are of another model.
     """
-    if source.is_file() and is_feature_file(source):
-        file = FeatureFile(source)
-        refuse_mixed(model.identity, file.model, str(source))
-        return file
-    return concatenate(embed(find_pictures(source, labels)))
+    if not (source.is_file() and is_feature_file(source)):
+        return None
+    file = FeatureFile(source)
+    refuse_mixed(model.identity, file.model, str(source))
+    return file
+
+
+def choose_flip(flip: bool, known: Mapping[str, bool]) -> bool:
+    """Return whether to average with the features of mirrored pictures.
+
+    Args:
+        flip: whether the command is to.
+        known: whether features that meet those of the command have been, by what they belong to.
+
+    Raises:
+        ValueError: features with and without would meet; one line.
+    """
+    kinds = {**known, "this command": True} if flip else dict(known)
+    names = {kind: name for name, kind in kinds.items()}
+    if len(names) > 1:
+        raise ValueError(
+            f"{names[True]} has features with --flip, and {names[False]} has features without: the "
+            "two cannot be compared, so take --flip for all pictures or for none"
+        )
+    return True in names

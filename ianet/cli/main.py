@@ -7,8 +7,9 @@
 | 2 | bad input: one line on standard error |
 | 130 | stopped by Ctrl-C |
 
-`IANET_DEBUG=1` shows the traceback of an error. An exception that is neither ValueError nor OSError
-is a defect and shows its own.
+`IANET_DEBUG=1` shows the traceback of an error. The line of an error says so, unless a `raise` of
+ianet made the error for a person. An exception that is neither ValueError nor OSError is a defect
+and shows its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import importlib
 import os
 import pkgutil
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,6 +27,7 @@ import typer
 import ianet
 from ianet.cli import commands
 
+ROOT = Path(ianet.__file__).parent
 DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
 
 app = typer.Typer(
@@ -67,10 +71,16 @@ def main() -> None:
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG):
             raise
-        _end(str(error))
+        _end(str(error) if _is_told(error) else f"{error} ({DEBUG}=1 shows the traceback)")
     if code == 130:
         print("stopped", file=sys.stderr)
     sys.exit(code)
+
+
+def _is_told(error: BaseException) -> bool:
+    """Return whether a `raise` of ianet made an error, with a message for a person."""
+    [*_, last] = traceback.extract_tb(error.__traceback__)
+    return Path(last.filename).is_relative_to(ROOT) and str(last.line).startswith("raise ")
 
 
 def _end(message: str) -> None:

@@ -10,14 +10,8 @@ from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 from ianet.losses import batch_hard_triplet
+from ianet.numerics import NARROW, is_narrow
 from ianet.training.recipe import Recipe
-
-NARROW = 16
-"""Most pixels of the width of images for which a CPU computes in float32.
-
-The last strided convolution of a network then gives a single column. oneDNN computes such a
-convolution, or its gradient, in bfloat16 from memory that nothing has written (pytorch#169688).
-"""
 
 Step = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Inputs, labels and places, as of `compute_gradients`, to the sums that it returns."""
@@ -32,7 +26,7 @@ def is_mixed(recipe: Recipe, device: torch.device) -> bool:
     Raises:
         ValueError: bfloat16 on a CPU for images of at most `NARROW` pixels in width.
     """
-    narrow = device.type == "cpu" and recipe.width <= NARROW
+    narrow = is_narrow(device, recipe.width)
     if recipe.precision == "bfloat16" and narrow:
         raise ValueError(
             f"precision is 'bfloat16', in which a CPU cannot train on images {recipe.width} pixels "

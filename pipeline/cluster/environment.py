@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 
 from pipeline.cluster import address
 from pipeline.config.settings import Settings, SettingsError
@@ -67,5 +68,9 @@ def prepare(settings: Settings) -> None:
         log.warning(
             "RAY_AUTH_MODE is disabled: whoever reaches the cluster's ports runs code on it"
         )
-    for name, value in {**SETTINGS, **({} if address.is_shared() else PRIVATE)}.items():
+    variables = dict(SETTINGS)
+    if not address.is_shared():
+        # Without a token here Ray writes one into a file that other users may read.
+        variables |= {**PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 import jinja2
 import pandas as pd
 
+from ianet.escapes import escape_markdown, to_csv
 from ianet.files import write_whole
-from pipeline.report.spreadsheets import to_csv
 
 DASH = "–"
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
 MINUS = re.compile(r"(?<![\w.)])-(?=\d)")  # a hyphen before a number, not within a name
-MARKDOWN_SIGNS = str.maketrans({sign: f"\\{sign}" for sign in r"\`*_<>&|#~$"} | {"\n": " "})
-"""Signs with a meaning in Markdown, and what stands for them; see `escape_markdown`."""
 LATEX_SIGNS = str.maketrans(
     {
         "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$",
@@ -143,11 +141,6 @@ def to_latex(section: Section) -> str:
             )
         )
     return "\n".join([*texts, f"% {' '.join(section.note.split())}\n"])
-
-
-def escape_markdown(text: str) -> str:
-    """A text that Markdown shows as it is. Brackets alone make no link."""
-    return text.translate(MARKDOWN_SIGNS).replace("](", r"]\(")
 
 
 def escape_latex(text: str) -> str:

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ianet.escapes import to_csv
 from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import RUN_LIST
 from pipeline.plan.plan import own_evaluation
 from pipeline.plan.records import read_history, read_record, read_scores
 from pipeline.plan.runs import RESULTS, Evaluation, Run
-from pipeline.report.spreadsheets import to_csv
 
 COLUMNS = (
     "key", "dataset", "network", "recipe", "seed", "epochs", "top-1", "mAP", "sha256", "commit",

@@ -16,9 +16,9 @@ from matplotlib.ticker import NullFormatter, PercentFormatter
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ianet.drawing import svg
+from ianet.escapes import to_csv
 from pipeline.config.experiments import LogUniform, Search
 from pipeline.config.settings import RecipeSettings
-from pipeline.report.spreadsheets import to_csv
 from pipeline.search import space
 
 DONE, STOPPED, FAILED = "done", "stopped early", "failed"

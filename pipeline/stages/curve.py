@@ -8,12 +8,12 @@ from __future__ import annotations
 import pandas as pd
 
 from ianet import drawing
+from ianet.escapes import to_csv
 from ianet.files import write_whole
 from pipeline.config.experiments import Curve
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import load_plan
 from pipeline.report.cells import cells, read_results
-from pipeline.report.spreadsheets import to_csv
 from pipeline.shell import command, parser
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import mlflow
 from mlflow.entities import Metric, Param
 
+from ianet.escapes import escape_markdown
 from pipeline.config.experiments import Search
-from pipeline.report.page import escape_markdown
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     NOTE,

@@ -18,9 +18,9 @@ import mlflow
 import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
+from ianet.escapes import escape_markdown
 from pipeline.plan.records import HISTORY, read_history, read_record
 from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run, digest_file
-from pipeline.report.page import escape_markdown
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     NOTE,

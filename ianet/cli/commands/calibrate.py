@@ -80,7 +80,7 @@ def calibrate(
     from functools import partial
 
     from ianet import drawing
-    from ianet.calibration import PictureLabels, check_limits, refuse_trained
+    from ianet.calibration import PictureLabels, check_limits, describe_doubt, refuse_trained
     from ianet.calibration import calibrate as find_thresholds
     from ianet.cli.embedding import embed
     from ianet.evaluation import list_pictures
@@ -97,6 +97,9 @@ def calibrate(
     if not (query and gallery):
         raise ValueError(f"{dataset} has no image in query or gallery: `ianet validate` says more")
     refuse_trained(listing.table, dataset)
+    doubt = describe_doubt(loaded.description.dataset, listing.table, dataset)
+    if doubt:
+        print_note(f"warning: {doubt}")
     searches = search_far or []
     labels = PictureLabels.of(query), PictureLabels.of(gallery)
     check_limits(*labels, cameras=cameras, fars=far, search_fars=searches)

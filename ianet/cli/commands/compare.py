@@ -27,7 +27,8 @@ def compare(
 ) -> None:
     """Say whether two pictures show the same person, at the threshold of the model.
 
-    `ianet calibrate` gives a model its thresholds. Without them the distance alone is printed.
+    `ianet calibrate` gives a model its thresholds. Without them the distance alone is printed. A
+    model that was calibrated with --flip compares with --flip.
 
     Examples:
 
@@ -35,6 +36,7 @@ def compare(
       ianet compare CALIBRATED anna.jpg somebody.jpg
       ianet compare CALIBRATED anna.jpg somebody.jpg --far 0.01 --json
     """
+    from ianet.cli.embedding import choose_flip
     from ianet.model import load
     from ianet.pictures import find_pictures
     from ianet.verification import cosine_distance
@@ -51,10 +53,17 @@ def compare(
         if others:
             raise ValueError(f"{source} holds {1 + len(others)} pictures: name one")
         pictures.append(picture)
+    known = {}
     if calibration is not None:
         calibration.judge(0, far)  # an unknown limit is refused before the work
+        known[f"the threshold of {model}"] = calibration.flip
     [table] = loaded.embed_batches(
-        pictures, batch=2, device=device, precision=precision, flip=flip, skip_bad=True
+        pictures,
+        batch=2,
+        device=device,
+        precision=precision,
+        flip=choose_flip(flip, known),
+        skip_bad=True,
     )
     for path, reason in table.skipped.items():
         raise ValueError(f"{path} cannot be decoded ({reason}): take another picture")

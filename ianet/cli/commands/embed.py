@@ -74,6 +74,7 @@ def embed(
                 "output": str(output),
                 "model": loaded.identity._asdict(),
                 "size": loaded.description.features.size,
+                "flip": flip,
                 "pictures": written,
                 "skipped": skipped,
             }

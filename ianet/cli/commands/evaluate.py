@@ -63,6 +63,7 @@ def evaluate(
     from dataclasses import asdict
     from functools import partial
 
+    from ianet.calibration import describe_doubt
     from ianet.cli.embedding import embed
     from ianet.evaluation import evaluate as score
     from ianet.evaluation import list_pictures
@@ -73,6 +74,9 @@ def evaluate(
 
     loaded = load(model)
     listing = read_source(dataset, reader, parse_options(option))
+    doubt = describe_doubt(loaded.description.dataset, listing.table, dataset)
+    if doubt:
+        print_note(f"warning: {doubt}")
     embed_pictures = partial(
         embed,
         loaded,

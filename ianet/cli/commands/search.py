@@ -45,6 +45,13 @@ def search(
         typer.Option(help="Which queries come first on the page."),
     ] = "worst",
     queries: Annotated[int, typer.Option(min=1, help="Queries on the page, at most.")] = 100,
+    far: Annotated[
+        float | None,
+        typer.Option(
+            help="False-accept rate of the search threshold; by default the first of the "
+            "calibration."
+        ),
+    ] = None,
     labels: Labels = "names",
     batch: Batch = 64,
     device: Device = "auto",
@@ -56,7 +63,9 @@ def search(
     """Find the nearest pictures of a gallery for each query.
 
     The search is exact. The features of a gallery in a Parquet file are read in blocks, so the file
-    may be larger than memory. A picture with the path of the query is left out.
+    may be larger than memory. A picture with the path of the query is left out. Where `ianet
+    calibrate --search-far` gave the model a threshold, "accepted" says which pictures are nearer.
+    Pictures are embedded with --flip where the features in a file, or the threshold, are.
 
     Examples:
 
@@ -69,11 +78,12 @@ def search(
 
     from pandas import isna
 
-    from ianet.cli.embedding import embed, open_features
+    from ianet.cli.embedding import choose_flip, embed, open_features
+    from ianet.escapes import to_csv
     from ianet.feature_table import concatenate
     from ianet.files import whole, write_whole
     from ianet.model import load
-    from ianet.pictures import open_picture
+    from ianet.pictures import find_pictures, open_picture
     from ianet.ranks_page import sort_queries, write_page
     from ianet.searching import search as find
 
@@ -82,23 +92,38 @@ def search(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{html} does not end in .html: name the file so")
     loaded = load(model)
+    calibration = loaded.description.calibration
+    threshold = calibration.find_search_threshold(far) if calibration else None
+    if far is not None and threshold is None:
+        raise ValueError(
+            f"{model} has no search threshold: find one with `ianet calibrate --search-far`, or "
+            "leave --far out"
+        )
+    files = {source: open_features(loaded, source) for source in (query, gallery)}
+    flips = {str(source): file.flip for source, file in files.items() if file is not None}
+    if calibration and threshold:
+        flips[f"the search threshold of {model}"] = calibration.flip
     embed_pictures = partial(
         embed,
         loaded,
         batch=batch,
         device=device,
         precision=precision,
-        flip=flip,
+        flip=choose_flip(flip, flips),
         skip_bad=skip_bad,
     )
-    wanted = concatenate(open_features(loaded, query, labels, embed_pictures).blocks())
-    searched = open_features(loaded, gallery, labels, embed_pictures)
+    wanted, searched = (
+        files[source] or concatenate(embed_pictures(find_pictures(source, labels)))
+        for source in (query, gallery)
+    )
     with progress("searching", len(searched)) as advance:
-        ranks = find(wanted, searched, k, advance)
+        ranks = find(concatenate(wanted.blocks()), searched, k, advance)
+    if threshold:
+        ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
         with whole(output) as temporary:
             if output.suffix.lower() == ".csv":
-                ranks.to_csv(temporary, index=False)
+                temporary.write_bytes(to_csv(ranks).encode())
             else:
                 ranks.to_parquet(temporary, index=False)
     if html is not None:
@@ -113,8 +138,9 @@ def search(
         print_json(ranks.astype(object).where(ranks.notna(), None).to_dict("records"))
         return
     first = ranks[ranks["query"].isin(ranks["query"].unique()[:SHOWN])]
+    signs = {True: "✓", False: "✗"}
     print_table(
-        ["query", "rank", "path", "distance", "person", "right"],
+        ["query", "rank", "path", "distance", "person", "right", *(["accepted"] * bool(threshold))],
         [
             [
                 row["query"] if row["rank"] == 1 else "",
@@ -122,11 +148,17 @@ def search(
                 row["path"],
                 f"{row['distance']:.4f}",
                 row["person"],
-                "" if isna(row["right"]) else "✓" if row["right"] else "✗",
+                "" if isna(row["right"]) else signs[bool(row["right"])],
+                *([signs[row["accepted"]]] if threshold else []),
             ]
             for row in first.to_dict("records")
         ],
     )
+    if threshold and calibration and calibration.search:
+        print_note(
+            f"accepted: nearer than {threshold.distance.value:.4f}, the threshold at a "
+            f"false-accept rate of {threshold.far:g} in a gallery of {calibration.search.gallery:,}"
+        )
     more = ranks["query"].nunique() - SHOWN
     if more > 0:
         print_note(f"{more:,} more queries: -o FILE writes all of them")
