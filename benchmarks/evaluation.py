@@ -1,20 +1,27 @@
-"""Speed and memory of scoring, at the sizes of Market-1501 and MSMT17.
+"""Speed and memory of scoring, at three sizes.
 
-    python benchmarks/evaluation.py [market1501] [msmt17]
+    python benchmarks/evaluation.py [market1501] [msmt17] [large]
+
+| size | queries | gallery | numbers of a feature |
+|---|---|---|---|
+| market1501 | 3,368 | 15,913 | 2,048 |
+| msmt17 | 11,659 | 82,161 | 2,048 |
+| large | 1,000 | 2,000,000 | 256 |
 
 Ways to score the same features: `ianet.retrieval.evaluate`; the plain way, which sorts each row of
 the distances (`by_sorting`, as torchreid's Python ranking does); and torchreid's compiled ranking,
 where it is on the path. Its package on PyPI lacks it: in torchreid's repository, Cython builds it
 in torchreid/metrics/rank_cylib (`python setup.py build_ext --inplace`), which PYTHONPATH names
 then. At Market-1501's size only, re-ranking, and the plain way of that with whole N x N matrices
-(`by_matrices`, as its authors' code does; at MSMT17's size each of them would take 35 GB).
+(`by_matrices`, as its authors' code does; at MSMT17's size each of them would take 35 GB). At the
+size `large`, `evaluate` alone: the plain way would take 24 GB.
 
 Every case runs in turn with the bare matrix product of queries and gallery, by the same chunks and
 with nothing done to it: seconds are the median of three turns (of one where it is long), memory the
-peak above the features. "ranking" is what a way takes beyond the product, "times ours" that in
-parts of our ranking. On a CPU each has a process of its own; on a GPU, where the features are then,
-only the ways of `ianet.retrieval` run. Prints a table and writes benchmarks/evaluation.json, or
-evaluation-gpu.json.
+peak above the features, which lie in memory. "ranking" is what a way takes beyond the product,
+"times ours" that in parts of our ranking. On a CPU each has a process of its own; on a GPU, where
+the features are then, only the ways of `ianet.retrieval` run. Prints a table and writes
+benchmarks/evaluation.json, or evaluation-gpu.json.
 """
 
 from __future__ import annotations
@@ -23,7 +30,6 @@ import argparse
 import importlib.util
 import json
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable
 from statistics import median
@@ -33,14 +39,19 @@ import numpy as np
 import pandas as pd
 import torch
 from device import GPU, described, results
+from machine import peak_bytes, reset_peak
 from numpy.typing import NDArray
 from rich.progress import track
 
 from ianet.reranking import KReciprocal
-from ianet.retrieval import CHUNK_BYTES, PAIR_BYTES, evaluate
+from ianet.retrieval import BLOCK, CHUNK_BYTES, PAIR_BYTES, evaluate
 
-SIZES = {"market1501": (3_368, 15_913, 750), "msmt17": (11_659, 82_161, 3_060)}
-NUMBERS = 2_048  # of a feature
+LARGE = "large"
+SIZES = {  # queries, gallery, people, numbers of a feature
+    "market1501": (3_368, 15_913, 750, 2_048),
+    "msmt17": (11_659, 82_161, 3_060, 2_048),
+    LARGE: (1_000, 2_000_000, 20_000, 256),
+}
 CAMERAS = 6
 SPREAD = 4  # of an identity's images, in parts of that of the identities
 TURNS = 3
@@ -56,13 +67,13 @@ class Case(NamedTuple):
 
 def made(case: Case) -> list[torch.Tensor]:
     """The first six arguments of `evaluate`."""
-    queries, gallery, people = SIZES[case.size]
+    queries, gallery, people, numbers = SIZES[case.size]
     generator = torch.Generator().manual_seed(0)
-    centres = torch.randn(people, NUMBERS, generator=generator)
+    centres = torch.randn(people, numbers, generator=generator)
     found: list[torch.Tensor] = []
     for number in (queries, gallery):
         ids = torch.randint(people, (number,), generator=generator)
-        features = torch.randn(number, NUMBERS, generator=generator)
+        features = torch.randn(number, numbers, generator=generator)
         if case.features == "trained":
             for part, own in zip(features.split(4096), ids.split(4096), strict=True):
                 part.mul_(SPREAD).add_(centres[own])  # by parts: the peak is to be the scoring's
@@ -71,10 +82,13 @@ def made(case: Case) -> list[torch.Tensor]:
 
 
 def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> None:
-    step = CHUNK_BYTES // (PAIR_BYTES * len(gallery))
-    buffer = query.new_empty(step, len(gallery))
-    for rows in query.split(step):
-        torch.mm(rows, gallery.T, out=buffer[: len(rows)])
+    by_blocks = len(gallery) > 4 * BLOCK
+    width = BLOCK if by_blocks else len(gallery)
+    step = CHUNK_BYTES // ((2 * query.element_size() if by_blocks else PAIR_BYTES) * width)
+    buffer = query.new_empty(step, width)
+    for images in gallery.split(width):
+        for rows in query.split(step):
+            torch.mm(rows, images.T, out=buffer[: len(rows), : len(images)])
     if GPU:
         torch.cuda.synchronize()
 
@@ -183,22 +197,25 @@ WAYS: dict[str, Callable[..., float]] = {
 ON_GPU = ("evaluate", "evaluate, re-ranked")
 
 
-def peak() -> int:
-    """Bytes that this process has held at most, or the GPU for it."""
+def reset() -> int:
+    """Return the bytes that this process holds, or the GPU for it; `peak` counts from there."""
     if GPU:
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    return reset_peak()
+
+
+def peak() -> int:
+    return torch.cuda.max_memory_allocated() if GPU else peak_bytes()
 
 
 def measured(case: Case) -> dict[str, Any]:
     arguments = made(case)
-    turns = TURNS if case.size == "market1501" and case.way != "re-ranked by matrices" else 1
+    turns = TURNS if case.size != "msmt17" and case.way != "re-ranked by matrices" else 1
     few = [part[:size] for part, size in zip(arguments, (300, 2_000) * 3, strict=True)]
     WAYS[case.way](*few)  # to warm up
     product(*few)
-    if GPU:
-        torch.cuda.reset_peak_memory_stats()
-    before, after, own, bare, found = peak(), 0, [], [], 0.0
+    before, after, own, bare, found = reset(), 0, [], [], 0.0
     for _ in range(turns):
         started = time.perf_counter()
         found = WAYS[case.way](*arguments)
@@ -240,7 +257,7 @@ def main() -> None:
         for size in sizes
         for features in ("trained", "random")
         for way in ways
-        if size == "market1501" or "re-ranked" not in way
+        if size == "market1501" or way == "evaluate" or (size != LARGE and "re-ranked" not in way)
     ]
     rows = []
     for case in track(cases, "scoring"):

@@ -12,8 +12,8 @@ Each case is a process of its own. Nothing else may run on the machine.
 
 Seconds are medians, by the clock and by the time of the CPU. Memory is the most resident memory
 above that before the case, features in memory included. torchreid's `FeatureExtractor` embeds the
-same JPEGs where torchreid can be imported: `pip install torchreid==0.2.5 gdown tensorboard`. Prints
-a table and writes benchmarks/serving.json.
+same JPEGs where torchreid can be imported; benchmarks/training.py says how torchreid is installed.
+Prints a table and writes benchmarks/serving.json.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from machine import processor
+from machine import peak_bytes, processor, reset_peak
 from PIL import Image
 
 import ianet
@@ -95,7 +95,7 @@ def measure_embed(folder: Path, images: int, repeats: int) -> list[dict[str, Any
         "embed: Model.embed of JPEGs": lambda: model.embed(paths, labels="none", batch=BATCH),
     }
     if importlib.util.find_spec("torchreid"):
-        from torchreid.utils import FeatureExtractor
+        from torchreid.reid.utils import FeatureExtractor
 
         extractor = FeatureExtractor("resnet50", image_size=(HEIGHT, WIDTH), device="cpu")
         names = [str(path) for path in paths]
@@ -145,24 +145,6 @@ def measure_disk(folder: Path, images: int, repeats: int) -> list[dict[str, Any]
         **measure(lambda: search(queries, FeatureFile(path), 10), 1),
     }
     return [{**row, "MB": (peak_bytes() - before) / 2**20}]
-
-
-def reset_peak() -> int:
-    """Return the resident memory of this process, from which `peak_bytes` counts anew."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return _status("VmRSS")
-
-
-def peak_bytes() -> int:
-    return _status("VmHWM")
-
-
-def _status(name: str) -> int:
-    """Of this process, from Linux."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(name):
-            return 1024 * int(line.split()[1])
-    raise OSError(f"/proc/self/status has no {name}")
 
 
 CASES = {"embed": measure_embed, "search": measure_search, "disk": measure_disk}

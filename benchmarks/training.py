@@ -1,6 +1,9 @@
-"""A training step and an epoch of ResNet-50 and IANet at 256x128.
+"""A training step and an epoch of a backbone and of IANet.
 
     python benchmarks/training.py [--batch 32 64] [--steps 4] [--precision float32 bfloat16]
+    python benchmarks/training.py --backbone mobilenet_v2 --size 128x64 --network base.
+
+By default the backbone is ResNet-50, and images are 256x128.
 
 For each network, precision and batch: the bare step, forward, backward and optimizer on one random
 batch that lies on the device, on a GPU as one CUDA graph and as Python launches it; an epoch of
@@ -10,9 +13,12 @@ dependency of the project: without it its rows are left out,
 
     pip install torchreid==0.2.5 gdown tensorboard opencv-python-headless
 
-brings it. Every case has `--steps` steps an epoch (4 on a CPU, 40 on a GPU), the median of three
-epochs after one to warm up. On a CPU each runs in a process of its own, and memory is the peak of
-that; on a GPU, of what torch took there. Prints a table and writes benchmarks/training.json, or
+brings it. "of torchreid" is the speed divided by that of torchreid's engine with the same network
+and batch, which computes in float32.
+
+Every case has `--steps` steps an epoch (4 on a CPU, 40 on a GPU), the median of three epochs after
+one to warm up. On a CPU each runs in a process of its own, and memory is the peak of that; on a
+GPU, of what torch took there. Prints a table and writes benchmarks/training.json, or
 training-gpu.json.
 """
 
@@ -22,6 +28,7 @@ import argparse
 import gc
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -43,7 +50,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ianet.network import Network
-from ianet.options import NetworkOptions
+from ianet.options import BACKBONES, NetworkOptions
 from ianet.training.compilation import compile_network
 from ianet.training.fit import fit
 from ianet.training.recipe import Recipe
@@ -60,24 +67,34 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "after": {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}},
     },
 }
-HEIGHT, WIDTH = 256, 128
 IDENTITIES = 751
 EPOCHS = 4  # the first warms up
 BARE, LAUNCHED = "bare step", "bare step, launched by Python"
+TORCHREID = "torchreid"
 
 
 class Case(NamedTuple):
+    backbone: str
+    size: str  # <height>x<width>
     network: str
     batch: int
     precision: str
     way: str
     steps: int
 
+    @property
+    def height(self) -> int:
+        return int(self.size.split("x")[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.size.split("x")[1])
+
 
 def recipe(case: Case) -> Recipe:
     return Recipe(
-        height=HEIGHT,
-        width=WIDTH,
+        height=case.height,
+        width=case.width,
         epochs=EPOCHS,
         batch=case.batch,
         lr=3e-4,
@@ -93,7 +110,7 @@ def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     optimizer = torch.optim.Adam(
         network.parameters(), lr=3e-4, weight_decay=5e-4, fused=True, capturable=GPU
     )
-    inputs = torch.randn(case.batch, 3, HEIGHT, WIDTH, device=device)
+    inputs = torch.randn(case.batch, 3, case.height, case.width, device=device)
     inputs = inputs.to(memory_format=torch.channels_last)
     labels = torch.randint(IDENTITIES, (case.batch,), device=device)
     mixed = case.precision == "bfloat16"
@@ -121,7 +138,7 @@ def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
 def ours(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of `fit`."""
     number = case.steps * case.batch
-    shape = (number, HEIGHT, WIDTH, 3)
+    shape = (number, case.height, case.width, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, device=device)
     labels = torch.arange(number) % IDENTITIES
     for epoch in fit(network, images, labels, recipe(case), seed=0, device=device):
@@ -160,8 +177,8 @@ def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[fl
         data.register_image_dataset("listed", Listed)
         manager = data.ImageDataManager(
             sources="listed",
-            height=HEIGHT,
-            width=WIDTH,
+            height=case.height,
+            width=case.width,
             batch_size_train=case.batch,
             use_gpu=device.type == "cuda",
         )
@@ -182,7 +199,7 @@ def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[fl
             yield time.perf_counter() - started
 
 
-WAYS = {BARE: bare, LAUNCHED: bare, "fit": ours, "torchreid": torchreid}
+WAYS = {BARE: bare, LAUNCHED: bare, "fit": ours, TORCHREID: torchreid}
 
 
 def measured(case: Case) -> dict[str, Any]:
@@ -195,7 +212,8 @@ def measured(case: Case) -> dict[str, Any]:
         torch.compiler.reset()
         torch.cuda.reset_peak_memory_stats()
         torch.set_float32_matmul_precision("highest")
-    network = Network(IDENTITIES, NetworkOptions(weights="none", **NETWORKS[case.network]))
+    options = NetworkOptions(case.backbone, weights="none", **NETWORKS[case.network])
+    network = Network(IDENTITIES, options)
     if case.way == BARE:
         compile_network(network, recipe(case), device)
     _, *seconds = WAYS[case.way](network, case, device)
@@ -225,15 +243,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40 if GPU else 4)
     precisions = ["float32", "bfloat16"]
     parser.add_argument("--precision", nargs="+", choices=precisions, default=precisions)
+    parser.add_argument("--network", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
+    parser.add_argument("--size", default="256x128", help="of an image, <height>x<width>")
     arguments = parser.parse_args()
-    there = importlib.util.find_spec("torchreid") is not None
+    there = importlib.util.find_spec(TORCHREID) is not None
     cases = [
-        Case(network, batch, precision, way, arguments.steps)
+        Case(arguments.backbone, arguments.size, network, batch, precision, way, arguments.steps)
         for batch in arguments.batch
         for precision in arguments.precision
-        for network in NETWORKS
+        for network in arguments.network
         for way in WAYS
-        if (way != LAUNCHED or GPU) and (way != "torchreid" or (there and precision == "float32"))
+        if (way != LAUNCHED or GPU) and (way != TORCHREID or (there and precision == "float32"))
     ]
     rows = []
     for case in track(cases, "training"):
@@ -241,8 +262,15 @@ def main() -> None:
     table = pd.DataFrame(rows)
     speeds = table.set_index(["batch", "precision", "network", "way"])["images/s"]
     for level, of in (("way", BARE), ("network", "base.")):
-        ratios = (speeds / speeds.xs(of, level=level)).reindex(speeds.index)
-        table[f"of {of}"] = ratios.round(3).to_numpy()
+        if of in speeds.index.get_level_values(level):
+            ratios = (speeds / speeds.xs(of, level=level)).reindex(speeds.index)
+            table[f"of {of}"] = ratios.round(3).to_numpy()
+    engine = table[table.way == TORCHREID].set_index(["network", "batch"])["images/s"]
+    if len(engine):
+        pairs = zip(table.network, table.batch, strict=True)
+        table["of torchreid"] = (
+            table["images/s"] / [engine.get(pair, math.nan) for pair in pairs]
+        ).round(2)
     print(table.drop(columns="steps").to_markdown(index=False))
     found = {"machine": described(), "cases": table.to_dict("records")}
     results("training").write_text(json.dumps(found, indent=2) + "\n")
