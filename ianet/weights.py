@@ -21,15 +21,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
-from ianet.datasets.source import open_source
-
 MODEL_WEIGHTS = "model.safetensors"  # in the folder or the zip of a model
+MOST_BYTES = 2**30  # of the weights in a zip, decompressed
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 EXPECTED = "expected is a whole safetensors or state-dict file, or a model"
 
@@ -165,13 +165,22 @@ def first_line(error: Exception) -> str:
 
 def _read(path: Path) -> Any:
     if path.is_dir():
-        return safetensors.torch.load(open_source(path, EXPECTED).read(MODEL_WEIGHTS))
+        if not (path / MODEL_WEIGHTS).is_file():
+            raise ValueError(f"{MODEL_WEIGHTS} in it is missing or no regular file")
+        return safetensors.torch.load_file(path / MODEL_WEIGHTS)
     if path.suffix.lower() == ".zip":
-        files = open_source(path, EXPECTED)
-        names = [name for name in files.paths() if PurePosixPath(name).name == MODEL_WEIGHTS]
-        if len(names) != 1:
-            raise ValueError(f"it has {len(names)} files {MODEL_WEIGHTS}, and a model has 1")
-        return safetensors.torch.load(files.read(names[0]))
+        with ZipFile(path) as archive:
+            members = [
+                member
+                for member in archive.infolist()
+                if PurePosixPath(member.filename).name == MODEL_WEIGHTS
+            ]
+            if len(members) != 1:
+                raise ValueError(f"it has {len(members)} files {MODEL_WEIGHTS}, and a model has 1")
+            [member] = members
+            if member.file_size > MOST_BYTES:  # no more than that is ever decompressed
+                raise ValueError(f"{member.filename} has {member.file_size:,} bytes: unpack it")
+            return safetensors.torch.load(archive.read(member))
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
     with torch.serialization.safe_globals(NUMBERS):

@@ -349,6 +349,7 @@ def test_a_peak_is_what_is_held_at_a_time(tmp_path: Path) -> None:
     assert 8000 <= peak_bytes(hold, tmp_path) < 9000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("identities", [500, 1])  # 1: every image is of the query's identity
 @pytest.mark.parametrize("quantised", [False, True])
 def test_memory_is_bounded(

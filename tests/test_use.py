@@ -71,6 +71,7 @@ def run(
     return runner(monkeypatch, capsys)
 
 
+@pytest.mark.slow
 def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
     assert 10 <= len(COMMANDS) <= 18
     outputs = {}

@@ -20,8 +20,8 @@ from tiny_models import Outcome, tiny_model
 from torch import Tensor, nn
 
 import ianet
+from ianet import weights
 from ianet.conversion import convert
-from ianet.datasets import source
 from ianet.model import save_model
 from ianet.network import Network, describe
 from ianet.options import NetworkOptions
@@ -255,13 +255,13 @@ def test_a_weight_of_a_block_that_is_not_finite_is_told(tmp_path: Path) -> None:
     name = max(name for name in state if name.startswith("blocks.stage2."))
     state[name].view(-1)[-1] = torch.nan
     save_file(state, path)
-    for weights in (path, path.parent, packed(path.parent, "zip")):
+    for source in (path, path.parent, packed(path.parent, "zip")):
         message = (
-            f"the weights {weights} hold NaN or infinite values in 1 of {len(state)} tensors, "
+            f"the weights {source} hold NaN or infinite values in 1 of {len(state)} tensors, "
             f"the first of them {name}: take another file"
         )
         with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-            network(weights=str(weights), after={"stage2": {}})
+            network(weights=str(source), after={"stage2": {}})
 
 
 def test_a_model_that_decompresses_to_too_much_is_not_read(
@@ -270,16 +270,16 @@ def test_a_model_that_decompresses_to_too_much_is_not_read(
     path = tiny_model(tmp_path / "tiny")
     size = (path / "model.safetensors").stat().st_size
     archive = packed(path, "zip")
-    monkeypatch.setattr(source, "MEMBER_BYTES", size)
+    monkeypatch.setattr(weights, "MOST_BYTES", size)
     assert len(read_checkpoint(archive).backbone) > 100
-    monkeypatch.setattr(source, "MEMBER_BYTES", size - 1)
-    with pytest.raises(ValueError, match=rf"tiny/model\.safetensors of {size:,} bytes: no file"):
+    monkeypatch.setattr(weights, "MOST_BYTES", size - 1)
+    with pytest.raises(ValueError, match=rf"model\.safetensors has {size:,} bytes: unpack it"):
         read_checkpoint(archive)
 
 
 def test_a_pipe_in_the_folder_of_a_model_is_told(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
-    message = f"the weights folder {tmp_path} is no model ({tmp_path}/model.safetensors is no reg"
+    message = f"the weights folder {tmp_path} is no model (model.safetensors in it is missing or no"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_checkpoint(tmp_path)
 
