@@ -77,6 +77,11 @@ def bucket() -> Iterator[str]:
         server.server_close()
 
 
+def endpoint(url: str) -> str:
+    """The address of the store of a `bucket`, as boto3 takes it."""
+    return f"http://{url.partition('endpoint_override=')[2]}"
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -119,8 +124,9 @@ def postgres() -> Iterator[str]:
 class MLflow:
     """`mlflow server` on a database, which can be killed and started again."""
 
-    def __init__(self, database: str, artifacts: Path) -> None:
+    def __init__(self, database: str, artifacts: str, **environment: str) -> None:
         self.database, self.artifacts, self.port = database, artifacts, free_port()
+        self.environment = environment
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
@@ -128,10 +134,12 @@ class MLflow:
         self.process = subprocess.Popen(
             [
                 "mlflow", "server", "--backend-store-uri", self.database,
-                "--artifacts-destination", str(self.artifacts),
+                "--artifacts-destination", self.artifacts,
                 "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
             ],
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},
+            env={
+                **os.environ, **self.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -143,9 +151,9 @@ class MLflow:
 
 
 @contextmanager
-def mlflow_server(database: str, artifacts: Path) -> Iterator[MLflow]:
-    """One that answers."""
-    server = MLflow(database, artifacts)
+def mlflow_server(database: str, artifacts: Path | str, **environment: str) -> Iterator[MLflow]:
+    """One that answers, with a folder or a URL for artifacts."""
+    server = MLflow(database, str(artifacts), **environment)
     server.start()
     try:
         wait_for(lambda: answers(server.port), "MLflow's server", 90)

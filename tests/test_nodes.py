@@ -19,7 +19,7 @@ import yaml
 from project import ROOT, Project, kill_all, wait_for
 from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
-from servers import KEYS, answers, bucket, free_port, keys, mlflow_server, postgres
+from servers import KEYS, answers, bucket, endpoint, free_port, keys, mlflow_server, postgres
 
 from pipeline.cluster.storage import SEARCHES, Storage
 
@@ -138,12 +138,12 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
     cluster: Cluster, project: Project, tmp_path: Path
 ) -> None:
     """Code comes by Ray, data by a store that fails now and then; a node is lost and another
-    joins; MLflow, on PostgreSQL, is away for a while.
+    joins; MLflow, with records in PostgreSQL and files in the store, is away for a while.
     """
     with (
         bucket() as url,
         postgres() as database,
-        mlflow_server(database, tmp_path / "artifacts") as server,
+        mlflow_server(database, "s3://reid/mlflow", MLFLOW_S3_ENDPOINT_URL=endpoint(url)) as server,
         nodes(cluster, project, 2) as made,
     ):
         environment = {"MLFLOW_TRACKING_URI": server.url, **KEYS}
@@ -164,6 +164,13 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         assert process.returncode == 0, output
         project.run("python", "-m", "pipeline.stages.evaluate", KEY, **environment)
         assert server_epochs(server.url) == list(range(1, EPOCHS + 1))
+        [run] = server_runs(server.url)
+        client = mlflow.MlflowClient(server.url)
+        for name in ("history.csv", "training.json"):
+            sent = client.download_artifacts(run.info.run_id, name, str(tmp_path))
+            assert Path(sent).read_bytes() == (project.folder / "runs" / KEY / name).read_bytes()
+        store = Storage(url.replace("reid/tests", "reid/mlflow"))
+        assert store.files.get_file_info(FileSelector(store.path(), recursive=True))
     history = pd.read_csv(project.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
 
@@ -218,9 +225,18 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
         assert [one.step for one in curve] == list(range(1, TRIAL + 1))
 
 
+def server_runs(url: str) -> list[Any]:
+    """The runs that MLflow has."""
+    client = mlflow.MlflowClient(url)
+    experiment = client.get_experiment_by_name("ianet")
+    return list(client.search_runs([experiment.experiment_id])) if experiment else []
+
+
 def server_epochs(url: str) -> list[int]:
     """Of which MLflow has the loss."""
     client = mlflow.MlflowClient(url)
-    experiment = client.get_experiment_by_name("ianet")
-    runs = client.search_runs([experiment.experiment_id]) if experiment else []
-    return [one.step for run in runs for one in client.get_metric_history(run.info.run_id, "loss")]
+    return [
+        report.step
+        for run in server_runs(url)
+        for report in client.get_metric_history(run.info.run_id, "loss")
+    ]
