@@ -180,7 +180,9 @@ def test_a_log_holds_what_the_stages_print_and_events_do_not_pile_up(
 @pytest.mark.slow
 def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
-        "import time\nopen(sys.argv[3] + '.up', 'w').close()\ntry: time.sleep(60)\n"
+        "import signal, time\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # which nohup ignores
+        "open(sys.argv[3] + '.up', 'w').close()\ntry: time.sleep(60)\n"
         "except KeyboardInterrupt: open(sys.argv[3], 'w').close(); sys.exit(1)"
     )
     jobs = build_jobs(monkeypatch, tmp_path, program, "a", "b", "c")
