@@ -173,7 +173,7 @@ MUTANTS = (
     ),
     Mutant(
         "scoring: a query's own picture is a match where cameras are ignored",
-        "pipeline/data/scorable.py",
+        "pipeline/data/cameras.py",
         "pd.factorize(images.path)[0]",
         "range(len(images))",
         ITSELF,

@@ -53,7 +53,7 @@ def lay_out(jpegs: Sequence[bytes]) -> Image.Image:
 
 
 def photograph(page: Path) -> Image.Image:
-    """A page of 900 pixels' width, down to its end."""
+    """A page of 920 pixels' width, down to its end."""
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         sys.exit("error: no Chromium was found: apt-get install chromium")

@@ -102,10 +102,10 @@ class Calibration:
         return None if self.search is None else _choose_threshold(self.search.thresholds, far)
 
 
-Limited = TypeVar("Limited", Threshold, SearchThreshold)
+Limit = TypeVar("Limit", Threshold, SearchThreshold)
 
 
-def _choose_threshold(thresholds: Sequence[Limited], far: float | None) -> Limited:
+def _choose_threshold(thresholds: Sequence[Limit], far: float | None) -> Limit:
     """Return the threshold for a limit of the false-accept rate, or else the first."""
     for threshold in thresholds:
         if far in (None, threshold.far):

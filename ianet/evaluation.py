@@ -151,6 +151,7 @@ def pool_tracklets(table: FeatureTable) -> FeatureTable:
         [table.persons[row] for row in first],
         [table.cameras[row] for row in first],
         table.model,
+        flip=table.flip,
     )
 
 

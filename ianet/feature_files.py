@@ -267,7 +267,7 @@ def _read_csv(path: Path) -> FeatureTable:
     models = frame.pop("model").unique()
     if len(models) != 1:
         raise ValueError(f"it has {len(models)} models")
-    flips = frame.pop("flip").unique() if "flip" in frame else ["false"]
+    flips = frame.pop("flip").str.lower().unique() if "flip" in frame else ["false"]
     if len(flips) != 1:
         raise ValueError("it has features with and without flip")
     paths, persons, cameras = (frame.pop(name).map(restore).tolist() for name in LABELS)

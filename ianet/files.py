@@ -18,14 +18,25 @@ def whole(target: Path) -> Iterator[Path]:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    _delete(temporary)  # of a process of the same id that was killed
     try:
         with naming(target):
             yield temporary
             temporary.replace(target)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        _delete(temporary)
+
+
+def delete_leftovers(target: Path) -> None:
+    """Delete what killed processes left of a target, which one process at a time writes."""
+    for path in target.parent.glob(f".{target.name}.*"):
+        _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -83,6 +83,8 @@ class OpenSetSearch:
 
     def __post_init__(self) -> None:
         check_types(self)
+        if not self.thresholds:
+            raise ValueError("thresholds is empty: there must be one at least")
 
 
 @torch.no_grad()

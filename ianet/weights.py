@@ -131,11 +131,11 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"the weights file {path} holds a {type(content).__name__}"
             f"{f' of {found}' if found else ''}, and no tensor under a name: {EXPECTED}"
         )
-    refuse_infinite(state, path)
+    _refuse_infinite(state, path)
     return sort_weights(state)
 
 
-def refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
+def _refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
     """Raise ValueError, one line, if a weight in a file is NaN or infinite."""
     infinite = [name for name, value in state.items() if not value.isfinite().all()]
     if infinite:

@@ -106,7 +106,9 @@ def start_from(model: Path, recipe: RecipeSettings) -> RecipeSettings:
 
     backbone = load(model).description.options.backbone
     network = {**recipe.network, "backbone": backbone, "weights": str(model)}
-    return recipe.model_copy(update={"network": network})
+    # The minutes of another backbone are unknown.
+    minutes = recipe.minutes if recipe.network.get("backbone") == backbone else None
+    return recipe.model_copy(update={"network": network, "minutes": minutes})
 
 
 def add_entry(name: str, entry: dict[str, Any], recipes: Mapping[str, RecipeSettings]) -> None:
@@ -117,8 +119,8 @@ def add_entry(name: str, entry: dict[str, Any], recipes: Mapping[str, RecipeSett
     content["at_hand"].append(name)
     content["datasets"].insert(1, name, entry)  # at the end a comment would come between
     for place, (title, recipe) in enumerate(recipes.items()):
-        described = recipe.model_dump(mode="json", exclude_none=True)
-        content["recipes"].insert(1 + place, title, described)
+        options = recipe.model_dump(mode="json", exclude_none=True)
+        content["recipes"].insert(1 + place, title, options)
     with whole(PARAMS) as temporary:
         yaml.dump(content, temporary)
 
@@ -156,7 +158,9 @@ def main() -> None:
     recipes = {}
     if arguments.start is not None:
         title = f"{title}-{name}"
-        recipes[title] = start_from(arguments.start, recipe)
+        if title in settings.recipes:
+            raise SettingsError(f"params.yaml has a recipe {title}: give another --name")
+        recipe = recipes[title] = start_from(arguments.start, recipe)
     reader = find_reader(folder)
     proposal = None
     if reader is not None:
@@ -184,8 +188,13 @@ def main() -> None:
         "networks": NETWORKS,
     }
     with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        before = PARAMS.read_bytes()
         add_entry(name, entry, recipes)
-        write(load_plan())
+        try:
+            write(load_plan())
+        except (ValueError, OSError):
+            write_whole(PARAMS, before)
+            raise
     print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")

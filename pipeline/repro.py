@@ -338,9 +338,8 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
 
     settings = plan.settings
     runs = unique_runs(evaluations)
-    failures = find_failures(
-        [run.key for run in runs], plan
-    )  # which their jobs find again, and report
+    # The jobs of these runs find the failures again, and report them.
+    failures = find_failures([run.key for run in runs], plan)
     with contextlib.ExitStack() as stack:
         at_a_time = 1
         if len(failures) < len(runs):

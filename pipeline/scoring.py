@@ -18,7 +18,7 @@ from ianet.network import Network
 from ianet.network import load as load_network
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
-from pipeline.data.scorable import camera_codes
+from pipeline.data.cameras import number_cameras
 from pipeline.data.splits import split_of_run
 from pipeline.plan.records import read_description, read_table
 from pipeline.plan.runs import PREPARED, prepared_files
@@ -95,7 +95,7 @@ def score(
         device: to extract and rank on.
     """
     table, description = read_table(prepared), read_description(prepared)
-    cameras = camera_codes(table, description["cameras"])
+    cameras = number_cameras(table, description["cameras"])
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (split == name).to_numpy(copy=True)

@@ -109,9 +109,21 @@ def test_trainings_start_from_a_model(
     assert settings.datasets["photos"].recipes == {"plain": "quick-photos"}
     recipe, quick = settings.recipes["quick-photos"], settings.recipes["quick"]
     assert recipe.network == {**quick.network, "backbone": "mobilenet_v2", "weights": "trained"}
-    assert (recipe.training, recipe.minutes) == (quick.training, quick.minutes)
+    assert recipe.training == quick.training
+    assert recipe.minutes is None  # as quick has another backbone
     keys = [evaluation.key for evaluation in load_plan().evaluations()]
     assert "photos.stage23.quick-photos.0" in keys
+
+
+def test_a_start_that_the_plan_refuses_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    write_photos(Path("photos"), PHOTOS)
+    tiny_model(Path("models/mine"))
+    with pytest.raises(SettingsError, match="models/mine"):
+        run(monkeypatch, "photos", "--start", "models/mine")
+    assert Path("params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    tiny_model(Path("trained"))
+    with pytest.raises(SettingsError, match="has a recipe cpu-strong: give another --name"):
+        run(monkeypatch, "photos", "--name", "strong", "--start", "trained")
 
 
 def test_photos_of_one_camera_ignore_cameras(

@@ -23,26 +23,38 @@ from pipeline.report.findings import Findings
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
 
+KEYS = tuple(f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in range(3))
 
-def report() -> str:
-    """Long labels, wide tables and figures."""
+
+def table_page() -> str:
+    """The page of a single table."""
+    return page.to_html("Table 1", sections()[:1])
+
+
+def sections() -> list[page.Section]:
+    """Long labels and wide tables, and one of costs."""
     cells = [page.Cell("52.1 ± 0.3", "ours"), page.Cell("+0.5 [-1.5, +2.5]", "unsure")] * 4
-    keys = tuple(f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in range(3))
     rows = [
         page.TableRow(
             "a group", "graph convolution with a fixed adjacency", [*cells, page.Cell("3")]
         ),
-        page.TableRow("another", "base.", [*cells, page.Cell("3", runs=keys)]),
+        page.TableRow("another", "base.", [*cells, page.Cell("3", runs=KEYS)]),
         page.TableRow("another", "a rival", [page.Cell("–")] * 9, is_run=False),
     ]
     columns = ["top-1", "gain [95 %]"] * 4 + ["seeds"]
     panel = page.Panel("synthetic", columns, rows)
-    sections = [
-        page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
-        for name in ("1", "2", "3")
-    ]
     costs = page.Panel("", ["multiply-adds"], [page.TableRow("", "base.", [page.Cell("4.053")])])
-    sections.append(page.Section("cost", "Cost", "Of networks.", [costs], "A note."))
+    return [
+        *(
+            page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
+            for name in ("1", "2", "3")
+        ),
+        page.Section("cost", "Cost", "Of networks.", [costs], "A note."),
+    ]
+
+
+def report() -> str:
+    """The page of all results, with figures."""
     curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
     items = "".join(
@@ -51,13 +63,13 @@ def report() -> str:
     )
     lists = f'<style>{LIST_STYLE}</style><ol class="ranks">{items}</ol>'
     ranks = {"name": "ranks", "title": "Ranked lists", "caption": "Lists.", "html": lists}
-    run = {"key": keys[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
+    run = {"key": KEYS[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
            "scores": [45.0, None], "epochs": 3, "minutes": 0.4, "date": "2026-11-29 02:30",
            "commit": "abc1234", "machine": "AMD EPYC", "losses": [4.25, 2.0, 0.5],
            "line": "0,1 60,15", "files": True}  # fmt: skip
     return page.to_html(
         "IANet, reproduced",
-        sections,
+        sections(),
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
         findings=Findings(["A finding & more."], ["Table 1: base., 53.1 % mAP"], curve),
         figures=[picture],
@@ -73,18 +85,29 @@ def report() -> str:
         ],
         runs=[
             run,
-            {**run, "key": keys[1], "url": None, "minutes": 10.0},
-            {**run, "key": keys[2], "url": None, "minutes": 9.0, "losses": [], "files": False},
+            {**run, "key": KEYS[1], "url": None, "minutes": 10.0},
+            {**run, "key": KEYS[2], "url": None, "minutes": 9.0, "losses": [], "files": False},
         ],
     )
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
-def test_a_browser_and_axe_find_nothing_wrong(width: int, scheme: Literal["dark", "light"]) -> None:
-    with open_page(report(), width, scheme) as (shown, messages):
+@pytest.mark.parametrize(
+    ("width", "scheme", "kind"),
+    [
+        *((1280, "light", "report"), (1280, "dark", "report"), (390, "light", "report")),
+        *((390, "dark", "report"), (390, "light", "table")),
+    ],
+)
+def test_a_browser_and_axe_find_nothing_wrong(
+    width: int, scheme: Literal["dark", "light"], kind: str
+) -> None:
+    content = table_page() if kind == "table" else report()
+    with open_page(content, width, scheme) as (shown, messages):
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = shown.locator(".wide, figure > div")
+        is_marked = "box => (box.scrollWidth > box.clientWidth) == (box.tabIndex == 0)"
+        assert all(boxes.evaluate_all(f"boxes => boxes.map({is_marked})"))
         shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert find_violations(shown) == []
         assert messages == []

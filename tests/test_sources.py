@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from test_imports import imports_of
 
 from pipeline.config.settings import Settings, load
 from pipeline.plan import sources
@@ -84,6 +85,28 @@ def test_every_module_of_a_stage_is_there(monkeypatch: pytest.MonkeyPatch) -> No
             assert sources.module_path(module) is not None, (stage, module)
     for roots in sources.NETWORK_ROOTS.values():
         assert all(map(sources.module_path, roots))
+
+
+@pytest.mark.parametrize("stage", sources.STAGE_CODE)
+def test_what_the_code_of_a_stage_imports_of_the_library_counts(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    code = Code()
+    roots, modules = sources.STAGE_CODE[stage]
+    counted = set(code.closure(roots))
+    if stage in ("train", "evaluate", "search", "figure", "ranks"):  # by the digests of networks
+        counted |= {
+            name for roots in sources.NETWORK_ROOTS.values() for name in code.closure(roots)
+        }
+    names = {
+        name
+        for module in modules
+        for name in imports_of(sources.module_path(module))
+        if name.startswith("ianet") and sources.module_path(name)
+    }
+    # The readers count by the digests of data sets. The others decide no result.
+    assert names - counted <= {"ianet", "ianet.readers", "ianet.datasets.listing", "ianet.files"}
 
 
 def test_the_digest_of_a_text_is_a_constant() -> None:

@@ -64,17 +64,17 @@ def open_features(model: Model, source: Path) -> FeatureFile | None:
     return file
 
 
-def choose_flip(flip: bool, known: Mapping[str, bool]) -> bool:
+def choose_flip(flip: bool, flips: Mapping[str, bool]) -> bool:
     """Return whether to average with the features of mirrored pictures.
 
     Args:
         flip: whether the command is to.
-        known: whether features that meet those of the command have been, by what they belong to.
+        flips: whether features that meet those of the command have been, by what they belong to.
 
     Raises:
         ValueError: features with and without would meet; one line.
     """
-    kinds = {**known, "this command": True} if flip else dict(known)
+    kinds = {**flips, "this command": True} if flip else dict(flips)
     names = {kind: name for name, kind in kinds.items()}
     if len(names) > 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which images of a data set may match, and whether those of a split can be scored."""
+"""Whether the images of a split can be scored."""
 
 from __future__ import annotations
 
@@ -6,21 +6,7 @@ import pandas as pd
 
 from ianet.options import Cameras
 from ianet.validation import have_matches
-
-
-def camera_codes(images: pd.DataFrame, cameras: Cameras) -> pd.Series:
-    """The camera of each image, for scores: no match has the person and the camera of its query.
-
-    Where cameras are ignored, each picture is a camera of its own. Then only the query's own
-    picture is no match, which the gallery holds too if the reader is `persons`.
-
-    Args:
-        images: path and camera of each image.
-        cameras: see `ianet.options.Cameras`.
-    """
-    if cameras == "respect":
-        return images.camera
-    return pd.Series(pd.factorize(images.path)[0], images.index)
+from pipeline.data.cameras import number_cameras
 
 
 def has_match(images: pd.DataFrame, part: pd.Series, *, cameras: Cameras) -> bool:
@@ -31,7 +17,7 @@ def has_match(images: pd.DataFrame, part: pd.Series, *, cameras: Cameras) -> boo
         part: "query", "gallery" or another part of each.
         cameras: see `ianet.options.Cameras`.
     """
-    images = images.assign(camera=camera_codes(images, cameras))
+    images = images.assign(camera=number_cameras(images, cameras))
     return bool(have_matches(images[part == "query"], images[part == "gallery"]).any())
 
 

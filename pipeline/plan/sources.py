@@ -54,10 +54,18 @@ STAGE_CODE = {
         (),
         ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
     ),
-    "evaluate": ((), ("pipeline.stages.evaluate", "pipeline.scoring", "pipeline.data.splits")),
+    "evaluate": (
+        (),
+        (
+            "pipeline.stages.evaluate",
+            "pipeline.scoring",
+            "pipeline.data.cameras",
+            "pipeline.data.splits",
+        ),
+    ),
     "model": (("ianet.model", "ianet.comparison"), ("pipeline.stages.model",)),
     "search": (
-        (),
+        ("ianet.escapes",),
         (
             "pipeline.stages.search",
             "pipeline.search.space",
@@ -66,28 +74,33 @@ STAGE_CODE = {
         ),
     ),
     "table": (
-        ("ianet.comparison", "ianet.drawing"),
+        ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
         ("pipeline.stages.table", "pipeline.report.cells", "pipeline.report.page"),
     ),
     "curve": (
-        ("ianet.comparison", "ianet.drawing"),
+        ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
         ("pipeline.stages.curve", "pipeline.report.cells"),
     ),
     "figure": ((), ("pipeline.stages.figure", "pipeline.report.relation_maps")),
     "ranks": (
         ("ianet.ranks_page", "ianet.drawing"),
-        ("pipeline.stages.ranks", "pipeline.report.ranked_lists", "pipeline.data.splits"),
+        (
+            "pipeline.stages.ranks",
+            "pipeline.report.ranked_lists",
+            "pipeline.data.cameras",
+            "pipeline.data.splits",
+        ),
     ),
     "blocks": (
-        (),
+        ("ianet.escapes",),
         ("pipeline.stages.blocks", "pipeline.report.blocks", "pipeline.report.page"),
     ),
     "cost": (
-        ("ianet.cost", "ianet.network"),
+        ("ianet.cost", "ianet.escapes", "ianet.network"),
         ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),
     ),
     "report": (
-        ("ianet.drawing",),
+        ("ianet.drawing", "ianet.escapes"),
         (
             "pipeline.stages.report",
             "pipeline.report.findings",

@@ -29,7 +29,7 @@ from pipeline.report import blocks, cells, costs
 from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
 from pipeline.search.results import best_trial
-from pipeline.search.space import label
+from pipeline.search.space import examples, label
 from pipeline.shell import format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
@@ -123,6 +123,8 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
             continue
         trials = pd.read_csv(folder / "trials.csv")
         scores = json.loads((folder / "scores.json").read_text())
+        if set(scores["best"]) != set(next(examples(search))):
+            continue  # of another space, which the file of the search no longer has
         score = trials[search.maximise][best_trial(trials, search)]
         result = (
             f"{len(trials)} trials on {search.dataset}. {label(search, scores['best'])} has the "

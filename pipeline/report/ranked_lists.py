@@ -21,7 +21,7 @@ from ianet.network import load as load_network
 from ianet.ranks_page import LEGEND, LIST_STYLE, Thumbnail, draw_thumbnail, write_list
 from pipeline.config.experiments import RankedLists
 from pipeline.config.settings import Settings, SettingsError
-from pipeline.data.scorable import camera_codes
+from pipeline.data.cameras import number_cameras
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import own_evaluation
 from pipeline.plan.records import read_description, read_queries, read_table
@@ -37,7 +37,7 @@ class ScoredImages(NamedTuple):
     Attributes:
         queries, gallery: rows of the prepared table, with path, person and camera.
         pixels: path to the image, (height, width, 3) uint8.
-        candidates: (queries, gallery), whether a pair counts, see `camera_codes`.
+        candidates: (queries, gallery), whether a pair counts, see `number_cameras`.
         same: (queries, gallery), whether both show one person.
     """
 
@@ -64,7 +64,7 @@ def read_images(run: Run, settings: Settings) -> ScoredImages:
     mask = split.isin(["query", "gallery"]).to_numpy(copy=True)
     images = load_images(run.prepared / f"{recipe.size}.npy", mask).numpy()
     same = queries.person.to_numpy()[:, None] == gallery.person.to_numpy()
-    codes = camera_codes(table, description["cameras"])
+    codes = number_cameras(table, description["cameras"])
     camera = codes[queries.index].to_numpy()[:, None] == codes[gallery.index].to_numpy()
     pixels = dict(zip(table.path[mask], images, strict=True))
     return ScoredImages(queries, gallery, pixels, ~(same & camera), same)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.plan.dvc_yaml import SEARCHES, write
+from pipeline.plan.dvc_yaml import SEARCHES, render, write
 from pipeline.plan.plan import load_plan
-from pipeline.shell import DVC, call, command, parser
+from pipeline.shell import DVC, LOGS, call, command, exclusive, parser
 
 
 def main() -> None:
@@ -20,7 +20,9 @@ def main() -> None:
     name = options.parse_args().name
     plan = load_plan()
     plan.search(name)
-    write(plan)
+    if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
+        with exclusive(LOGS / "repro.lock", "making results in this folder"):
+            write(plan)
     call(*DVC, "repro", f"{SEARCHES}:search@{name}")
     call(sys.executable, "-m", "pipeline.stages.report")
 

@@ -17,7 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from ianet.files import whole
+from ianet.files import delete_leftovers, whole
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
@@ -258,6 +258,7 @@ def _write(
     )
     rounded = {score: None if mean is None else round(mean, 6) for score, mean in test.items()}
     summary = {"search": key, "best": values, "test": rounded}
+    delete_leftovers(SEARCH_RESULTS / name)
     with whole(SEARCH_RESULTS / name) as temporary:
         temporary.mkdir()
         results.write(temporary, search, table)

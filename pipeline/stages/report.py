@@ -51,13 +51,13 @@ def main() -> None:
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
-    found = findings.find(tables)
+    summary = findings.find(tables)
     first = overview.describe_runs(runs, unique_runs(foreign))
     text = page.to_html(
         "IANet, reproduced",
         [*sections, *overview.other_sections(plan)],
         overview=overview.summarize(plan.settings, evaluations, foreign),
-        findings=found._replace(sentences=[first, *found.sentences]),
+        findings=summary._replace(sentences=[first, *summary.sentences]),
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
         searches=overview.search_summaries(plan),

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from ianet.files import whole
+from ianet.files import delete_leftovers, whole
 from pipeline.cluster import address
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import check_visible
@@ -28,7 +28,7 @@ from pipeline.config.settings import Settings, SettingsError
 from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
-from pipeline.plan.records import read_table
+from pipeline.plan.records import HISTORY, read_table
 from pipeline.plan.runs import RECORD, TABLE, Run, find_start, prepared_files
 from pipeline.plan.sources import weight_files
 from pipeline.shell import emit
@@ -237,9 +237,10 @@ def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "environment": result.environment,
     }
+    delete_leftovers(run.folder)
     with whole(run.folder) as temporary:
         temporary.mkdir()
         result.write_network(temporary)
-        pd.DataFrame(result.history).to_csv(temporary / "history.csv", index=False)
+        pd.DataFrame(result.history).to_csv(temporary / HISTORY, index=False)
         (temporary / RECORD).write_text(json.dumps(content, indent=2) + "\n")
         shutil.rmtree(run.folder, ignore_errors=True)

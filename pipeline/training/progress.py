@@ -94,9 +94,10 @@ class Follower:
             for warning in set(progress["warnings"]) - self.warnings:
                 log.warning("%s", warning)
                 self.warnings.add(warning)
-            if is_cluster() and progress["node"] != self.node:
-                self.node = progress["node"]
-                emit("node", name=self.node)
+            node = progress.get("node", "")  # which an earlier version did not write
+            if is_cluster() and node != self.node:
+                self.node = node
+                emit("node", name=node)
             self.take(progress["history"])
             self.on_part(len(progress["history"]) + progress["part"])
 

@@ -47,7 +47,7 @@ class Rehearsals:
     def configure(self, name: str) -> Configuration:
         """The configuration of a run or search; seed and weights in a file are of no account."""
         settings = self.plan.settings
-        if name.startswith(SEARCH_PREFIX):
+        if name.startswith(SEARCH_PREFIX) and "." not in name:
             search = self.plan.search(name.removeprefix(SEARCH_PREFIX))
             run = Run(search.dataset, search.network, search.recipe, search.seed)
             first = next(space.examples(search))
@@ -101,9 +101,9 @@ def find_failures(names: Sequence[str], plan: Plan) -> dict[str, Exception]:
         name, reason, text = json.loads(line)
         failures[name] = CodeError(reason, text) if text else SettingsError(reason)
     return {
-        name: failures[tried]
+        name: failures[twin]
         for name, mark in marks.items()
-        if (tried := missing.get(mark)) in failures
+        if (twin := missing.get(mark)) in failures
     }
 
 

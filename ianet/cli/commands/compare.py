@@ -53,16 +53,16 @@ def compare(
         if others:
             raise ValueError(f"{source} holds {1 + len(others)} pictures: name one")
         pictures.append(picture)
-    known = {}
+    flips = {}
     if calibration is not None:
         calibration.judge(0, far)  # an unknown limit is refused before the work
-        known[f"the threshold of {model}"] = calibration.flip
+        flips[f"the threshold of {model}"] = calibration.flip
     [table] = loaded.embed_batches(
         pictures,
         batch=2,
         device=device,
         precision=precision,
-        flip=choose_flip(flip, known),
+        flip=choose_flip(flip, flips),
         skip_bad=True,
     )
     for path, reason in table.skipped.items():
