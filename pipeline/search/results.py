@@ -118,6 +118,7 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
     # The panels keep their height above values that are written out, upright.
     size = (max(3.2 * len(options), 5), 3.4 + LETTER * longest)
     figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(search.title, fontsize=11)
     panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, options, strict=True):
         numeric = name not in written
@@ -138,7 +139,7 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
         axes.set(xlabel=name.split(".", 1)[1])
         axes.grid(alpha=0.3)
     panels[0].set(ylabel=f"{search.maximise}, held out")
-    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     panels[0].legend(fontsize=8)
     return figure
 
@@ -147,6 +148,7 @@ def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
     """A line a trial through its value of each option, to its score, which also colours it."""
     options = [*space.parameter_space(search), search.maximise]
     figure = Figure(figsize=(2 + 1.7 * len(options), 3.6), layout="constrained")
+    figure.suptitle(search.title, fontsize=11)
     axes = figure.subplots()
     good = trials[trials.state != FAILED].sort_values(search.maximise)
     heights = pd.DataFrame({name: _height(good[name], search, name) for name in options})
@@ -165,7 +167,7 @@ def parallel_coordinates(trials: pd.DataFrame, search: Search) -> Figure:
     axes.set_yticks([])
     axes.set(xlim=(-0.1, len(options) - 0.6))
     axes.spines[:].set_visible(False)
-    figure.colorbar(shades, ax=axes, format=PercentFormatter(1), label=search.maximise)
+    figure.colorbar(shades, ax=axes, format=PercentFormatter(1, decimals=1), label=search.maximise)
     return figure
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import sqlite3
+import textwrap
 import time
 import warnings
 from collections.abc import Mapping
@@ -138,7 +139,7 @@ def first_use(project: Path) -> FileLock:
 
 def first_line(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
-    return hide_secrets(lines[0][:300])
+    return textwrap.shorten(hide_secrets(lines[0]), 500, placeholder=" ...")
 
 
 def hide_secrets(text: str) -> str:
