@@ -259,8 +259,8 @@ MUTANTS = (
     Mutant(
         "cell: bounds of the interval exchanged on the page",
         "pipeline/report/cells.py",
-        "[{content.gain_low:+.1f}, {content.gain_high:+.1f}]",
-        "[{content.gain_high:+.1f}, {content.gain_low:+.1f}]",
+        "[{content.gain_low:+z.1f}, {content.gain_high:+z.1f}]",
+        "[{content.gain_high:+z.1f}, {content.gain_low:+z.1f}]",
         CELLS,
     ),
     # From the packed array to the weights, by real processes.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import signal
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,10 @@ NAMES = {
 LONG = ("test_pipeline.py", "test_nodes.py", "test_search.py", "test_failures.py")
 EXPECTED_SKIPS = "IANET_EXPECTED_SKIPS"  # variable: words of the reasons that are expected
 
+# A process that nohup or `&` of a script starts ignores Ctrl-C, as would those of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # Ray reads some of these when it is imported.
 os.environ.update(SETTINGS)
 
@@ -63,6 +68,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         if not any(word in reason for word in words):
             reporter.write_line(f"unexpected skip: {report.nodeid}: {reason}", red=True)
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def environment() -> Iterator[None]:
+    """Commands set variables of Ray and MLflow, which no later test is to see."""
+    before = dict(os.environ)
+    yield
+    if dict(os.environ) != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,8 @@ from tiny_models import Outcome, runner, tiny_model
 import ianet
 from ianet.synthetic import archive
 
+pytestmark = pytest.mark.slow  # seconds of each command
+
 PAGE = (Path(__file__).parents[1] / "docs/use.md").read_text()
 
 
@@ -71,7 +73,6 @@ def run(
     return runner(monkeypatch, capsys)
 
 
-@pytest.mark.slow
 def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
     assert 10 <= len(COMMANDS) <= 18
     outputs = {}
