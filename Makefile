@@ -6,9 +6,10 @@ OUTER := $(PATH)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 BOOTSTRAP := PATH="$(OUTER)" PYTHON="$(PYTHON)" sh bootstrap.sh
 
-# Two processes with a thread each use two cores. In all tests one process runs a file: its fixtures
-# are made once. conftest.py orders the files.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses 2
+# Two processes with a thread each use two cores. Slow tests wait for half of their time: there are
+# three processes. In all tests one process runs a file: its fixtures are made once. conftest.py
+# orders the files.
+PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses
 # The locks name no package index.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -25,7 +26,7 @@ help:
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
 	@echo "make check                format, lint, types, fast tests            4 minutes"
-	@echo "make test                 all checks                                 26 minutes"
+	@echo "make test                 all checks                                 20 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make pictures             the pictures of README and docs            10 seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
@@ -54,13 +55,13 @@ check: .venv/dev
 	ruff format --check .
 	ruff check .
 	mypy
-	$(PYTEST) --dist worksteal -m "not slow and not gpu and not privileged"
+	$(PYTEST) 2 --dist worksteal -m "not slow and not gpu and not privileged"
 
 test: .venv/dev
 	ruff format --check .
 	ruff check .
 	mypy
-	$(PYTEST) --dist loadfile --no-loadscope-reorder
+	$(PYTEST) 3 --dist loadfile --no-loadscope-reorder
 
 site: .venv/dev
 	zensical build --strict

@@ -48,8 +48,7 @@ class SearchDisplay:
             name, history = trial["trial"], trial["history"]
             if trial["state"] is None and name not in self.bars:
                 self.bars[name] = self.progress.add_task(name, total=self.epochs, report="starts")
-                if not self.console.is_terminal:
-                    log.info("trial %s starts", name)
+                log.debug("trial %s starts", name)
             if len(history) > self.seen.get(name, 0):
                 self.seen[name] = len(history)
                 self._show_epoch(name, history[-1])
