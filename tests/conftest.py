@@ -35,7 +35,10 @@ NAMES = {
 }  # fmt: skip
 
 
-LONG = ("test_pipeline.py", "test_nodes.py", "test_search.py", "test_failures.py")
+LONG = (
+    *("test_pipeline.py", "test_trainings.py", "test_nodes.py", "test_search.py"),
+    "test_failures.py",
+)
 EXPECTED_SKIPS = "IANET_EXPECTED_SKIPS"  # variable: words of the reasons that are expected
 
 # A process that nohup or `&` of a script starts ignores Ctrl-C, as would those of the tests.
@@ -88,6 +91,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return _once(
         tmp_path_factory, "prepared", lambda project: project.repro("pack@synthetic.64x32")
     )
+
+
+@pytest.fixture
+def untrained(prepared: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy with prepared data, in which nothing was trained; no process may be left behind."""
+    project = prepared.copy(tmp_path / "untrained")
+    yield project
+    assert project.killed() == [], "processes were left behind"
 
 
 def _once(

@@ -8,8 +8,6 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -28,14 +26,6 @@ BASE = "synthetic.base.quick.0"  # the other run of Table 4f here
 RIGHT = "        if self.sia is None:\n            assert self.cia is not None\n"
 WRONG = "        features = features.mean(7)\n" + RIGHT
 OF_RAY = ("RAY_", OWN)  # variables by which a command finds a shared Ray, and its token
-
-
-@pytest.fixture
-def untrained(prepared: Project, tmp_path: Path) -> Iterator[Project]:
-    """A copy in which nothing was trained."""
-    project = prepared.copy(tmp_path / "untrained")
-    yield project
-    assert project.killed() == [], "processes were left behind"
 
 
 def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:

@@ -1,0 +1,97 @@
+"""Trainings of a tiny set, in a copy of the project: starts from models, new files, kills, held-out
+people. Each test starts real DVC, Ray and MLflow processes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+
+import mlflow
+import pandas as pd
+import torch
+import yaml
+from project import Project
+
+import ianet
+from ianet.network import load as load_network
+
+KEY = "synthetic.stage3.quick.0"
+BASE = "synthetic.base.quick.0"
+
+
+def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
+    """With a learning rate of almost 0 the weights stay those of the start, but for the head."""
+    params = yaml.safe_load((untrained.folder / "params.yaml").read_text())
+    warm = copy.deepcopy(params["recipes"]["quick"])
+    warm["network"]["weights"] = "models/synthetic.base.quick.0"
+    warm["training"] |= {"lr": 1e-9, "epochs": 1, "warm_up": 0}
+    params["recipes"]["warm"] = warm
+    params["datasets"]["synthetic"]["recipes"] = {"plain": "quick", "warm": "warm"}
+    (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    row = {"label": "warm", "network": "stage3", "recipe": "warm"}
+    sheet = {"kind": "table", "title": "Warm", "caption": "", "metrics": ["mAP"], "rows": [row]}
+    (untrained.folder / "experiments/table9.yaml").write_text(yaml.safe_dump(sheet))
+    output = untrained.run("python", "-m", "pipeline.repro", "table9")
+    assert "2 runs, 2 of them to do" in output
+    assert "done: results/tables/table9.html, results/report.html" in output
+    text = (untrained.folder / "results/report.html").read_text()
+    assert re.findall(r'<h2 id="(.+?)">', text) == ["findings", "table9", "runs", "made"]
+    assert set(re.findall(r'<tr id="(.+?)">', text)) == {
+        "synthetic.base.quick.0",
+        "synthetic.stage3.warm.0",
+    }
+    start = untrained.weights("synthetic.base.quick.0")
+    trained = untrained.weights("synthetic.stage3.warm.0")
+    backbone = [name for name in start if name.startswith(("stem.", "stages."))]
+    parameters = [name for name in backbone if "running" not in name and "batches" not in name]
+    assert len(parameters) > 50
+    for name in parameters:
+        assert torch.allclose(trained[name], start[name], rtol=0, atol=1e-6), name
+    # Another start trains the run again, and nothing else does.
+    assert untrained.repro("table9") == []
+    untrained.edit("params.yaml", "lr: 0.0007", "lr: 0.0008")
+    untrained.run("python", "-m", "pipeline.plan")
+    assert "train@synthetic.stage3.warm.0" in untrained.repro("table9")
+
+
+def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: Project) -> None:
+    """Nothing that was there is edited, but for data in params.yaml."""
+    block = (untrained.folder / "ianet/blocks/squeeze_excitation.py").read_text()
+    (untrained.folder / "ianet/blocks/mine.py").write_text(block)
+    reader = "from ianet.datasets.market1501 import read\n\n__all__ = ['read']\n"
+    (untrained.folder / "ianet/datasets/ours.py").write_text(reader)
+    shutil.copy(untrained.folder / "data/synthetic.zip", untrained.folder / "data/ours.zip")
+    params = yaml.safe_load((untrained.folder / "params.yaml").read_text())
+    params["at_hand"] = ["ours"]
+    changes = {"reader": "ours", "source": "data/ours.zip", "networks": ["mine"]}
+    params["datasets"]["ours"] = {**params["datasets"]["synthetic"], **changes}
+    del params["datasets"]["ours"]["synthetic"]  # a source of our own
+    params["networks"]["mine"] = {"block": "mine", "after": {"stage3": {}}}
+    (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
+    rows = [{"label": "our row", "network": "mine"}]
+    sheet = {"kind": "table", "title": "Ours", "caption": "", "metrics": ["mAP"], "rows": rows}
+    (untrained.folder / "experiments/table9.yaml").write_text(yaml.safe_dump(sheet))
+    untrained.run("python", "-m", "pipeline.repro", "table9")
+    cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
+    assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
+    assert 0 < cells.ours[0] <= 100
+    described = json.loads((untrained.folder / "runs/ours.mine.quick.0/network.json").read_text())
+    assert described["options"]["block"] == "mine"
+
+
+def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
+    untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
+    untrained.repro(f"model@{KEY}")
+    scores = json.loads((untrained.folder / f"results/synthetic/scores/{KEY}.json").read_text())
+    table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
+    assert scores["split"] == "held-out"
+    assert scores["queries"] == (table.held_out == "query").sum()
+    assert load_network(untrained.folder / "runs" / KEY).identities == 6 - 2
+    model = ianet.load(untrained.folder / "models" / KEY)
+    assert [each.dataset for each in model.description.scores] == ["synthetic, held-out"]
+    untrained.tracked()
+    best = mlflow.MlflowClient().get_model_version_by_alias("synthetic.stage3", "best")
+    assert str(best.version) == "1"
