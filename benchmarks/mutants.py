@@ -29,8 +29,8 @@ COPIED = (
     *("params.yaml", "pyproject.toml", ".dvc/config", ".dvcignore"),
 )
 ROWS = "tests/test_glue.py::test_a_row_is_its_picture"
-FILES = "tests/test_glue.py::test_scores_are_a_slow_count"
-ITSELF = "tests/test_glue.py::test_a_query_is_no_match_of_itself_where_cameras_are_ignored"
+FILES = "tests/test_glue_scores.py::test_scores_are_a_slow_count"
+ITSELF = "tests/test_glue_scores.py::test_a_query_is_no_match_of_itself_where_cameras_are_ignored"
 CELLS = "tests/test_glue_table.py::test_a_cell_is_of_its_files"
 PROJECT = "tests/test_glue_project.py"
 
