@@ -194,6 +194,8 @@ def main() -> None:
             write(load_plan())
         except (ValueError, OSError):
             write_whole(PARAMS, before)
+            if proposal is not None:
+                (folder / LIST).unlink()
             raise
     print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
     if cameras == "ignore":

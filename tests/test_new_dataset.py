@@ -121,6 +121,7 @@ def test_a_start_that_the_plan_refuses_changes_nothing(monkeypatch: pytest.Monke
     with pytest.raises(SettingsError, match="models/mine"):
         run(monkeypatch, "photos", "--start", "models/mine")
     assert Path("params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert not Path("photos/images.csv").exists()
     tiny_model(Path("trained"))
     with pytest.raises(SettingsError, match="has a recipe cpu-strong: give another --name"):
         run(monkeypatch, "photos", "--name", "strong", "--start", "trained")
