@@ -17,15 +17,14 @@ import pandas as pd
 import pytest
 from conftest import noise, packed
 from PIL import Image
+from test_calibration import CALIBRATION
 from tiny_models import Outcome, tiny_model
 
 import ianet
-from ianet.calibration import Calibration
 from ianet.comparison import Interval
 from ianet.model import write_model
 from ianet.open_set import OpenSetSearch, SearchThreshold
 from ianet.ranks_page import sort_queries, write_page
-from ianet.verification import Curve, Threshold, Verification
 
 
 @pytest.fixture(scope="module")
@@ -123,19 +122,9 @@ def accepting(model: Path, people: Path, tmp_path_factory: pytest.TempPathFactor
     *_, near, far = sorted(1 - rows[0] @ rows[2:].T)
     limit = float(near + far) / 2
     interval = Interval(0.5, 0.4, 0.6)
-    calibration = Calibration(
-        "set",
-        "ignore",
-        Verification(
-            images=9,
-            identities=3,
-            same_pairs=9,
-            other_pairs=27,
-            thresholds=(Threshold(0.1, interval, interval),),
-            eer=interval,
-            curve=Curve((0, 2), (0, 1), (0, 1)),
-        ),
-        OpenSetSearch(
+    calibration = replace(
+        CALIBRATION,
+        search=OpenSetSearch(
             *(9, 3, 8, 20),
             (
                 SearchThreshold(0.01, Interval(1e-5, 0, 1), interval),
