@@ -18,7 +18,7 @@ from ianet.ranks_page import LIST_STYLE
 from pipeline.plan.dvc_yaml import pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import overview, page, run_list
+from pipeline.report import cells, overview, page, run_list
 from pipeline.report.findings import Findings
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
@@ -310,3 +310,23 @@ def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     Path("results/searches/sigma/trials.json").write_text("[]")
     text = overview.count_looks_at_test(evaluations)
     assert text == "by runs 2 of synthetic; 1 by searches, which score their best alone there"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("+0.3 [-0.1, +0.6]", "+0.3 [−0.1, +0.6]"),
+        ("-1.5", "−1.5"),
+        ("2026-11-29, stage-2, 1e-05, ia-2", "2026-11-29, stage-2, 1e-05, ia-2"),
+    ],
+)
+def test_negative_numbers_have_a_minus_sign(text: str, shown: str) -> None:
+    assert page.use_minus(text) == shown
+
+
+def test_no_difference_is_minus_zero() -> None:
+    assert [cells._format_signed(value) for value in (-0.04, 0.04, -0.06)] == [
+        "+0.0",
+        "+0.0",
+        "-0.1",
+    ]
