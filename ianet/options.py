@@ -10,6 +10,7 @@ import importlib.util
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -52,13 +53,19 @@ def check_types(options: object) -> None:
     Raises:
         ValueError: one line with the option, its value and what is expected.
     """
-    for name, annotation in get_type_hints(type(options)).items():
+    for name, annotation in annotations(type(options)).items():
         value = getattr(options, name)
         if not _has_type(value, annotation):
             text = " ".join(repr(value).split())  # the text of an array has several lines
             raise ValueError(f"{name} is {text}: {_describe(annotation)}")
         if isinstance(value, list):
             object.__setattr__(options, name, tuple(value))
+
+
+@cache
+def annotations(kind: type) -> dict[str, Any]:
+    """Return the annotations of a class, as reading them takes longer than all comparisons."""
+    return get_type_hints(kind)
 
 
 def _has_type(value: object, annotation: Any) -> bool:

@@ -237,6 +237,7 @@ def test_a_model_keeps_its_calibration(model: Path, tmp_path: Path) -> None:
         ianet.load(tmp_path / "calibrated")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("any_number")
 def test_a_model_is_calibrated_and_compares(
     run: Callable[..., Outcome], people: Path, model: Path, tmp_path: Path

@@ -355,6 +355,7 @@ def test_another_size_leaves_the_first_and_what_is_missing_is_named(
         pack.main()
 
 
+@pytest.mark.slow
 def test_the_classic_protocol_through_the_pipeline(
     classic: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

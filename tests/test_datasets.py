@@ -182,6 +182,7 @@ class Named:
         return [*self._lists.paths(), *images]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MSMT17.exists(), reason="../shared/data does not hold MSMT17's lists")
 def test_msmt17s_own_lists(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(msmt17, "open_source", lambda path, _: Named(open_source(path, "")))

@@ -157,6 +157,7 @@ def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_the_command_scores_as_the_pipeline(
     model: Path, synthetic: Path, tmp_path: Path, run: Callable[..., Outcome]
 ) -> None:

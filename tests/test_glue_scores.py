@@ -127,6 +127,7 @@ def count_draws(query: Sample, gallery: list[Sample]) -> dict[str, float]:
     return {f"top-{n}": fmean(rank <= n for rank in ranks) for n in (1, 5, 10)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("protocol", "count"), [("ranking", count_ranking), ("single_shot", count_draws)]
 )

@@ -154,6 +154,7 @@ def texts(cell: dict[str, float]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_cell_is_of_its_files(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the frame, in the CSV to four digits, and on the page."""
     plan = load_plan()

@@ -132,7 +132,7 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     assert set(lines.machine) == {"AMD EPYC"}
     assert lines.sha256[0] == hashlib.sha256(BASE.key.encode()).hexdigest()
     [first, *_] = overview.foreign_rows(plan.foreign_evaluations())
-    assert (first["key"], first["scores"], first["minutes"]) == (BASE.key, [50.0, 37.5], 60)
+    assert (first.key, first.scores, first.minutes) == (BASE.key, [50.0, 37.5], 60)
 
 
 def test_a_baseline_that_was_not_brought_in_leaves_a_dash(there: Path) -> None:
@@ -168,6 +168,7 @@ def test_data_that_are_at_hand_are_not_brought_in(there: Path) -> None:
         import_results.import_results(there, "market1501")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "name", "change", "message"),
     [

@@ -102,6 +102,7 @@ def test_backbone_computes_what_torchvision_does_up_to_the_last_stride(
     assert (features[0] - features[1]).std() > 0.1
 
 
+@pytest.mark.slow
 def test_cost_is_the_papers() -> None:
     """Section 4.3: base 4.06 G, SIA after stage 3 +0.034 G (0.03 in print)."""
 

@@ -274,6 +274,7 @@ print(most - before, anonymous() - loaded)
 """Prints the bytes beside pages of files that batches take, and that all images at once take."""
 
 
+@pytest.mark.slow
 def test_images_that_are_read_take_no_memory_of_their_own(tmp_path: Path) -> None:
     """In a process of its own, as earlier tests leave memory that is taken first."""
     path, size = tmp_path / "large.npy", 2**28

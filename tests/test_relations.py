@@ -373,6 +373,7 @@ def test_compiles_at_several_sizes_after_relations_were_kept() -> None:
         torch.testing.assert_close(block(features), compiled(features))
 
 
+@pytest.mark.slow
 def test_compiles() -> None:
     block = awake(IABlock(4, scale=0.5, channel_scale=0.5))
     features = torch.randn(2, 4, 5, 3, dtype=torch.float64)

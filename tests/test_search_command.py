@@ -47,6 +47,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_ranks_in_every_form(
     model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
 ) -> None:
@@ -80,6 +81,7 @@ def test_ranks_in_every_form(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npz"])
 def test_feature_files_give_the_ranks_of_their_pictures(
     model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome], suffix: str
@@ -198,6 +200,7 @@ def test_a_false_accept_rate_needs_a_search_threshold(
     )
 
 
+@pytest.mark.slow
 def test_pictures_are_searched_as_the_features_that_they_meet(
     model: Path, accepting: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
 ) -> None:

@@ -154,6 +154,7 @@ def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.Mon
     assert Code().closure(("ianet.network",)) != first
 
 
+@pytest.mark.slow
 def test_an_edit_changes_what_depends_on_it_and_no_more(project: Path) -> None:
     settings = change_settings()
     write_sources(settings)
@@ -196,6 +197,7 @@ def test_the_content_of_a_weights_file_changes_its_network(project: Path) -> Non
     assert "mine.safetensors" in pipeline(plan)["stages"]["sources"]["deps"]
 
 
+@pytest.mark.slow
 def test_files_for_several_backbones_count_and_models_of_the_pipeline_do_not(
     project: Path,
 ) -> None:
@@ -223,6 +225,7 @@ def test_files_for_several_backbones_count_and_models_of_the_pipeline_do_not(
     assert changes(settings) == set()
 
 
+@pytest.mark.slow
 def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) -> None:
     (project / "mine.safetensors").write_bytes(b"first")
     (project / "protocol.mat").write_bytes(b"first")
@@ -246,6 +249,7 @@ def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) ->
     assert changes(settings) == {"datasets/cuhk03-labeled-new"}
 
 
+@pytest.mark.slow
 def test_an_estimate_of_minutes_trains_nothing_again(project: Path) -> None:
     write_sources(change_settings())
     params = yaml.safe_load(Path("params.yaml").read_text())

@@ -65,6 +65,7 @@ def named(archive: Path) -> list[Named]:
     return found
 
 
+@pytest.mark.slow
 def test_same_bytes_on_repetition_and_for_any_number_of_processes(
     archive: Path, tmp_path: Path
 ) -> None:

@@ -271,6 +271,7 @@ def test_signs_of_markdown_and_latex_in_a_label() -> None:
     assert r"p|q\_1" in latex
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_files_and_prints_what_is_at_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

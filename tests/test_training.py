@@ -125,6 +125,7 @@ def test_cosine_falls_to_zero_by_its_formula() -> None:
     assert rates == pytest.approx(expected, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("added", [{}, STRONG], ids=["paper", "strong"])
 @pytest.mark.parametrize("schedule", ["step", "cosine"])
 def test_going_on_from_a_checkpoint_ends_with_the_same_weights(

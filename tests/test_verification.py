@@ -266,6 +266,7 @@ def test_a_seed_gives_the_same_draws() -> None:
     assert first.eer.low != other.eer.low
 
 
+@pytest.mark.slow
 def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     """Of many sets of people, the interval of a set holds the threshold of all people."""
 

@@ -227,6 +227,7 @@ def network(**options: Any) -> Network:
     return Network(5, NetworkOptions(backbone="mobilenet_v2", **options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "zip", "safetensors"])
 def test_a_network_starts_from_a_model_without_its_head(tmp_path: Path, kind: str) -> None:
     path = tiny_model(tmp_path / "tiny", seed=1)

@@ -7,7 +7,7 @@ from dataclasses import MISSING, fields, replace
 from functools import cache
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -21,7 +21,7 @@ from pydantic import (
     validate_call,
 )
 
-from ianet.options import Cameras, NetworkOptions
+from ianet.options import Cameras, NetworkOptions, annotations
 from ianet.synthetic.sizes import check_sizes
 from ianet.training.recipe import Recipe
 from pipeline.config.yaml_files import Document, read_yaml
@@ -222,7 +222,7 @@ def validated(model: Any, path: Path) -> Any:
     except ValueError as error:
         raise SettingsError(str(error)) from error
     try:
-        return TypeAdapter(model).validate_python(document.content)
+        return _adapter(model).validate_python(document.content)
     except ValidationError as error:
         raise SettingsError(_describe(error, str(path), document)) from error
 
@@ -255,7 +255,7 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
     ]
     if missing:
         raise SettingsError(f"{PARAMS}: {where} needs {', '.join(missing)}, without a default")
-    hints = get_type_hints(cls)
+    hints = annotations(cls)
     try:
         return cls(**{name: _convert(value, hints[name]) for name, value in values.items()})
     except ValueError as error:
