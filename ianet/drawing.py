@@ -6,6 +6,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +38,8 @@ PICTURES = (".png", ".svg")
 """Suffixes of the files that `save` writes."""
 HISTOGRAM = 80
 """Bars of a histogram of distances."""
+PANELS = 3
+"""Histograms of distances side by side."""
 
 
 def check_suffix(path: Path) -> None:
@@ -116,13 +119,16 @@ def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.fl
     Args:
         panels: title to the distances of pairs of the same person and of pairs of other persons.
     """
-    figure = Figure(figsize=(4.5 * len(panels), 3), layout="constrained")
+    columns = min(len(panels), PANELS)
+    rows = ceil(len(panels) / columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * rows), layout="constrained")
     edges = np.linspace(
         0, max(float(values.max()) for pair in panels.values() for values in pair), HISTOGRAM + 1
     )
-    for axes, (title, pair) in zip(
-        figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(), strict=True
-    ):
+    places = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
+    for axes in places[len(panels) :]:
+        axes.remove()
+    for axes, (title, pair) in zip(places, panels.items(), strict=False):
         for label, values, style in (
             ("same person", pair[0], "solid"),
             ("other persons", pair[1], "dashed"),
@@ -133,7 +139,8 @@ def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.fl
         axes.set(title=title, xlabel="distance")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.legend(fontsize=_NORMAL)
-    figure.get_axes()[0].set_ylabel("share of the pairs")
+    for axes in places[::columns]:
+        axes.set_ylabel("share of the pairs")
     return figure
 
 
@@ -150,7 +157,6 @@ def sensitivity(
     panels: Mapping[str, Mapping[str, Band]],
     levels: Mapping[str, Mapping[str, Mapping[str, float]]],
     axis: str,
-    title: str,
 ) -> Figure:
     """Draw Figure 7: scores over a number, a panel for each metric.
 
@@ -158,7 +164,6 @@ def sensitivity(
         panels: metric to data set to the scores.
         levels: metric to data set to label and score of networks without the number.
         axis: name of the number.
-        title: printed above.
     """
     figure = Figure(figsize=(4.5 * len(panels), 3.4), layout="constrained")
     [row] = figure.subplots(1, len(panels), squeeze=False)
@@ -176,7 +181,45 @@ def sensitivity(
         axes.grid(alpha=0.3)
         axes.margins(y=0.15)
     row[0].legend()
-    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+class Cost(NamedTuple):
+    """Billions of multiply-adds of a network for an image, and its score in percent."""
+
+    label: str
+    multiply_adds: float
+    score: float
+
+
+def scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figure:
+    """Draw scores over multiply-adds, a panel for each title.
+
+    Labels stand at the right in the order of the scores. So none hides a point or another label.
+
+    Args:
+        panels: title to networks.
+        metric: name of the score.
+    """
+    heights = [0.2 * len(costs) + 0.9 for costs in panels.values()]
+    figure = Figure(figsize=(8, sum(heights)), layout="constrained")
+    rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, costs) in zip(rows, panels.items(), strict=True):
+        ranked = sorted(costs, key=lambda cost: cost.score, reverse=True)
+        for cost, height in zip(ranked, np.linspace(1, 0, len(ranked)), strict=True):
+            axes.annotate(
+                cost.label,
+                (cost.multiply_adds, cost.score),
+                (1.03, height),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=_NORMAL,
+                arrowprops={"arrowstyle": "-", "color": "0.7", "lw": 0.6, "relpos": (0, 0.5)},
+            )
+            axes.plot(cost.multiply_adds, cost.score, "o", color="C0")
+        axes.set(title=title, xlabel="multiply-adds of an image, G", ylabel=f"{metric} (%)")
+        axes.margins(0.08)
+        axes.grid(alpha=0.3)
     return figure
 
 
@@ -271,7 +314,8 @@ _MAP = 0.8  # the width of a receptive field
 _GAP = 0.12  # between maps, left and right
 _FOOT = 0.34  # under a map, for its colours and their numbers
 _MARGIN = 0.2
-_HEAD = 0.6  # above the first maps, for titles
+_HEAD = 0.4  # above the first maps, for their titles
+_TITLE = 0.2  # above these, for the title of the figure
 _LETTER = 0.058  # width of a letter of the caption
 _LINE = 0.135  # height of a line of the caption
 _SMALL = 6.0
@@ -287,8 +331,10 @@ def relation_maps(rows: Sequence[PersonMaps], title: str, caption: str) -> Figur
 
     Args:
         rows: images of one size, with the same lines and channels.
-        title, caption: printed above and below.
+        title: printed above; "" where a page has the title.
+        caption: printed below.
     """
+    head = _HEAD + (_TITLE if title else 0)
     lines, channels = rows[0].lines, len(rows[0].channels)
     aspect = rows[0].image.shape[0] / rows[0].image.shape[1]
     fields = len(next(iter(lines.values())))
@@ -298,7 +344,7 @@ def relation_maps(rows: Sequence[PersonMaps], title: str, caption: str) -> Figur
     last = first + fields * (_MAP + _GAP) + _GAP  # left edge of the channels
     across = last + channels * (wide + _GAP) + _MARGIN
     text = textwrap.wrap(caption, int((across - 2 * _MARGIN) / _LETTER))
-    down = _HEAD + len(rows) * tall + len(text) * _LINE + _MARGIN
+    down = head + len(rows) * tall + len(text) * _LINE + _MARGIN
     figure = Figure(figsize=(across, down))
 
     def add_axes(left: float, top: float, width: float, height: float) -> Axes:
@@ -309,12 +355,12 @@ def relation_maps(rows: Sequence[PersonMaps], title: str, caption: str) -> Figur
         axes = add_axes(left, top, width, width * aspect)
         bar = add_axes(left, top + width * aspect + 0.06, width, 0.06)
         _draw(heat_map, axes, bar)
-        if top == _HEAD:
+        if top == head:
             axes.set_title(heat_map.title, fontsize=_NORMAL, pad=4)
         return axes
 
     for row, person in enumerate(rows):
-        top = _HEAD + row * tall
+        top = head + row * tall
         axes = add_axes(_MARGIN, top, wide, wide * aspect)
         axes.imshow(person.image, interpolation="none", extent=(0, 1, 1, 0), aspect="auto")
         axes.set_xlabel(person.label, fontsize=_NORMAL)
@@ -328,7 +374,7 @@ def relation_maps(rows: Sequence[PersonMaps], title: str, caption: str) -> Figur
         for column, heat_map in enumerate(person.channels):
             draw(heat_map, last + column * (wide + _GAP), top, wide)
     figure.text(0.5, 1 - _MARGIN / down, title, fontsize=11, ha="center", va="center")
-    below = (_HEAD + len(rows) * tall) / down
+    below = (head + len(rows) * tall) / down
     figure.text(_MARGIN / across, 1 - below, "\n".join(text), fontsize=_NORMAL, va="top")
     return figure
 

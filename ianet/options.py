@@ -53,7 +53,7 @@ def check_types(options: object) -> None:
     Raises:
         ValueError: one line with the option, its value and what is expected.
     """
-    for name, annotation in annotations(type(options)).items():
+    for name, annotation in read_types(type(options)).items():
         value = getattr(options, name)
         if not _has_type(value, annotation):
             text = " ".join(repr(value).split())  # the text of an array has several lines
@@ -63,7 +63,7 @@ def check_types(options: object) -> None:
 
 
 @cache
-def annotations(kind: type) -> dict[str, Any]:
+def read_types(kind: type) -> dict[str, Any]:
     """Return the annotations of a class, as reading them takes longer than all comparisons."""
     return get_type_hints(kind)
 

@@ -387,10 +387,11 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
             f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")
             for job in failed
         )
+        _make_page()
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
-    if targets:  # The page is no target. The page shows what there is so far.
-        call(sys.executable, "-m", "pipeline.stages.report")
+    if targets:  # The page is no target.
+        _make_page()
     results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
     if changes := find_changes(*COMMITTED):
@@ -410,6 +411,11 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
         pages = [path for suffix in (".html", ".svg") for path in outputs if path.endswith(suffix)]
         results.append(pages[0])
     return results
+
+
+def _make_page() -> None:
+    """Make the page of what there is so far."""
+    call(sys.executable, "-m", "pipeline.stages.report")
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:

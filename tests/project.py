@@ -94,7 +94,7 @@ class Project:
             "figure7": {"at": [5], "rows": [row]},
             "figure8": {"network": "stage3", "stage": "stage3"},
             "blocks": {"rows": [row]},
-            "ranks": {"network": "stage3", "queries": 1, "neighbours": 3},
+            "ranks": {"networks": ["stage3"], "queries": 1, "neighbours": 3},
             "cost": {"recipe": "quick", "rows": [row]},
         }.items():
             content = yaml.safe_load((experiments / f"{name}.yaml").read_text())

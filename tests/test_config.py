@@ -161,6 +161,27 @@ def test_mistakes_in_a_table_are_named(
 
 
 @pytest.mark.parametrize(
+    ("networks", "message"),
+    [
+        ([], r"t\.yaml: ranks\.networks"),
+        (["stage2", "stage2"], "name a network twice: stage2, stage2, base"),
+        (["stage2", "base"], "name a network twice: stage2, base, base"),
+        (["stage2", "stage9"], "networks names 'stage9', but networks has only"),
+    ],
+)
+def test_ranked_lists_compare_networks_that_differ(
+    networks: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load()
+    content = {"kind": "ranks", "title": "T", "caption": "c", "against": "base",
+               "queries": 1, "neighbours": 1, "networks": networks}  # fmt: skip
+    monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError, match=message):
+        experiments(settings)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         *((stage, f"named like the stage '{stage}' of dvc.yaml: give") for stage in STAGES),

@@ -78,20 +78,24 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     untrained: Project,
 ) -> None:
     untrained.edit("ianet/blocks/ia.py", RIGHT, WRONG)
-    process = untrained.start("python", "-m", "pipeline.repro", "table4f")
+    # As of nohup, or of `&` in a script.
+    command = "trap '' INT; exec python -m pipeline.repro table4f"
+    process = untrained.start("sh", "-c", command)
     wait_for((untrained.folder / f"build/logs/{BASE}.log").exists, "the first run")
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert output.startswith("error: another process is making results in this folder: wait for")
-    wait_for(lambda: untrained.epochs(BASE) >= 1, "the first epoch")
+    checkpoint = f"build/trainings/{BASE}.*/*.checkpoint"
+    wait_for(lambda: list(untrained.folder.glob(checkpoint)), "the first checkpoint")
     assert untrained.listens_on() == {"127.0.0.1"}
-    process.send_signal(signal.SIGINT)
+    process.terminate()
     output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    assert process.returncode == 1
+    assert untrained.killed() == []
     assert "2 runs, 2 of them to do" in output
     assert "stopped; the same command resumes from here" in output
     assert "Traceback" not in output
     assert not (untrained.folder / "runs" / BASE).exists()
-    assert untrained.epochs(BASE) >= 1
+    assert list(untrained.folder.glob(checkpoint))
 
     output = untrained.run("python", "-m", "pipeline.repro", "table4f", expect=1)
     assert f"error: 1 of 2 runs failed:\n  {KEY}: error: IndexError: Dimension out of ran" in output
@@ -99,6 +103,11 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     assert (untrained.folder / f"results/synthetic/scores/{BASE}.json").exists()
     history = pd.read_csv(untrained.folder / "runs" / BASE / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
+
+    page = (untrained.folder / "results/report.html").read_text()
+    [row] = re.findall(rf'<tr id="{re.escape(KEY)}">(.*?)</tr>', page, re.S)
+    assert "failed</b>" in row
+    assert "IndexError: Dimension out of range" in row
 
     log = (untrained.folder / f"build/logs/{KEY}.log").read_text()
     assert 'ianet/blocks/ia.py", line ' in log
@@ -111,6 +120,9 @@ def test_runs_at_a_time_can_be_stopped_and_fail_alone_and_leave_what_dvc_would(
     assert "2 runs, 2 of them to do" in output  # evaluations depend on ia.py, trainings of base not
     assert re.search(rf"run \d of 2: {re.escape(KEY)}: top-1 ", output)
     assert (untrained.folder / "results/tables/table4f.csv").exists()
+    page = (untrained.folder / "results/report.html").read_text()
+    assert f'<tr id="{KEY}">' in page
+    assert "failed</b>" not in page
     assert untrained.repro("table4f") == []
     output = untrained.run("python", "-m", "pipeline.repro", "table4f")
     assert output == "nothing to do: 2 runs and all results are up to date\n"

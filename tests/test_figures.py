@@ -150,6 +150,7 @@ def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
             np.testing.assert_allclose(shown.values, given)  # CIA comes last
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["figure4", "figure8"])
 def test_same_bytes_each_time(name: str) -> None:
     figure = read_figure(name)
@@ -187,6 +188,33 @@ def test_numbers_under_the_maps() -> None:
     ]
 
 
+def test_a_figure_is_as_tall_as_its_parts_with_and_without_a_title() -> None:
+    """Titles of maps of two lines stand within the figure."""
+    heat_map = drawing.HeatMap(np.eye(8, 4), "S\nhead", (0.5, 0.5))
+    row = drawing.PersonMaps("", np.zeros((8, 4, 3), np.uint8), [], {"": [heat_map]}, [])
+    figures = [drawing.relation_maps([row], title, "Caption") for title in ("", "Figure")]
+    tops = []
+    for figure, count in zip(figures, (1, 2), strict=True):
+        figure.draw_without_rendering()
+        axes = next(axes for axes in figure.axes if axes.get_title())
+        top = axes.title.get_window_extent().y1
+        assert top < figure.bbox.y1
+        assert len([text for text in figure.texts if text.get_text()]) == count
+        tops.append(axes.bbox.y1)
+    assert tops[0] == pytest.approx(tops[1])  # from below
+    bottom = figures[1].texts[0].get_window_extent().y0
+    assert bottom > top  # the title of the figure is above
+
+
+def test_a_curve_has_no_title_of_its_own() -> None:
+    band = drawing.Band([1, 2], [50, 60], [49, 59], [51, 61])
+    figure = drawing.sensitivity({"mAP": {"synthetic": band}}, {}, "sigma")
+    assert figure.get_suptitle() == ""
+    [line] = figure.axes[0].lines
+    assert line.get_xydata().tolist() == [[1, 50], [2, 60]]
+    assert figure.axes[0].get_xlabel() == "sigma"
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with params.yaml, small figures, one trained run on each of two data sets."""
@@ -216,10 +244,13 @@ def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
     stage.main()
 
 
+@pytest.mark.slow
 def test_command(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command(monkeypatch, "figure4")
     text = Path("results/figures/figure4.svg").read_text()
     assert text.startswith("<?xml")
+    assert ">K = 1<" in text
+    assert "Figure 4" not in text  # which stands above the figure on the page
     command(monkeypatch, "figure4")
     assert Path("results/figures/figure4.svg").read_text() == text
     other = ("--run", "market1501.stage23.short.0", "--to", "build/other.svg")

@@ -20,10 +20,13 @@ from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import cells, overview, page, run_list
 from pipeline.report.findings import Findings
+from pipeline.report.samples import Samples
 from pipeline.stages import report as stage
 from pipeline.tracking import reproduction
 
 KEYS = tuple(f"synthetic.a-network-of-a-long-name.quick.{seed}" for seed in range(3))
+FAILED = Run("synthetic", "breaks", "quick", 0)
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAACAkQBADs="
 
 
 def table_page() -> str:
@@ -44,12 +47,16 @@ def sections() -> list[page.Section]:
     columns = ["top-1", "gain [95 %]"] * 4 + ["seeds"]
     panel = page.Panel("synthetic", columns, rows)
     costs = page.Panel("", ["multiply-adds"], [page.TableRow("", "base.", [page.Cell("4.053")])])
+    points = {"synthetic": [drawing.Cost("base. & more", 0.5, 53), drawing.Cost("IA", 0.51, 54)]}
+    picture = drawing.svg(drawing.scores_over_costs(points, "mAP"))
     return [
         *(
             page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
             for name in ("1", "2", "3")
         ),
-        page.Section("cost", "Cost", "Of networks.", [costs], "A note."),
+        page.Section(
+            "cost", "Cost", "Of networks.", [costs], "A note.", picture, "mAP & costs", "Of <all>."
+        ),
     ]
 
 
@@ -63,15 +70,17 @@ def report() -> str:
     )
     lists = f'<style>{LIST_STYLE}</style><ol class="ranks">{items}</ol>'
     ranks = {"name": "ranks", "title": "Ranked lists", "caption": "Lists.", "html": lists}
-    run = {"key": KEYS[0], "url": "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32,
-           "scores": [45.0, None], "epochs": 3, "minutes": 0.4, "date": "2026-11-29 02:30",
-           "commit": "abc1234", "machine": "AMD EPYC", "losses": [4.25, 2.0, 0.5],
-           "line": "0,1 60,15", "files": True}  # fmt: skip
+    files = {"configuration": f"../runs/{KEYS[0]}/training.json"}
+    run = overview.RunRow(
+        KEYS[0], "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32, [45.0, None], 3,
+        [4.25, 2.0, 0.5], "0,1 60,15", 0.4, "2026-11-29 02:30", "abc1234", "AMD EPYC", files,
+    )  # fmt: skip
     return page.to_html(
         "IANet, reproduced",
         sections(),
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
         findings=Findings(["A finding & more."], ["Table 1: base., 53.1 % mAP"], curve),
+        samples=[Samples("synthetic", [(PIXEL, "person 7, camera 1"), (PIXEL, "person 7 & 8")])],
         figures=[picture],
         ranks=[ranks],
         searches=[
@@ -84,9 +93,10 @@ def report() -> str:
             }
         ],
         runs=[
+            *overview.failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
-            {**run, "key": KEYS[1], "url": None, "minutes": 10.0},
-            {**run, "key": KEYS[2], "url": None, "minutes": 9.0, "losses": [], "files": False},
+            run._replace(key=KEYS[1], url=None, minutes=10.0),
+            run._replace(key=KEYS[2], url=None, minutes=9.0, losses=[], files={}),
         ],
     )
 
@@ -118,7 +128,7 @@ def test_runs_are_filtered_and_sorted() -> None:
     with open_page(report()) as (shown, messages):
         rows = shown.locator("#run-table tbody tr")
         before = rows.evaluate_all("rows => rows.map(row => row.id)")
-        assert len(before) == 3
+        assert before == [FAILED.key, *KEYS]
         shown.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
         visible = rows.evaluate_all("rows => rows.filter(row => !row.hidden).map(row => row.id)")
         assert visible == [key for key in before if "quick.1" in key]
@@ -132,7 +142,7 @@ def test_runs_are_filtered_and_sorted() -> None:
             assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
             assert shown.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
         shown.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
-        order = [before[place] for place in (0, 2, 1)]
+        order = [FAILED.key, *(KEYS[place] for place in (0, 2, 1))]
         assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
         assert messages == []
 
@@ -147,7 +157,7 @@ def test_a_line_through_losses_has_the_largest_on_top() -> None:
 def test_nothing_is_fetched() -> None:
     text = report()
     fetched = re.findall(r'src="([^"]*)"|<link[^>]*href="([^"]*)"', text)
-    assert {source or link for source, link in fetched} == {"data:,"}
+    assert {source or link for source, link in fetched} == {"data:,", PIXEL}
     assert "@import" not in text
     assert "url(http" not in text
 
@@ -158,8 +168,83 @@ def test_a_run_links_to_mlflow_and_a_cell_to_its_runs() -> None:
     assert f'<a href="#{keys[0]}" title="{", ".join(keys)}">3</a>' in text
     page_of_run = "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32
     link = f'<a href="{page_of_run}">{keys[0]}</a>'
-    assert f'<tr id="{keys[0]}"><th scope="row">{link}</th><td>45.0</td><td>–</td>' in text
+    assert f'<tr id="{keys[0]}"><th scope="row">{link}</th>' in text
     assert f'<tr id="{keys[1]}"><th scope="row">{keys[1]}</th>' in text  # without a page in MLflow
+
+
+def read_rows(text: str) -> dict[str, list[str]]:
+    """The cells of each run by the titles of the columns, as HTML."""
+    [table] = re.findall(r'<table id="run-table">(.*?)</table>', text, re.S)
+    titles = re.findall(r"<th scope[^>]*>(.*?)</th>", table[: table.index("</thead>")])
+    rows = re.findall(r'<tr id="(.*?)">(.*?)</tr>', table, re.S)
+    return {
+        key: dict(zip(titles, re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row, re.S), strict=True))
+        for key, row in rows
+    }
+
+
+def test_a_failed_run_is_first_with_its_reason() -> None:
+    rows = read_rows(report())
+    assert list(rows) == [FAILED.key, *KEYS]
+    assert rows[FAILED.key] == {
+        "run": FAILED.key,
+        "status": '<b class="loss">failed</b> <span class="reason">OSError: &lt;b&gt;no&lt;/b&gt; '
+        "space &amp; no file</span>",
+        **dict.fromkeys(("top-1", "mAP", "epochs", "loss by epoch", "minutes"), "–"),
+        **dict.fromkeys(("date (UTC)", "commit", "machine"), ""),
+        "files": f'<a href="../build/logs/{FAILED.key}.log">log</a> ',
+    }
+    names = ("status", "top-1", "mAP", "epochs", "minutes", "date (UTC)", "commit", "machine")
+    assert [rows[KEYS[0]][name] for name in names] == [
+        "finished", "45.0", "–", "3", "0.4", "2026-11-29 02:30", "abc1234", "AMD EPYC",
+    ]  # fmt: skip
+    assert rows[KEYS[2]]["files"] == "made elsewhere"
+
+
+def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed() -> None:
+    history = pd.DataFrame({"loss": [2.0, 1.0], "seconds": [30.0, 60.0]})
+    record = {"date": "2026-11-29 02:30", "commit": "abc1234", "environment": {"device": "CPU"}}
+    trained = run_list.TrainedRun(FAILED, history, record, {"top-1": 0.5, "mAP": None})
+    assert overview.run_row(trained, None, "RuntimeError") == overview.RunRow(
+        FAILED.key, None, [50.0, None], 2, [2.0, 1.0], "0.0,1.0 60.0,15.0", 1.5,
+        "2026-11-29 02:30", "abc1234", "CPU",
+        {
+            "configuration": f"../runs/{FAILED.key}/training.json",
+            "log": f"../build/logs/{FAILED.key}.log",
+        },
+        "RuntimeError",
+    )  # fmt: skip
+
+
+def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [Run("market1501", "base", "cpu", seed) for seed in (0, 1)]
+    row = [runs[0].key, *runs[0], 20, 0.75, None, "ab", "0012345", "EPYC", 1.5]
+    Path("results").mkdir()
+    pd.DataFrame([row], columns=list(run_list.COLUMNS)).to_csv("results/runs.csv", index=False)
+    foreign = [Evaluation(run, run.dataset) for run in runs]
+    assert overview.foreign_rows(foreign) == [
+        overview.RunRow(
+            runs[0].key, scores=[75.0, None], epochs=20, minutes=90.0, commit="0012345",
+            machine="EPYC",
+        )
+    ]  # fmt: skip
+
+
+def test_a_picture_and_images_have_names() -> None:
+    text = report()
+    assert text.count('aria-label="mAP &amp; costs"') == 2
+    assert "<figcaption>Of &lt;all&gt;.</figcaption>" in text
+    after_costs = text[text.index('<h2 id="cost">') :]
+    assert "base. &amp; more</text>" in after_costs[: after_costs.index("<h2", 1)]
+    assert re.findall(r'<img src="data:image[^"]*" alt="([^"]*)">', text) == [
+        "person 7, camera 1",
+        "person 7 &amp; 8",
+    ]
+    assert text.index('<h2 id="findings">') < text.index('<h2 id="images">')
+    assert text.index('<h2 id="images">') < text.index('<h2 id="1">')
 
 
 def test_findings_come_first_and_rows_without_a_number_are_folded_away() -> None:
@@ -178,7 +263,7 @@ def test_findings_come_first_and_rows_without_a_number_are_folded_away() -> None
 def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = SimpleNamespace(at_hand=("synthetic",))
+    settings = SimpleNamespace(at_hand=())
     run = Run("synthetic", "base", "quick", 0)
     plan = SimpleNamespace(
         settings=settings,
@@ -195,13 +280,12 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
         "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
         "figure_pictures": [], "ranked_lists": [], "search_summaries": [],
         "summarize": {"Runs": "1"},
-        "run_row": {"key": run.key, "url": None, "scores": [1.0, 2.0], "epochs": 3,
-                    "minutes": 1.0, "date": "", "commit": "", "machine": "", "losses": [1.0],
-                    "line": "0,1", "files": True},
+        "run_row": overview.RunRow(run.key),
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     for name in ("list_runs", "write_list"):
         monkeypatch.setattr(run_list, name, lambda *_: None)
+    monkeypatch.setattr(run_list, "find_failures", lambda *_: {FAILED: "broken", run: "late"})
     files = run_list.TrainedRun(run, pd.DataFrame(), {}, {})
     monkeypatch.setattr(run_list, "read_run", lambda *_: files)
     events: list[object] = []
@@ -215,7 +299,10 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(reproduction, "connect", refuse)
     stage.main()  # MLflow is away
     whole = Path("results/report.html").read_text()
-    assert f'<tr id="{run.key}">' in whole
+    rows = read_rows(whole)
+    assert list(rows) == [FAILED.key, run.key]
+    assert "broken" in rows[FAILED.key]["status"]
+    assert '<h2 id="images">' not in whole
     Path("results/report.html").unlink()
     monkeypatch.setattr(stage, "sync_reproduction", send)
     stage.main()

@@ -56,3 +56,18 @@ def test_histograms_have_shares_of_the_pairs_and_medians() -> None:
             within = (values >= edges[0]) & (values <= edges[8])
             assert shares[:8].sum() == pytest.approx(within.mean())
             assert line.get_xdata()[0] == pytest.approx(np.median(values))
+
+
+def test_histograms_stand_three_in_a_row_with_one_scale() -> None:
+    pair = np.array([0.1, 0.3], np.float32), np.array([0.8, 0.9], np.float32)
+    panels = pair_distances(dict.fromkeys("abcde", pair)).get_axes()
+    places = [axes.get_subplotspec() for axes in panels]
+    assert [(place.rowspan.start, place.colspan.start) for place in places if place] == [
+        (0, 0),
+        (0, 1),
+        (0, 2),
+        (1, 0),
+        (1, 1),
+    ]
+    assert [axes.get_ylabel() != "" for axes in panels] == [True, False, False, True, False]
+    assert len({axes.get_ylim() for axes in panels}) == 1

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from pipeline.plan.runs import Run
-from pipeline.report.run_list import COLUMNS, TrainedRun, keep_others, list_runs
+from pipeline.plan.runs import Evaluation, Run
+from pipeline.report.run_list import COLUMNS, TrainedRun, find_failures, keep_others, list_runs
 
 
 def row(key: str, commit: str = "0012345") -> list[object]:
@@ -52,3 +53,46 @@ def test_lines_of_other_data_sets_stay_while_their_scores_do(
     kept = keep_others(listed, file)
     assert kept.key.tolist() == ["market1501.base.cpu.0", "synthetic.base.quick.0"]
     assert kept.commit.tolist() == ["0012345", "new"]  # digits alone stay a text
+
+
+RUN = Run("synthetic", "base", "quick", 0)
+EVALUATIONS = [Evaluation(RUN, on) for on in ("synthetic", "market1501")]
+FILES = [RUN.folder / "training.json", *(each.scores for each in EVALUATIONS), RUN.model]
+STARTED = json.dumps({"event": "started", "command": "train.py", "arguments": [RUN.key]})
+ERROR = json.dumps({"event": "error", "message": "error: no space\nerror: <left>"})
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file for the events of the last attempt of a run."""
+    monkeypatch.chdir(tmp_path)
+    path = Path(f"build/logs/{RUN.key}.jsonl")
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_a_run_fails_by_the_last_event_of_its_last_attempt(log: Path) -> None:
+    others = [Evaluation(RUN._replace(seed=seed), "synthetic") for seed in (1, 2)]
+    log.with_name(f"{others[0].run.key}.jsonl").write_text(f"{STARTED}\n")
+    log.write_text(f"{STARTED}\n{ERROR}\n")
+    # One was stopped or goes on, and one was never started.
+    assert find_failures([*EVALUATIONS, *others]) == {RUN: "no space\nerror: <left>"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", STARTED, f'{STARTED}\n{ERROR}\n{{"event": "finished"}}\n', f"{STARTED}\n{ERROR[:-9]}"],
+)
+def test_an_attempt_that_goes_on_or_succeeds_is_no_failure(text: str, log: Path) -> None:
+    log.write_text(text)
+    assert find_failures(EVALUATIONS) == {}
+
+
+@pytest.mark.parametrize("lost", [None, *FILES])
+def test_a_run_that_dvc_repro_has_mended_is_no_failure(lost: Path | None, log: Path) -> None:
+    log.write_text(f"{STARTED}\n{ERROR}\n")
+    for file in FILES:
+        if file != lost:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+    assert list(find_failures(EVALUATIONS)) == ([] if lost is None else [RUN])

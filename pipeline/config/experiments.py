@@ -160,24 +160,26 @@ class CostTable(Experiment):
 
 
 class RankedLists(Experiment):
-    """Ranked lists of two networks, and the distances of pairs, on drawn people.
+    """Ranked lists of networks and of another, and the distances of pairs, on drawn people.
 
     Attributes:
-        network, against: with and without what is shown.
+        networks: each with lists of its own.
+        against: the network without what is shown.
         queries: number of those whose average precision rises most, and of those where it falls.
         neighbours: of each query.
     """
 
     kind: Literal["ranks"]
-    network: Name
+    networks: list[Name] = Field(min_length=1)
     against: Name
     queries: int = Field(ge=1, le=20)
     neighbours: int = Field(ge=1, le=50)
 
     @model_validator(mode="after")
     def _check_networks(self) -> RankedLists:
-        if self.network == self.against:
-            raise ValueError(f"network and against are both {self.network!r}: name two networks")
+        names = [*self.networks, self.against]
+        if len(set(names)) < len(names):
+            raise ValueError(f"networks and against name a network twice: {', '.join(names)}")
         return self
 
 
@@ -433,8 +435,9 @@ def check_names(experiment: Experiment, settings: Settings) -> None:
     elif isinstance(experiment, RelationFigure):
         check_known(experiment.network, settings.networks, "network", "networks")
     elif isinstance(experiment, RankedLists):
-        for option in ("network", "against"):
-            check_known(getattr(experiment, option), settings.networks, option, "networks")
+        for network in experiment.networks:
+            check_known(network, settings.networks, "networks", "networks")
+        check_known(experiment.against, settings.networks, "against", "networks")
     elif isinstance(experiment, CostTable):
         check_known(experiment.recipe, settings.recipes, "recipe", "recipes")
         for row in experiment.rows:

@@ -21,7 +21,7 @@ from pydantic import (
     validate_call,
 )
 
-from ianet.options import Cameras, NetworkOptions, annotations
+from ianet.options import Cameras, NetworkOptions, read_types
 from ianet.synthetic.sizes import check_sizes
 from ianet.training.recipe import Recipe
 from pipeline.config.yaml_files import Document, read_yaml
@@ -255,7 +255,7 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
     ]
     if missing:
         raise SettingsError(f"{PARAMS}: {where} needs {', '.join(missing)}, without a default")
-    hints = annotations(cls)
+    hints = read_types(cls)
     try:
         return cls(**{name: _convert(value, hints[name]) for name, value in values.items()})
     except ValueError as error:

@@ -155,12 +155,13 @@ class Plan:
         """The runs whose view of synthetic people is shown: the first seed of each network.
 
         Returns:
-            The run of `network`, then the run of `against` if there is such an option. The list is
-            empty where no synthetic set is at hand, or the set does without one of the networks.
+            The run of each network, then the run of `against` if there is such an option. The list
+            is empty where no synthetic set is at hand, or the set does without one of the networks.
         """
-        networks = [experiment.network]
         if isinstance(experiment, RankedLists):
-            networks.append(experiment.against)
+            networks = [*experiment.networks, experiment.against]
+        else:
+            networks = [experiment.network]
         for name in self.settings.at_hand:
             dataset = self.settings.datasets[name]
             if dataset.synthetic is not None and all(map(dataset.includes, networks)):

@@ -100,13 +100,20 @@ STAGE_CODE = {
         ("pipeline.stages.cost", "pipeline.report.costs", "pipeline.report.page"),
     ),
     "report": (
-        ("ianet.drawing", "ianet.escapes"),
+        (
+            "ianet.drawing",
+            "ianet.escapes",
+            "ianet.images",
+            "ianet.ranks_page",
+        ),
         (
             "pipeline.stages.report",
+            "pipeline.report.cost_scores",
             "pipeline.report.findings",
             "pipeline.report.overview",
             "pipeline.report.page",
             "pipeline.report.run_list",
+            "pipeline.report.samples",
         ),
     ),
 }

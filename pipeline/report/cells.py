@@ -30,6 +30,7 @@ from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 ENTROPY = "entropy"  # the only metric that queries do not contribute to
 ENOUGH_SEEDS = 3  # for a difference that is a finding
 LEVEL = 0.05  # p-values below are findings
+GAINS = "Gains with their 95 % intervals. A filled point is a finding."
 SIGNS = {"gain": " ▲", "loss": " ▼", "unsure": ""}  # a colour is never alone
 
 
@@ -213,7 +214,10 @@ def build_section(
     panels = [build_panel(frame, str(dataset)) for dataset in datasets]
     note = describe(frame, table, plan, results)
     picture = draw_gains(frame) if plan.is_compared(table) else ""
-    return frame, Section(name, table.title, table.caption, panels, note, picture)
+    title = table.title
+    return frame, Section(
+        name, title, table.caption, panels, note, picture, f"Gains of {title}", GAINS
+    )
 
 
 def find_gains(frame: pd.DataFrame) -> dict[tuple[str, str, str], drawing.Gain]:

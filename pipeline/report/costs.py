@@ -12,7 +12,7 @@ import pandas as pd
 from ianet.cost import multiply_adds, parameters
 from ianet.network import Network
 from pipeline.config.experiments import CostTable
-from pipeline.config.settings import Settings, build_network
+from pipeline.config.settings import RecipeSettings, Settings, build_network
 from pipeline.report.page import DASH, Cell, Panel, Section, TableRow
 
 IDENTITIES = 751  # of Market-1501, for a classifier of a usual size
@@ -25,6 +25,17 @@ FORMATS = {
 """Column to title and format."""
 
 
+def build_untrained(name: str, recipe: RecipeSettings, settings: Settings) -> Network:
+    """The network of that name, as the recipe trains it, without weights."""
+    options = {**settings.networks[name], "weights": "none"}
+    return Network(IDENTITIES, build_network(name, options, recipe))
+
+
+def count_operations(network: Network, recipe: RecipeSettings) -> float:
+    """Multiply-adds of an image of the recipe's size, in billions."""
+    return multiply_adds(network, recipe.training["height"], recipe.training["width"]) / 1e9
+
+
 def count_costs(table: CostTable, settings: Settings) -> pd.DataFrame:
     """A row for each network.
 
@@ -35,15 +46,14 @@ def count_costs(table: CostTable, settings: Settings) -> pd.DataFrame:
     recipe = settings.recipes[table.recipe]
     rows: list[dict[str, Any]] = []
     for row in table.rows:
-        options = {**settings.networks[row.network], "weights": "none"}
-        network = Network(IDENTITIES, build_network(row.network, options, recipe))
-        operations = multiply_adds(network, recipe.training["height"], recipe.training["width"])
+        network = build_untrained(row.network, recipe, settings)
+        operations = count_operations(network, recipe)
         rows.append(
             {
                 "label": row.label,
                 "parameters": (parameters(network) - parameters(network.classifier)) / 1e6,
-                "multiply_adds": operations / 1e9,
-                "more": operations / 1e9 - (rows[0]["multiply_adds"] if rows else operations / 1e9),
+                "multiply_adds": operations,
+                "more": operations - (rows[0]["multiply_adds"] if rows else operations),
                 "paper": row.paper,
             }
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -24,13 +24,14 @@ from pipeline.config.settings import Settings
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import read_description, read_scores
-from pipeline.plan.runs import DESCRIPTION, PREPARED, Evaluation, Run
+from pipeline.plan.runs import DESCRIPTION, PREPARED, RECORD, Evaluation, Run
 from pipeline.report import blocks, cells, costs
+from pipeline.report.cost_scores import add_picture
 from pipeline.report.page import Section
 from pipeline.report.run_list import TrainedRun, read_list
 from pipeline.search.results import best_trial
 from pipeline.search.space import examples, label
-from pipeline.shell import format_runs
+from pipeline.shell import LOGS, format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
@@ -57,8 +58,8 @@ def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
     return sections
 
 
-def other_sections(plan: Plan) -> list[Section]:
-    """Every table of blocks or costs."""
+def other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Section]:
+    """Every table of blocks or costs; `evaluations` have scores."""
     sections = []
     for name, table in plan.experiments.items():
         if isinstance(table, BlockTable):
@@ -66,7 +67,8 @@ def other_sections(plan: Plan) -> list[Section]:
             sections.append(blocks.build_section(name, table, frame))
         elif isinstance(table, CostTable):
             frame = pd.read_csv(TABLES / f"{name}.csv")
-            sections.append(costs.build_section(name, table, frame))
+            section = costs.build_section(name, table, frame)
+            sections.append(add_picture(section, table, evaluations, plan.settings))
     return sections
 
 
@@ -231,44 +233,78 @@ def summarize(
     }
 
 
-def run_row(trained: TrainedRun, url: str | None) -> dict[str, Any]:
-    """The row of a run; `url` is that of the run's page in MLflow."""
+class RunRow(NamedTuple):
+    """A row of the page's list of runs.
+
+    Attributes:
+        url: of the run's page in MLflow.
+        scores: those of `SHOWN`, in percent.
+        losses, line: of the epochs, and as points of `draw_line`.
+        files: name to path, seen from the page; none of a run that was made elsewhere.
+        failure: why the last attempt failed; nothing of a run that is finished.
+    """
+
+    key: str
+    url: str | None = None
+    scores: Sequence[float | None] = (None,) * len(SHOWN)
+    epochs: int | None = None
+    losses: Sequence[float] = ()
+    line: str = ""
+    minutes: float | None = None
+    date: str = ""
+    commit: str = ""
+    machine: str = ""
+    files: Mapping[str, str] = {}
+    failure: str = ""
+
+
+def find_log(run: Run) -> dict[str, str]:
+    """The log of a run, as `RunRow.files`."""
+    return {"log": f"../{LOGS / run.key}.log"}
+
+
+def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
+    """The row of a run that was trained; `url` and `failure` are those of `RunRow`."""
     run, history, record, scores = trained
     losses = history.loss.tolist()
-    return {
-        "key": run.key,
-        "url": url,
-        "scores": [None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
-        "epochs": len(history),
-        "losses": losses,
-        "line": draw_line(losses),
-        "files": True,
-        "minutes": history.seconds.sum() / 60,
-        "date": record["date"],
-        "commit": record["commit"],
-        "machine": record["environment"]["device"],
-    }
+    return RunRow(
+        run.key,
+        url,
+        scores=[None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
+        epochs=len(history),
+        losses=losses,
+        line=draw_line(losses),
+        minutes=history.seconds.sum() / 60,
+        date=record["date"],
+        commit=record["commit"],
+        machine=record["environment"]["device"],
+        files={"configuration": f"../{run.folder / RECORD}", **find_log(run)},
+        failure=failure,
+    )
 
 
-def foreign_rows(foreign: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def failed_rows(failures: Mapping[Run, str]) -> list[RunRow]:
+    """The rows of runs without a training that ended, see `find_failures`."""
+    return [
+        RunRow(run.key, files=find_log(run), failure=reason) for run, reason in failures.items()
+    ]
+
+
+def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
     """The rows of runs whose results were brought in, from their lines in results/runs.csv."""
-    lines = read_list().set_index("key")
+    lines = read_list().set_index("key").to_dict("index")
     rows = []
     for run in unique_runs(foreign):
-        if run.key in lines.index:
-            line = lines.loc[run.key]
+        if run.key in lines:
+            line = lines[run.key]
             rows.append(
-                {
-                    "key": run.key,
-                    "url": None,
-                    "scores": [None if pd.isna(line[name]) else 100 * line[name] for name in SHOWN],
-                    "epochs": line.epochs,
-                    "losses": [],
-                    "minutes": 60 * line.hours,
-                    "date": "",
-                    "commit": line.commit,
-                    "machine": line.machine,
-                    "files": False,
-                }
+                RunRow(
+                    run.key,
+                    scores=[None if pd.isna(line[name]) else 100 * line[name] for name in SHOWN],
+                    epochs=line["epochs"],
+                    minutes=60 * line["hours"],
+                    commit=line["commit"],
+                    machine=line["machine"],
+                )
             )
     return rows

@@ -76,7 +76,8 @@ class Section(NamedTuple):
     """A table of experiments/, a panel for each data set.
 
     Attributes:
-        picture: the gains as SVG, or nothing.
+        picture: what is drawn of the table as SVG, or nothing.
+        picture_name, picture_caption: what the picture shows, and how the picture is read.
     """
 
     name: str
@@ -85,6 +86,8 @@ class Section(NamedTuple):
     panels: list[Panel]
     note: str
     picture: str = ""
+    picture_name: str = ""
+    picture_caption: str = ""
 
 
 def to_frame(panel: Panel) -> pd.DataFrame:
@@ -98,7 +101,7 @@ def to_frame(panel: Panel) -> pd.DataFrame:
 
 
 def write(section: Section, folder: Path, frame: pd.DataFrame) -> None:
-    """Write <name>.csv of the frame, .md, .tex and .html of the section, and .svg of its gains."""
+    """Write <name>.csv of the frame; .md, .tex and .html of the section; .svg of its picture."""
     write_whole(folder / f"{section.name}.csv", to_csv(frame, "%.4g"))
     write_whole(folder / f"{section.name}.md", to_markdown(section))
     write_whole(folder / f"{section.name}.tex", to_latex(section))

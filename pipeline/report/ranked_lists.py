@@ -1,4 +1,4 @@
-"""Ranked lists of two networks: the queries that one of them mends and spoils most."""
+"""Ranked lists of networks: the queries that each of them mends and spoils most."""
 
 from __future__ import annotations
 
@@ -130,15 +130,17 @@ def rank_neighbours(
 def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) -> str:
     """The lists and the histograms as HTML, to be put into a page.
 
+    The lists of the first network are open. Those of the others are folded.
+
     Args:
         lists: what is shown.
-        runs: of `network` and of `against`, trained and scored.
+        runs: of `networks` and, last, of `against`, trained and scored.
         settings: of params.yaml.
     """
-    after, before = runs
-    images = read_images(after, settings)
-    distances = {run: measure_distances(run, images) for run in (before, after)}
-    scores = {run: read_queries(own_evaluation(run)).mAP for run in (before, after)}
+    *networks, against = runs
+    images = read_images(against, settings)
+    distances = {run: measure_distances(run, images) for run in (against, *networks)}
+    scores = {run: read_queries(own_evaluation(run)).mAP for run in (against, *networks)}
 
     @cache
     def thumbnail(path: str) -> tuple[str, str]:
@@ -156,11 +158,16 @@ def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) 
         svg_element(drawing.svg(drawing.pair_distances(panels))),
         f"</figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
     ]
-    chosen = choose_queries(scores[before], scores[after], lists.queries)
-    for title, queries in zip(("raises", "lowers"), chosen, strict=True):
-        parts.append(f"<h3>{escape(after.network)} {title} the average precision</h3>\n")
-        for query in queries:
-            parts += _write_query(query, distances, scores, images, lists.neighbours, thumbnail)
+    for place, run in enumerate(networks):
+        name = escape(run.network)
+        parts.append(f"<details{' open' if place == 0 else ''}><summary>{name}</summary>\n")
+        chosen = choose_queries(scores[against], scores[run], lists.queries)
+        for title, queries in zip(("raises", "lowers"), chosen, strict=True):
+            parts.append(f"<h3>{name} {title} the average precision</h3>\n")
+            for query in queries:
+                pair = {each: distances[each] for each in (against, run)}
+                parts += _write_query(query, pair, scores, images, lists.neighbours, thumbnail)
+        parts.append("</details>\n")
     return "".join(parts)
 
 

@@ -85,7 +85,7 @@ def compute_maps(
 
 
 def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
-    """The figure as SVG, from a trained run.
+    """The figure as SVG, without its title, from a trained run.
 
     Raises:
         FileNotFoundError: the run is not trained, or its data set not prepared.
@@ -106,4 +106,4 @@ def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
         f"Run {run.key}, trained on images of {size}, here fed with {height}x{width}; "
         f"the block after {figure.stage}."
     )
-    return drawing.svg(drawing.relation_maps(maps, figure.title, f"{figure.caption} {note}"))
+    return drawing.svg(drawing.relation_maps(maps, "", f"{figure.caption} {note}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,9 +12,10 @@ import pandas as pd
 from ianet.escapes import to_csv
 from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import RUN_LIST
-from pipeline.plan.plan import own_evaluation
+from pipeline.plan.plan import own_evaluation, unique_runs
 from pipeline.plan.records import read_history, read_record, read_scores
-from pipeline.plan.runs import RESULTS, Evaluation, Run
+from pipeline.plan.runs import RECORD, RESULTS, Evaluation, Run
+from pipeline.shell import LOGS
 
 COLUMNS = (
     "key", "dataset", "network", "recipe", "seed", "epochs", "top-1", "mAP", "sha256", "commit",
@@ -41,6 +43,31 @@ def read_run(run: Run, evaluations: Sequence[Evaluation]) -> TrainedRun:
     own = own_evaluation(run)
     scores = read_scores(own) if own in evaluations else {}
     return TrainedRun(run, read_history(run), read_record(run), scores)
+
+
+def find_failures(evaluations: Sequence[Evaluation]) -> dict[Run, str]:
+    """The runs whose last attempt by `make repro` failed, with the reason.
+
+    A run with all its files is none of them: `dvc repro` mended the run, and writes no events.
+    """
+    failures = {}
+    for run in unique_runs(evaluations):
+        of_run = [each for each in evaluations if each.run == run]
+        files = [run.folder / RECORD, *(each.scores for each in of_run)]
+        files += [run.model for each in of_run if each.is_own]
+        reason = _read_error(run)
+        if reason and not all(file.exists() for file in files):
+            failures[run] = reason
+    return failures
+
+
+def _read_error(run: Run) -> str:
+    """The error with which the last attempt ended; nothing if it succeeded, stopped or goes on."""
+    try:
+        last = json.loads((LOGS / f"{run.key}.jsonl").read_text().splitlines()[-1])
+    except (FileNotFoundError, IndexError, ValueError):
+        return ""
+    return str(last["message"]).removeprefix("error: ") if last["event"] == "error" else ""
 
 
 def list_runs(runs: Sequence[TrainedRun]) -> pd.DataFrame:

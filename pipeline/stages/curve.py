@@ -36,7 +36,7 @@ def draw_curve(curve: Curve, frame: pd.DataFrame) -> str:
             )
             level = contents[contents.number.isna()]
             levels[metric][str(dataset)] = dict(zip(level.label, level.ours, strict=True))
-    return drawing.svg(drawing.sensitivity(panels, levels, curve.axis, curve.title))
+    return drawing.svg(drawing.sensitivity(panels, levels, curve.axis))
 
 
 def main() -> None:

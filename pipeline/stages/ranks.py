@@ -1,4 +1,4 @@
-"""Ranked lists of two networks -> results/ranks/<name>.html, which the report shows.
+"""Ranked lists of networks -> results/ranks/<name>.html, which the report shows.
 
 python -m pipeline.stages.ranks ranks
 """

@@ -15,7 +15,7 @@ from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import REPORT, output_paths, pipeline
 from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.runs import RECORD, RESULTS, Evaluation
-from pipeline.report import findings, overview, page, run_list
+from pipeline.report import findings, overview, page, run_list, samples
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
@@ -48,6 +48,7 @@ def main() -> None:
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
     trained = [run_list.read_run(run, complete) for run in runs]
+    failures = run_list.find_failures(whole.evaluations())
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
@@ -55,14 +56,21 @@ def main() -> None:
     first = overview.describe_runs(runs, unique_runs(foreign))
     text = page.to_html(
         "IANet, reproduced",
-        [*sections, *overview.other_sections(plan)],
+        [*sections, *overview.other_sections(plan, [*evaluations, *foreign])],
         overview=overview.summarize(plan.settings, evaluations, foreign),
         findings=summary._replace(sentences=[first, *summary.sentences]),
+        samples=samples.find_samples(plan.settings),
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
         searches=overview.search_summaries(plan),
         runs=[
-            *(overview.run_row(each, links.get(each.run)) for each in trained),
+            *overview.failed_rows(
+                {run: reason for run, reason in failures.items() if run not in runs}
+            ),
+            *(
+                overview.run_row(each, links.get(each.run), failures.get(each.run, ""))
+                for each in trained
+            ),
             *overview.foreign_rows(foreign),
         ],
     )
