@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ from typing import Any
 import psutil
 import pytest
 import ray
+from project import wait_for
 from stand_ins import hold
 
 from pipeline.cluster import address, environment, resources, session
 from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.resources import Share
-from pipeline.cluster.storage import Storage
+from pipeline.cluster.storage import STORAGE, Storage
 from pipeline.config.settings import SettingsError, load
 from pipeline.training import workers as training_workers
 
@@ -142,7 +144,7 @@ def test_the_variable_goes_before_params_yaml(
     environment.prepare(settings.model_copy(update={"cluster": cluster}))
     assert os.environ[ADDRESS] == expected
     assert os.environ[NICENESS] == "0"
-    assert "RAY_AUTH_MODE" not in os.environ
+    assert not environment.PRIVATE.keys() & os.environ.keys()
 
 
 def test_a_ray_without_a_token_is_refused_here_and_told_of_a_cluster(
@@ -167,13 +169,29 @@ def test_an_empty_address_names_no_ray(monkeypatch: pytest.MonkeyPatch, named: s
     assert Storage("").is_local
 
 
+def test_a_variable_names_the_storage_where_params_yaml_names_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(STORAGE, str(tmp_path / "of-the-variable"))
+    assert Storage(None).path("a") == str(tmp_path / "of-the-variable/a")
+    assert not Storage(None).is_local
+    assert Storage(str(tmp_path)).path("a") == str(tmp_path / "a")
+    monkeypatch.setenv(STORAGE, "folder")
+    with pytest.raises(SettingsError, match=r"^IANET_STORAGE is 'folder': "):
+        Storage(None)
+    monkeypatch.setenv(STORAGE, "")
+    assert Storage(None).is_local
+
+
 def test_a_ray_of_this_machine_has_a_token_and_a_variable_of_the_user_stays(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(os, "environ", {NICENESS: "5"})
+    monkeypatch.setattr(os, "environ", {NICENESS: "5", "NCCL_SOCKET_IFNAME": "eth1"})
     environment.prepare(load())
     assert ADDRESS not in os.environ
     assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "lo"
+    assert os.environ["NCCL_SOCKET_IFNAME"] == "eth1"
     assert os.environ[NICENESS] == "5"
 
 
@@ -278,28 +296,43 @@ def test_commands_find_a_shared_ray_by_its_address(
 
 
 SHARED = """
-import sys, time
+import os, sys, time
+from pathlib import Path
 from pipeline.cluster import environment
 from pipeline.config.settings import load
 from pipeline.shell import command
+def compute(arguments):
+    import ray.train
+    import torch
+    total = torch.ones(3)
+    torch.distributed.all_reduce(total)
+    rank = ray.train.get_context().get_local_rank()
+    text = f"{total.tolist()}, {os.environ['LOCAL_RANK']}"
+    Path(arguments['place'], f'worker.{rank}').write_text(text)
+    time.sleep(60)
 def main():
     environment.prepare(load())
+    from pipeline.cluster.resources import Share
     from pipeline.cluster.session import shared_session
+    from pipeline.cluster.storage import Storage
+    from pipeline.training import workers
+    workers.train_together = compute
     with shared_session():
-        import os, ray
-        ray.get(ray.remote(lambda: None).remote())  # a worker, too, is there
         print(os.environ['RAY_ADDRESS'], flush=True)
-        time.sleep(60)
+        folder = sys.argv[1]
+        workers.run_several(None, folder, 'group', Share(2, 1, 0), Storage(folder))
 command(main)
 """
 
 
 @pytest.mark.slow
-def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm(tmp_path: Path) -> None:
+def test_a_shared_ray_and_its_workers_listen_on_loopback_alone_and_end_at_sigterm(
+    tmp_path: Path,
+) -> None:
     variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, OWN, "RAY_AUTH_TOKEN"}
     kept = {name: value for name, value in os.environ.items() if name not in variables}
     process = subprocess.Popen(
-        [sys.executable, "-c", SHARED],
+        [sys.executable, "-c", SHARED, str(tmp_path)],
         cwd=ROOT,
         env={**kept, "HOME": str(tmp_path)},
         stdout=subprocess.PIPE,
@@ -308,6 +341,12 @@ def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm(tmp_path: Pa
     )
     assert process.stdout is not None
     line = process.stdout.readline()
+
+    def texts() -> list[str]:
+        return [path.read_text() for path in sorted(tmp_path.glob("worker.*"))]
+
+    expected = ["[2.0, 2.0, 2.0], 0", "[2.0, 2.0, 2.0], 1"]
+    wait_for(lambda: texts() == expected, "both workers")
     children = psutil.Process(process.pid).children(recursive=True)
     listeners = {
         (child.name(), ip_address(connection.laddr.ip), connection.laddr.port)
@@ -325,12 +364,27 @@ def test_a_shared_ray_listens_on_loopback_alone_and_ends_at_sigterm(tmp_path: Pa
     assert messages == "stopped; the same command resumes from here\n"
     assert left == []
     assert line.startswith("127.0.0.1:")
-    # GCS, raylet, worker and driver at least.
-    assert len(listeners) >= 4
+    # GCS, raylet, driver and the store of two workers at least.
+    assert len(listeners) >= 7
     # ::ffff:127.0.0.1 is 127.0.0.1 of a socket that speaks IPv6, too.
     mapped = [(name, getattr(ip, "ipv4_mapped", None) or ip) for name, ip, _ in listeners]
     assert [entry for entry in mapped if not entry[1].is_loopback] == []
     assert int(line.split(":")[1]) in {port for _, _, port in listeners}
+
+
+def test_the_store_of_a_group_listens_on_the_address_of_one_node_alone() -> None:
+    from pipeline.training import group  # torch, which the other tests need not import
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.2", 0))
+        place = probe.getsockname()
+    group._join("gloo", place, 0, 1, timedelta(seconds=60))
+    try:
+        sockets = psutil.Process().net_connections("tcp")
+        listeners = [each.laddr for each in sockets if each.status == psutil.CONN_LISTEN]
+        assert [each for each in listeners if each.port == place[1]] == [place]
+    finally:
+        group._leave()
 
 
 @pytest.mark.parametrize("failures", [1, 2])

@@ -46,6 +46,9 @@ PRIVATE = {
     # Metrics would be served on every address.
     "RAY_enable_metrics_collection": "0",
     "RAY_AUTH_MODE": "token",
+    # Workers of torch would listen on the address of the machine's name.
+    "GLOO_SOCKET_IFNAME": "lo",
+    "NCCL_SOCKET_IFNAME": "lo",
 }
 """For a Ray of this machine's own."""
 

@@ -6,6 +6,7 @@ They lie in a folder that all nodes see, or at a URL that pyarrow opens (s3://, 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import time
@@ -34,7 +35,8 @@ from pyarrow.fs import (
 from ianet.files import write_whole
 from pipeline.config.settings import PARAMS, SettingsError
 
-PROJECT = Path("build")  # in the project's folder, where params.yaml names no storage
+STORAGE = "IANET_STORAGE"  # variable: the storage where params.yaml names none
+PROJECT = Path("build")  # in the project's folder, where neither names a storage
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
 DIGITS = 32  # of the digest of shared data, in the name of its folder
 ATTEMPTS = 5  # to read a file at a URL
@@ -54,17 +56,20 @@ class Storage:
     """Files by their path below one folder or URL."""
 
     def __init__(self, url: str | None) -> None:
-        """`url` as `cluster.storage` in params.yaml; None or "" is the project's own folder.
+        """`url` as `cluster.storage` in params.yaml. None or "" is that of the variable, if any, or
+        the project's own folder.
 
         Raises:
-            SettingsError: it is neither an absolute path nor a URL of a kind that is known.
+            SettingsError: the URL is neither an absolute path nor of a kind that is known.
         """
+        self.option = f"{PARAMS}: cluster.storage" if url else STORAGE
+        url = url or os.environ.get(STORAGE)
         self.is_local = not url  # the project's own folder
         self.url = url or str(PROJECT.resolve())
         try:
             self.files, root = FileSystem.from_uri(self.url)
         except ValueError as error:
-            raise SettingsError(f"{PARAMS}: cluster.storage is {url!r}: {error}") from error
+            raise SettingsError(f"{self.option} is {url!r}: {error}") from error
         self.root = PurePosixPath(root)
         self.is_folder = isinstance(self.files, LocalFileSystem)
         if self.is_folder:  # a store of another kind shows a file when it is closed
@@ -261,7 +266,7 @@ class Storage:
             yield
         except OSError as error:
             raise ConnectionError(
-                f"{PARAMS}: cluster.storage, {self.label}, cannot be used: {error}"
+                f"{self.option}, {self.label}, cannot be used: {error}"
             ) from error
 
     def fetch(self, place: str) -> Path:

@@ -82,10 +82,13 @@ def run_several(
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 
+    from pipeline.training.group import GroupConfig
+
     resources = {"CPU": part.cpus, **({"GPU": part.gpus} if part.gpus else {})}
     trainer: Any = TorchTrainer(
         train_together,  # type: ignore[arg-type]  # Ray's types know no returned value
         train_loop_config={"configuration": configuration, "place": place, "name": name},
+        torch_config=GroupConfig(),
         scaling_config=ScalingConfig(
             num_workers=part.workers, use_gpu=part.gpus > 0, resources_per_worker=resources
         ),
