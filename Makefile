@@ -25,7 +25,7 @@ help:
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
-	@echo "make check                format, lint, types, fast tests            4 minutes"
+	@echo "make check                format, lint, types, fast tests            90 seconds"
 	@echo "make test                 all checks                                 20 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make pictures             the pictures of README and docs            10 seconds"

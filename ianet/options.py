@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from numbers import Integral, Real
@@ -39,6 +39,10 @@ TYPE_NAMES: Mapping[Any, str] = {
 """What a message calls the types of options."""
 
 
+read_types: Callable[[type], dict[str, Any]] = cache(get_type_hints)
+"""The annotations of a class. Reading them takes longer than comparing values with them."""
+
+
 def refuse_unknown(option: str, value: str, choices: Collection[str]) -> None:
     """Raise ValueError unless an option has one of its values."""
     if value not in choices:
@@ -60,12 +64,6 @@ def check_types(options: object) -> None:
             raise ValueError(f"{name} is {text}: {_describe(annotation)}")
         if isinstance(value, list):
             object.__setattr__(options, name, tuple(value))
-
-
-@cache
-def read_types(kind: type) -> dict[str, Any]:
-    """Return the annotations of a class, as reading them takes longer than all comparisons."""
-    return get_type_hints(kind)
 
 
 def _has_type(value: object, annotation: Any) -> bool:

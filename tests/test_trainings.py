@@ -38,7 +38,7 @@ def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
     assert "2 runs, 2 of them to do" in output
     assert "done: results/tables/table9.html, results/report.html" in output
     text = (untrained.folder / "results/report.html").read_text()
-    assert re.findall(r'<h2 id="(.+?)">', text) == ["findings", "table9", "runs", "made"]
+    assert re.findall(r'<h2 id="(.+?)">', text) == ["findings", "images", "table9", "runs", "made"]
     assert set(re.findall(r'<tr id="(.+?)">', text)) == {
         "synthetic.base.quick.0",
         "synthetic.stage3.warm.0",
