@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeVar
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 Test = TypeVar("Test", bound=Callable[..., None])
+Scheme = Literal["dark", "light"]
+
+VIEWS: tuple[tuple[int, Scheme], ...] = (
+    *((1280, "light"), (1280, "dark")),
+    *((390, "light"), (390, "dark")),
+)
+"""Widths of a desktop and of a phone, in both colour schemes."""
+
+# The first text of each element that lies left or right of the view, and in no box that scrolls.
+OUTSIDE = """([selector, width]) => [...document.querySelectorAll(selector)]
+  .filter(each => each.checkVisibility() && each.innerText.trim())
+  .filter(each => {
+    for (let box = each; box; box = box.parentElement)
+      if (["auto", "scroll"].includes(getComputedStyle(box).overflowX)) return false;
+    const {left, right} = each.getBoundingClientRect();
+    return left < 0 || right > width;
+  })
+  .map(each => each.innerText.trim().slice(0, 40))"""
+SMALL = """selector => [...document.querySelectorAll(selector)]
+  .filter(each => each.checkVisibility() && each.innerText.trim())
+  .filter(each => parseFloat(getComputedStyle(each).fontSize) < 11)
+  .map(each => each.innerText.trim().slice(0, 40))"""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -24,7 +49,7 @@ def needs_browser(test: Test) -> Test:
 
 @contextmanager
 def open_page(
-    content: str, width: int = 1280, scheme: Literal["dark", "light"] = "light"
+    content: str, width: int = 1280, scheme: Scheme = "light"
 ) -> Iterator[tuple[Page, list[str]]]:
     """Show an HTML text.
 
@@ -46,3 +71,29 @@ def find_violations(page: Page) -> list[str]:
     """What axe-core finds at any level: its rule, and the first element."""
     violations = Axe().run(page).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in violations]
+
+
+def find_faults(page: Page, width: int, scheme: Scheme, content: str) -> list[str]:
+    """What a person would see on a picture of the whole page, in words.
+
+    Args:
+        page: in a view of this width and colour scheme.
+        width, scheme: of the view.
+        content: CSS selector of what holds the text.
+    """
+    picture = page.screenshot(full_page=True)
+    grey = np.asarray(Image.open(io.BytesIO(picture)).convert("L"), dtype=np.int16)
+    ground = int(np.median(grey))
+    ink = float((abs(grey - ground) > 64).mean())
+    faults = []
+    if grey.shape[1] != width or page.evaluate("document.body.scrollWidth") > width:
+        faults.append(f"the page is wider than {width} pixels")
+    if not (ground < 64 if scheme == "dark" else ground > 224):
+        faults.append(f"the ground has a brightness of {ground}, which is not {scheme}")
+    if not 0.005 < ink < 0.4:
+        faults.append(f"{ink:.1%} of the pixels differ from the ground")
+    parts = ", ".join(
+        f"{content} {tag}" for tag in ("h1", "h2", "h3", "p", "li", "td", "th", "code")
+    )
+    faults += [f"outside: {text}" for text in page.evaluate(OUTSIDE, [parts, width])]
+    return faults + [f"small: {text}" for text in page.evaluate(SMALL, parts)]

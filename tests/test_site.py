@@ -1,4 +1,4 @@
-"""The documents: every page is in the site, and every link leads somewhere."""
+"""The documents as a site: every page is there, every link leads somewhere, and looks are right."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import yaml
-from browser import find_violations, needs_browser, open_page
+from browser import VIEWS, Scheme, find_faults, find_violations, needs_browser, open_page
+from test_page import report
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
+READ_BY_AXE = ((1280, "light"), (390, "dark"))  # each width and each scheme, as axe takes long
+BROKEN = "images => images.some(image => !image.complete || image.naturalWidth === 0)"
+LINES = """cells => cells.map(cell => {
+  const range = document.createRange();
+  range.selectNodeContents(cell);
+  return new Set([...range.getClientRects()].map(each => each.top)).size;
+})"""
 
 
 def pages() -> set[str]:
@@ -49,34 +56,83 @@ def build(project: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=project, capture_output=True, text=True)
 
 
-@pytest.mark.slow
-def test_the_site_is_built_strictly(project: Path) -> None:
-    """A page that is missing or a link to a heading that is not there fails the build."""
+@pytest.fixture(scope="module")
+def site(project: Path) -> Path:
+    """The site, built strictly."""
     complete = build(project)
     assert complete.returncode == 0, complete.stdout + complete.stderr
-    library = (project / "build/site/api/index.html").read_text()
+    return project / "build/site"
+
+
+@pytest.mark.slow
+def test_the_library_is_in_the_site(site: Path) -> None:
+    library = (site / "api/index.html").read_text()
     assert "ianet.load" in library
     assert "embed" in library  # from a docstring
-    start = project / "docs/index.md"
-    before = start.read_text()
-    start.write_text(before + "\n[gone](architecture.md#no-such-heading)\n")
-    assert build(project).returncode != 0
-    start.write_text(before)
 
 
 @pytest.mark.slow
 @needs_browser
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
-def test_a_browser_and_axe_find_nothing_wrong(
-    project: Path, width: int, scheme: Literal["dark", "light"]
-) -> None:
-    assert build(project).returncode == 0
-    site = project / "build/site"
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_browser_and_axe_find_nothing_wrong(site: Path, width: int, scheme: Scheme) -> None:
     problems = {}
     with open_page("", width, scheme) as (shown, _):
         for path in sorted(site.rglob("index.html")):
             shown.goto(path.as_uri())
-            assert shown.evaluate("document.documentElement.scrollWidth") <= width, path
-            problems[path.parent.name] = find_violations(shown)
+            problems[path.parent.name] = find_faults(shown, width, scheme, "article")
+            if (width, scheme) in READ_BY_AXE:
+                problems[path.parent.name] += find_violations(shown)
+            if shown.locator("article img:visible").evaluate_all(BROKEN):
+                problems[path.parent.name].append("an image is missing")
     assert len(problems) == len(pages())
-    assert {name: found for name, found in problems.items() if found} == {}
+    assert {name: each for name, each in problems.items() if each} == {}
+
+
+@pytest.mark.slow
+@needs_browser
+def test_a_wide_table_scrolls_beside_its_first_column(site: Path) -> None:
+    """On a phone. An interval, such as +0.5 [-1.4, +2.4], stays in one line."""
+    with open_page("", 390) as (shown, _):
+        shown.goto((site / "results/index.html").as_uri())
+        box = shown.locator(".md-typeset__scrollwrap").first
+        assert box.evaluate("box => box.scrollWidth > box.clientWidth + 100")
+        assert box.get_attribute("tabindex") == "0"  # by keys, too
+        intervals = box.locator("td", has_text="[").evaluate_all(LINES)
+        assert len(intervals) >= 6
+        assert set(intervals) == {1}
+        box.evaluate("box => box.scrollLeft = 100")
+        first, second = (box.locator("td").nth(place).bounding_box() for place in (0, 1))
+        assert first is not None
+        assert second is not None
+        assert 0 <= first["x"] < 1
+        assert second["x"] < first["x"] + first["width"]  # behind the first
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
+def test_a_picture_of_the_report_has_no_fault(width: int, scheme: Scheme) -> None:
+    with open_page(report(), width, scheme) as (shown, _):
+        assert find_faults(shown, width, scheme, "main") == []
+
+
+@needs_browser
+def test_faults_of_a_picture_are_seen() -> None:
+    with open_page("", 390, "dark") as (shown, _):
+        for style, fault in (
+            ("html { background: white }", "the ground has a brightness of 255, which is not dark"),
+            ("p { width: 500px }", "outside: A page."),
+            ("p { width: 500px }", "the page is wider than 390 pixels"),
+            ("p { font-size: 8px }", "small: A page."),
+            ("html { background: black } p { color: #222 }", "0.0% of the pixels"),
+        ):
+            shown.set_content(f"<style>{style}</style><main><p>A page.</p></main>")
+            faults = find_faults(shown, 390, "dark", "main")
+            assert any(each.startswith(fault) for each in faults), faults
+
+
+@pytest.mark.slow
+def test_a_link_to_a_heading_that_is_not_there_fails_the_build(project: Path, site: Path) -> None:
+    """Last, as the site is built anew."""
+    start = project / "docs/index.md"
+    start.write_text(start.read_text() + "\n[gone](architecture.md#no-such-heading)\n")
+    assert build(project).returncode != 0

@@ -1,21 +1,21 @@
-"""The commands and the lines of docs/use.md, in order, on synthetic people."""
+"""The commands and the lines of docs/use.md and of README.md, in order, on synthetic people."""
 
 from __future__ import annotations
 
-import ast
 import json
-import re
-import shlex
 import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torchvision
+from documents import find_blocks, split_commands
+from PIL import Image
 from tiny_models import Outcome, runner, tiny_model
 
 import ianet
@@ -26,11 +26,10 @@ pytestmark = pytest.mark.slow  # seconds of each command
 PAGE = (Path(__file__).parents[1] / "docs/use.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
-
-
-COMMANDS = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
+def commands(page: str) -> list[list[str]]:
+    """The words of the commands of a page that no person ran."""
+    blocks = [block for block in find_blocks(page, "sh") if not block.marks]
+    return [words for block in blocks for words in split_commands(block.text)]
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +73,9 @@ def run(
 
 
 def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
-    assert 10 <= len(COMMANDS) <= 18
+    assert 12 <= len(commands("docs/use.md")) <= 20
     outputs = {}
-    for command in COMMANDS:
+    for command in commands("docs/use.md"):
         assert command[0] == "ianet"
         outcome = run(*command[1:])
         assert outcome.code == 0, (command, outcome)
@@ -89,19 +88,43 @@ def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
     ranks = pd.read_csv("ranks.csv")
     assert len(ranks) == 3 * len(list(Path("photos").rglob("*.jpg")))
     assert Path("ranks.html").read_text().startswith("<!doctype html>")
+    assert {"model.pt2", "model.onnx", "maps.png", "roc.png"} <= {
+        path.name for path in Path().iterdir()
+    }
+
+
+def test_the_commands_of_the_readme_answer(
+    run: Callable[..., Outcome], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The folder is that of the page."""
+    *first, (python, option, code) = commands("README.md")
+    assert len(first) == 2
+    assert (python, option) == ("python", "-c")
+    for command in first:
+        assert command[0] == "ianet"
+        assert run(*command[1:]).code == 0, command
+    exec(code, {})
+    number = len(list(Path("photos").rglob("*.jpg")))
+    assert capsys.readouterr().out == f"({number}, 1280)\n"
 
 
 def test_the_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the commands, which make the calibrated model."""
+    """After the commands, which make the calibrated model and its export."""
     monkeypatch.chdir(folder)
-    judge, onnx, embed, faiss = blocks("python")
+    blocks = [block for block in find_blocks("docs/use.md", "python") if not block.marks]
+    judge, onnx, embed = (block.text for block in blocks)
     values: dict[str, Any] = {"ianet": ianet}
     exec(judge, values)
     assert values["judgement"].distance > 0
     exec(embed, values)
-    assert values["table"].features.shape == (len(list(Path("photos").rglob("*.jpg"))), 1280)
-    for lines in (onnx, faiss):
-        assert ast.parse(lines)
+    features = values["table"].features
+    assert features.shape == (len(list(Path("photos").rglob("*.jpg"))), 1280)
+    first = min(path for path in Path("photos").rglob("*.jpg"))
+    with Image.open(first) as picture:
+        values["pixels"] = np.asarray(picture.resize((32, 64), Image.Resampling.BILINEAR))[None]
+    exec(onnx, values)
+    row = values["table"].paths.index(first.as_posix())
+    np.testing.assert_allclose(values["features"][0], features[row], rtol=1e-3, atol=1e-3)
 
 
 def test_the_page_names_each_file_of_a_model(folder: Path) -> None:
