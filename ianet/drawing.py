@@ -201,7 +201,7 @@ def scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figu
         panels: title to networks.
         metric: name of the score.
     """
-    heights = [0.2 * len(costs) + 0.9 for costs in panels.values()]
+    heights = [max(0.2 * len(costs), 1) + 0.9 for costs in panels.values()]
     figure = Figure(figsize=(8, sum(heights)), layout="constrained")
     rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, costs) in zip(rows, panels.items(), strict=True):
