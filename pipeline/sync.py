@@ -15,7 +15,7 @@ from pipeline.config.settings import SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import RECORD, RUNS, parse_run
-from pipeline.shell import command, parser
+from pipeline.shell import command, format_runs, parser
 from pipeline.tracking.search import sync_search_results
 from pipeline.tracking.server import connect
 from pipeline.tracking.training import sync_run
@@ -46,7 +46,7 @@ def main() -> None:
             if (folder / "trials.json").exists():
                 sync_search_results(name, search, folder)
                 searches += 1
-    print(f"MLflow holds {len(runs)} runs and {searches} searches")
+    print(f"MLflow holds {format_runs(len(runs))}; searches: {searches}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A figure of relation maps -> results/figures/<name>.svg.
 
     python -m pipeline.stages.figure figure8
-    python -m pipeline.stages.figure figure8 --run market1501.stage23.cpu.0 --to build/figure8.svg
+    python -m pipeline.stages.figure figure4 --run market1501.stage23.cpu.0 --to build/figure4.svg
 
 The first command shows synthetic people and the synthetic run of the figure's network. The second
 command shows another trained run, on the photographs that the figure names for its data set.
