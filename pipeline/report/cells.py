@@ -214,9 +214,9 @@ def build_section(
     panels = [build_panel(frame, str(dataset)) for dataset in datasets]
     note = describe(frame, table, plan, results)
     picture = draw_gains(frame) if plan.is_compared(table) else ""
-    title = table.title
+    picture_name = f"Gains of {table.title}"
     return frame, Section(
-        name, title, table.caption, panels, note, picture, f"Gains of {title}", GAINS
+        name, table.title, table.caption, panels, note, picture, picture_name, GAINS
     )
 
 

@@ -43,12 +43,13 @@ def main() -> None:
     whole = load_plan()
     plan = whole.limit(find_complete(whole))
     evaluations = list(filter(is_complete, plan.evaluations()))
-    complete = list(filter(is_complete, whole.evaluations()))
+    planned = whole.evaluations()
+    complete = list(filter(is_complete, planned))
     foreign = plan.foreign_evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
     trained = [run_list.read_run(run, complete) for run in runs]
-    failures = run_list.find_failures(whole.evaluations())
+    failures = run_list.find_failures(planned)
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
