@@ -13,3 +13,9 @@ Commands of their own: `repro`, `new_dataset`, `import_results`, `sync`, `ui`, `
 has every call of MLflow, `scoring` the protocols, `served` the model in MLflow, `shell` what all
 commands share.
 """
+
+import signal
+import sys
+
+if sys.argv[:1] == ["-m"]:  # `python -m` imports a command, which `shell.command` will run
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the imports without a traceback

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import typer
 from tiny_models import Outcome
 
 import ianet
-from ianet.cli import main as cli
+from ianet.cli import app as cli
 from ianet.cli.shared import parse_options, print_table
 
 COMMANDS = sorted(
@@ -110,6 +111,20 @@ def test_ctrl_c_is_quiet(run: Callable[..., Outcome], monkeypatch: pytest.Monkey
     app.command()(stop)
     monkeypatch.setattr(cli, "app", app)
     assert run("name") == (130, "", "stopped\n")
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_quiet_while_commands_are_imported(tmp_path: Path) -> None:
+    stand_in = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "typer.py").write_text(stand_in)
+    done = subprocess.run(
+        [sys.executable, "-m", "ianet", "--version"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
 @pytest.mark.slow

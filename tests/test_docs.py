@@ -32,7 +32,7 @@ from documents import (
 
 import ianet
 from ianet import blocks
-from ianet.cli.main import app
+from ianet.cli.app import app
 from ianet.network import Network
 from pipeline.config.settings import Cluster, Dataset, Settings, build_network, load
 from pipeline.plan.runs import parse_run

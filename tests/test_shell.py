@@ -142,6 +142,20 @@ def test_a_stopped_command_says_that_it_resumes(
     assert (process.returncode, output, messages) == (1, "", STOPPED)
 
 
+def test_ctrl_c_is_quiet_while_a_command_is_imported(tmp_path: Path) -> None:
+    stand_in = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "filelock.py").write_text(stand_in)
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.plan", "--check"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 @pytest.mark.parametrize(
     ("body", "end"),
     [

@@ -1,88 +1,18 @@
-"""The command line: its commands, and how an error ends a command.
-
-| exit code | meaning |
-|---|---|
-| 0 | done |
-| 1 | done, and the answer is no: a data set has problems, an export differs |
-| 2 | bad input: one line on standard error |
-| 130 | stopped by Ctrl-C |
-
-`IANET_DEBUG=1` shows the traceback of an error. The line of an error says so, unless a `raise` of
-ianet made the error for a person. An exception that is neither ValueError nor OSError is a defect
-and shows its own.
-"""
+"""The program `ianet`, and its end by Ctrl-C, which may come while commands are imported."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import pkgutil
 import sys
-import traceback
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-import ianet
-from ianet.cli import commands
-
-ROOT = Path(ianet.__file__).parent
-DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
-
-app = typer.Typer(
-    help="Person re-identification on photos of your own: features, search, comparison, scores.",
-    rich_markup_mode=None,  # rich would take as long as all else
-    pretty_exceptions_enable=False,
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"ianet {ianet.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _describe(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    pass
-
-
-for module in pkgutil.iter_modules(commands.__path__):
-    command = getattr(importlib.import_module(f"{commands.__name__}.{module.name}"), module.name)
-    app.command(module.name)(command)
 
 
 def main() -> None:
     """Run the command of this process's arguments."""
     try:
-        code = app(prog_name="ianet", standalone_mode=False)
-    except typer.TyperException as error:
-        _end(error.format_message())
-    except (ValueError, OSError) as error:
-        if os.environ.get(DEBUG):
-            raise
-        _end(str(error) if _is_told(error) else f"{error} ({DEBUG}=1 shows the traceback)")
+        from ianet.cli.app import run
+
+        code = run()
+    except KeyboardInterrupt:
+        code = 130
     if code == 130:
         print("stopped", file=sys.stderr)
     sys.exit(code)
-
-
-def _is_told(error: BaseException) -> bool:
-    """Return whether a `raise` of ianet made an error, with a message for a person."""
-    [*_, last] = traceback.extract_tb(error.__traceback__)
-    return Path(last.filename).is_relative_to(ROOT) and str(last.line).startswith("raise ")
-
-
-def _end(message: str) -> None:
-    print("error:", " ".join(message.split()), file=sys.stderr)
-    sys.exit(2)
