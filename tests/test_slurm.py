@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,15 +24,16 @@ from pipeline.cluster.resources import cores
 
 SCRIPT = Path(__file__).parents[1] / "deploy/slurm.sbatch"
 STAND_INS = {
-    "scontrol": 'if [ "$1" = show ]; then echo node1; echo node2; else echo "$@" >>calls; fi',
-    # On the first node alone.
+    "scontrol": 'if [ "$1" = show ]; then echo $HEAD; echo node2; else echo "$@" >>calls; fi',
+    # On one node alone.
     "srun": """
 while [ "${1#-}" != "$1" ]; do echo "$1" >>options; shift; done
-SLURM_PROCID=0 exec env --default-signal=INT "$@"  # of a job in the background
+exec env --default-signal=INT "$@"  # of a job in the background
 """,
     "ray": """
 echo "ray $*" >>calls
-[ "$1" = symmetric-run ] && [ ! -e down ] || exit 0
+[ "$1" = symmetric-run ] || exit 0
+if [ -s down ]; then sed -i 1d down; exit 0; fi  # a line for each start that fails
 while [ "$1" != -- ]; do shift; done
 shift
 "$@"
@@ -57,17 +59,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[bytes]:
+def start(folder: Path, *arguments: str, **changes: str) -> subprocess.Popen[bytes]:
     variables = {
+        "HEAD": "node1",
         "SLURM_SUBMIT_DIR": str(folder),
         "SLURM_JOB_ID": "7",
         "SLURM_JOB_NODELIST": "node[1-2]",
         "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_PROCID": "0",
         "SLURM_CPUS_ON_NODE": "16",
         "SLURM_GPUS_ON_NODE": "4",
         "SCRATCH": str(folder / "scratch"),
         "HOME": str(folder),
         "PATH": os.environ["PATH"],
+        **changes,
     }
     return subprocess.Popen(["bash", SCRIPT, *arguments], env=variables, cwd=folder)
 
@@ -90,10 +95,33 @@ def test_the_first_node_runs_the_command_on_the_rays_of_all(folder: Path, code: 
     assert token.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_ray_that_does_not_start_fails_the_job(folder: Path) -> None:
-    (folder / "down").touch()
-    assert start(folder).wait(30) != 0
-    assert not any(call.startswith("make") for call in calls(folder))
+def starts(folder: Path) -> int:
+    """How often Ray was started."""
+    return sum(call.startswith("ray symmetric-run") for call in calls(folder))
+
+
+@pytest.mark.parametrize(("failures", "tries", "runs"), [(0, 1, True), (2, 3, True), (3, 3, False)])
+def test_a_ray_that_does_not_start_has_three_tries(
+    folder: Path, failures: int, tries: int, runs: bool
+) -> None:
+    (folder / "down").write_text("failure\n" * failures)
+    assert (start(folder).wait(30) == 0) == runs
+    assert starts(folder) == tries
+    assert ("make repro" in calls(folder)) == runs
+
+
+@pytest.mark.parametrize(("is_up", "tries"), [(True, 3), (False, 1)])
+def test_another_node_tries_again_while_the_first_is_up(
+    folder: Path, is_up: bool, tries: int
+) -> None:
+    (folder / "down").write_text("failure\n" * 3)
+    with socket.create_server(("127.0.0.1", 0)) as first:
+        port = str(first.getsockname()[1])
+        if not is_up:
+            first.close()
+        assert start(folder, HEAD="127.0.0.1", RAY_PORT=port, SLURM_PROCID="1").wait(30) == 0
+    assert starts(folder) == tries
+    assert "make repro" not in calls(folder)
 
 
 def test_everything_is_made_where_nothing_is_named(folder: Path) -> None:
