@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -15,7 +15,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
 from ianet.files import write_whole
@@ -63,13 +62,18 @@ def save(figure: Figure, path: Path) -> None:
     write_whole(path, stream.getvalue())
 
 
+def _format_share(share: float, _: float) -> str:
+    """A share in percent, with the decimals that it needs."""
+    return f"{100 * share:g}%"
+
+
 def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     """Draw the cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(1, len(cmc) + 1), cmc)
     axes.set(title=title, xlabel="rank", ylabel="queries matched", ylim=(0, 1.02))
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.yaxis.set_major_formatter(_format_share)
     axes.grid(alpha=0.3)
     return figure
 
@@ -101,7 +105,7 @@ def verification(
             np.diff(np.interp(edges, distance, shares)), edges, label=label, fill=True, alpha=0.5
         )
     histogram.set(xlabel="distance", ylabel="share of the pairs")
-    histogram.yaxis.set_major_formatter(PercentFormatter(1))
+    histogram.yaxis.set_major_formatter(_format_share)
     for limit, (threshold, tar) in thresholds.items():
         roc.plot(limit, tar, "o", color="black", markersize=4)
         histogram.axvline(threshold, color="black", linewidth=1)
@@ -137,7 +141,7 @@ def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.fl
             axes.stairs(shares, edges, label=label, fill=True, alpha=0.4)
             axes.axvline(float(np.median(values)), color="black", linewidth=1, linestyle=style)
         axes.set(title=title, xlabel="distance")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(_format_share)
         axes.legend(fontsize=_NORMAL)
     for axes in places[::columns]:
         axes.set_ylabel("share of the pairs")
@@ -237,38 +241,79 @@ class Gain(NamedTuple):
     finding: bool
 
 
+# Of a forest plot, in inches; letters are in points.
+_PHONE = 3.4  # width between the margins of a page on a phone
+_LABEL = 9.0  # 12 pixels
+_LABEL_LETTER = 0.07  # width of a letter of a label
+_LABEL_LINE = 0.165  # height of a line of a label
+
+
 def forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
-    """Draw gains with their intervals, a line each: a forest plot.
+    """Draw gains with their intervals, each below its label: a forest plot.
+
+    With one or two metrics a phone shows the plot unscaled.
 
     Args:
         panels: data set and metric to the gains. A data set is a row of panels.
     """
     datasets = list(dict.fromkeys(dataset for dataset, _ in panels))
     metrics = list(dict.fromkeys(metric for _, metric in panels))
-    lines = {name: max(len(panels.get((name, each), ())) for each in metrics) for name in datasets}
-    heights = [0.28 * lines[name] + 0.9 for name in datasets]
-    longest = max((len(gain.label) for gains in panels.values() for gain in gains), default=0)
-    size = (0.4 + 0.085 * longest + 3.2 * max(len(metrics), 1), sum(heights) or 1)
-    figure = Figure(figsize=size, layout="constrained")
+    width = _PHONE * max(len(metrics), 2) / 2
+    labels: dict[str, dict[str, None]] = {name: {} for name in datasets}
+    for (dataset, _), gains in panels.items():
+        labels[dataset].update(dict.fromkeys(gain.label for gain in gains))
+    stacks = [_stack(labels[name], int(width / _LABEL_LETTER)) for name in datasets]
+    ends = [max(place for _, place in stack.values()) + 0.7 for stack in stacks]
+    heights = [_LABEL_LINE * end + 0.8 for end in ends]
+    figure = Figure(figsize=(width, sum(heights) or 1), layout="constrained")
     if not panels:
         return figure
     rows = figure.subplots(
         len(datasets), len(metrics), sharey="row", squeeze=False, height_ratios=heights
     )
-    for dataset, row in zip(datasets, rows, strict=True):
+    for dataset, row, stack, end in zip(datasets, rows, stacks, ends, strict=True):
         for metric, axes in zip(metrics, row, strict=True):
-            gains = panels.get((dataset, metric), ())
-            for place, gain in enumerate(gains):
+            for gain in panels.get((dataset, metric), ()):
+                _, place = stack[gain.label]
                 color = "C7" if not gain.finding else "C2" if gain.mean > 0 else "C3"
                 axes.plot([gain.low, gain.high], [place, place], color=color, lw=1.5)
                 face = color if gain.finding else "white"
                 axes.plot(gain.mean, place, marker="o", mfc=face, mec=color)
             axes.axvline(0, color="black", lw=0.8)
-            axes.set(xlabel=f"gain in {metric}, points", title=dataset)
-            axes.set_yticks(range(len(gains)), [gain.label for gain in gains])
+            axes.set_title(dataset, fontsize=_LABEL)
+            axes.set_xlabel(f"gain in {metric}, points", fontsize=_LABEL)
+            axes.tick_params(labelsize=_LABEL)
+            axes.set_yticks([])
+            axes.spines[["left", "right", "top"]].set_visible(False)
             axes.grid(axis="x", alpha=0.3)
-        row[0].set_ylim(lines[dataset] - 0.5, -0.5)
+        row[0].set_ylim(end, 0.4)
+        for text, place in stack.values():
+            row[-1].text(  # the panel that is drawn last, as a label lies over all of them
+                0,
+                place - 0.4,
+                text,
+                transform=row[0].get_yaxis_transform(),
+                va="bottom",
+                fontsize=_LABEL,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                in_layout=False,
+            )
     return figure
+
+
+def _stack(labels: Iterable[str], letters: int) -> dict[str, tuple[str, float]]:
+    """Labels below each other, with room for a bar below each.
+
+    Returns:
+        Label to the label in lines of so many letters, and the place of the bar in lines.
+    """
+    stack: dict[str, tuple[str, float]] = {}
+    place = 0.0
+    for label in labels:
+        text = textwrap.fill(label, letters)
+        place += text.count("\n") + 2.25
+        stack[label] = text, place
+    return stack
 
 
 @dataclass(frozen=True)

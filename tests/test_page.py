@@ -63,6 +63,8 @@ def sections() -> list[page.Section]:
 def report() -> str:
     """The page of all results, with figures."""
     curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
+    gain = drawing.Gain("Table 1: a network of a long name, " * 2, 0.5, -0.5, 1.5, False)
+    gains = drawing.svg(drawing.forest({("synthetic", "mAP"): [gain]}))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
     items = "".join(
         f'<li class="wrong"><img alt="rank {rank}" src="data:,"><b>✗ {rank}</b> 0.512</li>'
@@ -79,7 +81,7 @@ def report() -> str:
         "IANet, reproduced",
         sections(),
         overview={"Recipe quick": "backbone resnet18, weights none, " * 10},
-        findings=Findings(["A finding & more."], ["Table 1: base., 53.1 % mAP"], curve),
+        findings=Findings(["A finding & more."], ["Table 1: base., 53.1 % mAP"], gains),
         samples=[Samples("synthetic", [(PIXEL, "person 7, camera 1"), (PIXEL, "person 7 & 8")])],
         figures=[picture],
         ranks=[ranks],
@@ -121,6 +123,44 @@ def test_a_browser_and_axe_find_nothing_wrong(
         shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
         assert find_violations(shown) == []
         assert messages == []
+
+
+COLOURS = """svg => {
+  const style = element => getComputedStyle(element);
+  return [style(svg.querySelector("path")).fill, style(svg.querySelector("text")).fill,
+    style(svg.querySelector("defs path[style*=stroke]")).stroke,
+    style(document.body).backgroundColor, style(document.body).color];
+}"""
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("scheme", "paper", "ink"),
+    [
+        ("light", "rgb(255, 255, 255)", "rgb(31, 35, 40)"),
+        ("dark", "rgb(13, 17, 23)", "rgb(230, 237, 243)"),
+    ],
+)
+def test_pictures_have_the_colours_of_the_page(
+    scheme: Literal["dark", "light"], paper: str, ink: str
+) -> None:
+    """The ground, the texts and the ticks."""
+    with open_page(report(), 390, scheme) as (shown, _):
+        colours = shown.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
+        assert colours == [[paper, ink, ink, paper, ink]] * 4
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 390])
+def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
+    with open_page(report(), width) as (shown, _):
+        box = shown.locator('figure[aria-label="All gains"] > div')
+        assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
+        assert box.get_attribute("tabindex") is None
+        heights = box.locator("text").evaluate_all(
+            "texts => texts.map(text => text.getBoundingClientRect().height)"
+        )
+        assert min(heights) >= 11
 
 
 @needs_browser

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from ianet.drawing import pair_distances
+from pipeline.plan.runs import Run
+from pipeline.report import ranked_lists
 from pipeline.report.ranked_lists import ScoredImages, choose_queries, rank_neighbours
 
 
@@ -71,3 +75,36 @@ def test_histograms_stand_three_in_a_row_with_one_scale() -> None:
     ]
     assert [axes.get_ylabel() != "" for axes in panels] == [True, False, False, True, False]
     assert len({axes.get_ylim() for axes in panels}) == 1
+
+
+@pytest.mark.parametrize(
+    ("top", "labels"),
+    [(0.85, ["0%", "20%", "40%"]), (0.045, ["0%", "1%", "2%"]), (0.015, ["0%", "0.2%", "0.4%"])],
+)
+def test_ticks_of_shares_have_the_decimals_that_they_need(top: float, labels: list[str]) -> None:
+    pair = np.ones(1, np.float32), np.ones(1, np.float32)
+    [axes] = pair_distances({"base": pair}).axes
+    axes.set_ylim(0, top)
+    axes.figure.draw_without_rendering()
+    assert [label.get_text() for label in axes.get_yticklabels()][:3] == labels
+
+
+def test_histograms_scroll_in_a_box_with_a_name(
+    images: ScoredImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = dict.fromkeys([*"qabcde"], np.zeros((4, 2, 3), np.uint8))
+    distances = np.array([[0.0, 0.5, 0.25, 0.75, 0.5]], np.float32)
+    base, other = (Run("synthetic", name, "quick", 0) for name in ("base", "other"))
+    scores = {base: pd.DataFrame({"mAP": {3: 0.5}}), other: pd.DataFrame({"mAP": {3: 0.75}})}
+    for name, value in {
+        "read_images": lambda *_: images._replace(pixels=pixels),
+        "measure_distances": lambda *_: distances,
+        "read_queries": lambda evaluation: scores[evaluation.run],
+    }.items():
+        monkeypatch.setattr(ranked_lists, name, value)
+    lists = SimpleNamespace(title="Lists & more", queries=1, neighbours=2)
+    html = ranked_lists.build_fragment(lists, [other, base], SimpleNamespace())
+    name = 'aria-label="Distances of pairs, Lists &amp; more"'
+    assert f'<figure {name}><div role="region" {name}><svg ' in html
+    assert "</svg>\n</div></figure>" in html
+    assert "<h3>other raises the average precision</h3>" in html

@@ -153,10 +153,12 @@ def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) 
         )
         for run, values in distances.items()
     }
+    region = escape(f"Distances of pairs, {lists.title}")
     parts = [
-        f"<style>{LIST_STYLE}</style>\n<figure>",
+        f"<style>{LIST_STYLE}</style>\n",
+        f'<figure aria-label="{region}"><div role="region" aria-label="{region}">',
         svg_element(drawing.svg(drawing.pair_distances(panels))),
-        f"</figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
+        f"</div></figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
     ]
     for place, run in enumerate(networks):
         name = escape(run.network)

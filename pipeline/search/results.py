@@ -116,9 +116,8 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
     written = [name for name in options if not _is_number(good[name])]
     longest = max((good[name].astype(str).str.len().max() for name in written), default=0)
     # The panels keep their height above values that are written out, upright.
-    size = (max(3.2 * len(options), 5), 3.4 + LETTER * longest)
+    size = (3.2 * len(options), 3.4 + LETTER * longest)
     figure = Figure(figsize=size, layout="constrained")
-    figure.suptitle(search.title, fontsize=11)
     panels = figure.subplots(1, len(options), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, options, strict=True):
         numeric = name not in written
