@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 from typing import Any
@@ -52,7 +53,7 @@ from pipeline.training.rehearsal import find_failures
 
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
 COMMITTED = ("results", "dvc.lock")  # what a reproduction writes and git holds
-TRIES = 5  # of a run whose stages DVC did not start, as another process held a lock of DVC
+TRIES = 5  # of a run of which DVC starts no stage, as another process holds a lock of DVC
 
 log = logging.getLogger("pipeline.repro")
 
@@ -126,17 +127,24 @@ class Job:
         """Run the stages; whether all of them succeeded."""
         self.start = time.monotonic()
         self.last = "starts"
+        complete: set[str] = set()
         try:
             for attempt in range(TRIES):
                 if stop.is_set():
                     return False
                 if self._run_stages():
                     return True
+                commands = self._list_starts()
                 if not self.is_untouched():
+                    if commands and not self._has_error() and not stop.is_set():
+                        self.last = f"error: {commands[-1]} was killed, or its node: {self.last}"
                     return False
+                if complete.intersection(commands):  # DVC did not save what the stage made
+                    break
+                complete.update(commands)
                 time.sleep(attempt + 1)
             lines = self.log.read_text(errors="replace").strip().splitlines()
-            self.last = f"error: DVC started no stage: {lines[-1] if lines else 'no output'}"
+            self.last = f"error: DVC failed: {lines[-1] if lines else 'no output'}"
             return False
         finally:
             self.seconds = time.monotonic() - self.start
@@ -189,7 +197,15 @@ class Job:
     def is_untouched(self) -> bool:
         """Whether DVC ended without a stage that failed: it could not start the next one."""
         events = [event["event"] for event in self.read_events()]
-        return "error" not in events and events.count("started") == events.count("finished")
+        return not self._has_error() and events.count("started") == events.count("finished")
+
+    def _has_error(self) -> bool:
+        return any(event["event"] == "error" for event in self.read_events())
+
+    def _list_starts(self) -> list[str]:
+        """The stages that began in this try, as their module and arguments."""
+        starts = [event for event in self.read_events() if event["event"] == "started"]
+        return [" ".join([Path(start["command"]).stem, *start["arguments"]]) for start in starts]
 
     def stop(self) -> None:
         """As Ctrl-C in a terminal does, once: the stages clean up after themselves."""

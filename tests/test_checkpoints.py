@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,7 +135,7 @@ def test_a_worker_that_is_lost_is_replaced(
 
 def test_a_worker_that_is_lost_too_often_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     lose(100, monkeypatch)
-    with pytest.raises(OSError, match=rf"^the worker of training {NAME} died 4 times: lost$"):
+    with pytest.raises(OSError, match=rf"^training {NAME} lost its worker 4 times: lost$"):
         run()
 
 
@@ -148,11 +149,15 @@ def test_a_store_that_fails_is_tried_again_and_a_full_disk_is_not(
         return "result"
 
     calls: list[Any] = []
+    pauses: list[float] = []
     monkeypatch.setattr(workers, "call", call)
+    monkeypatch.setattr(workers, "time", SimpleNamespace(sleep=pauses.append))
     with pytest.raises(OSError, match="503 Slow Down"):
         run()
+    assert pauses == []
     calls.clear()
     assert run("s3://reid/tests?region=us-east-1") == "result"
+    assert pauses == [4]
 
 
 def test_a_mistake_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,8 +22,9 @@ from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, code_errors, explain
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import Run
+from pipeline.search import space
 from pipeline.training import rehearsal, worker, workers
-from pipeline.training.configuration import Configuration, Place
+from pipeline.training.configuration import Configuration, Place, configure_trial
 from pipeline.training.rehearsal import Rehearsals, find_failures, try_step
 
 ROOT = Path(__file__).parents[1]
@@ -183,10 +185,16 @@ def test_a_network_is_remembered_by_what_it_is_made_of(
 
 def test_the_first_trial_of_a_search_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    configuration = Rehearsals(load_plan()).configure("search_recipe")
+    plan = load_plan()
+    search = plan.search("recipe")
+    trial = configure_trial(search, next(space.examples(search)), plan.settings)
+    configuration = Rehearsals(plan).configure("search_recipe")
+    assert trial.recipe == configuration.recipe
+    assert (trial.dataset, trial.hold_out) == ("synthetic", True)
     assert configuration.network.backbone == "resnet18"
     assert (configuration.recipe.lr, configuration.recipe.batch) == (1e-4, 16)
-    assert (configuration.dataset, configuration.seed) == ("", 0)
+    # What no first step depends on, so that a run of the same network is the same.
+    assert (configuration.dataset, configuration.hold_out, configuration.seed) == ("", False, 0)
 
 
 @pytest.mark.slow
@@ -223,3 +231,64 @@ def test_a_mistake_in_the_options_is_no_error_of_code(monkeypatch: pytest.Monkey
     )
     failures = find_failures(KEYS, load_plan())
     assert isinstance(failures[KEYS[1]], SettingsError)
+
+
+def test_a_process_that_is_lost_names_what_was_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearsal, "user_cache_path", lambda name: tmp_path / name)
+    failure = json.dumps([KEYS[0], "IndexError: wrong axis", "Traceback ..."])
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -9, failure)
+    )
+    with pytest.raises(OSError, match=rf"^the first step of {KEYS[1]} was not tried to its end$"):
+        find_failures(KEYS, load_plan())
+
+
+def test_a_block_may_print_and_may_miss_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither ends the process that tries, nor disturbs its lines."""
+
+    def step(configuration: Configuration) -> None:
+        print("shape 4 x 64")
+        if configuration.network.after:
+            raise FileNotFoundError("mask.npy does not exist")
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearsal, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(rehearsal, "try_step", step)
+    monkeypatch.setattr(sys, "argv", ["rehearsal", *KEYS])
+    rehearsal.main()
+    outcome = capsys.readouterr()
+    assert json.loads(outcome.out) == [KEYS[1], "mask.npy does not exist", None]
+    assert outcome.err == "shape 4 x 64\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (CodeError("IndexError: wrong axis", "Traceback ..."), CodeError),
+        (ValueError("crop is 9"), SettingsError),
+    ],
+)
+def test_workers_after_a_failure_return_it(
+    error: Exception, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Train starts workers again after any error, and an error that is returned ends none."""
+
+    def train(configuration: Any, place: Any, name: str, **_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(worker, "train", train)
+    monkeypatch.setattr("ray.train.get_context", Mock)
+    monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
+    place = Place(str(tmp_path), "", 1, 5)
+    arguments = {"configuration": CONFIGURATION, "place": place, "name": "a.b.c.0"}
+    with pytest.raises((CodeError, ValueError)):
+        worker.train_together(arguments)
+    outcome = worker.train_together(arguments)
+    assert type(outcome) is kind
+    assert str(outcome) == str(error)
+    assert getattr(outcome, "text", None) == getattr(error, "text", None)

@@ -20,6 +20,7 @@ from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError, load
 from pipeline.plan.plan import Plan
 from pipeline.plan.runs import RECORD, TABLE, Run, prepared_files
+from pipeline.plan.sources import Code
 from pipeline.training import launch
 from pipeline.training.configuration import Configuration
 from pipeline.training.worker import Result
@@ -66,10 +67,26 @@ def test_other_initial_weights_are_another_training(weights: Path) -> None:
         "synthetic", "64x32", False, 0, NetworkOptions(weights="weights.pt"), RECIPE
     )
     table = RUN.prepared / "table.parquet"
-    before = configuration.digest(table)
-    assert configuration.digest(table) == before
+    before = configuration.digest(table, {})
+    assert configuration.digest(table, {}) == before
     weights.write_bytes(b"of Market-1501")
-    assert configuration.digest(table) != before
+    assert configuration.digest(table, {}) != before
+
+
+def test_the_code_of_a_training_has_its_block() -> None:
+    """So a training that was stopped to mend a block does not resume the weights of before."""
+    used = {"block": "ia", "after": {"stage3": {}}}
+    assert "ianet.blocks.ia" in Code().of_training(used)
+    assert "ianet.blocks.ia" not in Code().of_training({})
+    assert "ianet.retrieval" in Code().of_trials(used)  # scores a trial, and trains nothing
+    assert "ianet.retrieval" not in Code().of_training(used)
+
+
+def test_other_code_is_another_training(weights: Path) -> None:
+    configuration = Configuration("synthetic", "64x32", False, 0, NetworkOptions(), RECIPE)
+    table = RUN.prepared / "table.parquet"
+    first = configuration.digest(table, {"ianet.blocks.ia": "1"})
+    assert configuration.digest(table, {"ianet.blocks.ia": "2"}) != first
 
 
 def test_a_model_gives_its_weights(weights: Path, tmp_path: Path) -> None:
@@ -124,6 +141,7 @@ def train(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
         storage.write(b"state", TRAININGS, name, "checkpoint")
         return Result([{"epoch": 1, "loss": 0.5}], {"device": "CPU"}, files)
 
+    monkeypatch.setattr(launch, "Code", lambda: Mock(of_training=lambda options: {}))
     monkeypatch.setattr(launch, "check_parts", lambda *_, **__: None)
     monkeypatch.setattr(launch, "find_place", lambda *_: None)
     monkeypatch.setattr(launch, "live_training", lambda *_: nullcontext(Mock()))

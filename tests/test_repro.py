@@ -26,6 +26,8 @@ EMIT = (
     "def emit(event, **fields):\n"
     f"    with open(os.environ[{EVENTS!r}], 'a') as file:\n"
     "        file.write(json.dumps({'event': event, **fields}) + '\\n')\n"
+    "def start(stage='train'):\n"
+    "    emit('started', command=f'pipeline/stages/{stage}.py', arguments=['d.a.r.0'])\n"
 )
 """What a stage calls, in a stand-in."""
 
@@ -59,9 +61,9 @@ def test_a_job_that_dvc_did_not_start_is_tried_again(
     """Whatever DVC prints: what counts is that no stage started, or all that started finished."""
     program = COUNT + (
         "if n == 0: sys.exit('some message')\n"
-        "emit('started'); emit('epoch', epoch=3, loss=1.25); emit('finished')\n"
+        "start(); emit('epoch', epoch=3, loss=1.25); emit('finished')\n"
         "if n == 1: sys.exit(1)\n"
-        "emit('started'); emit('scored', summary='d.a.r.0: top-1 50.0%'); emit('finished')\n"
+        "start('evaluate'); emit('scored', summary='d.a.r.0: top-1 50.0%'); emit('finished')\n"
     )
     [job] = build_jobs(monkeypatch, tmp_path, program, "a")
     ends: list[str] = []
@@ -97,27 +99,41 @@ def test_a_job_gives_up_after_some_attempts(
     [job] = build_jobs(monkeypatch, tmp_path, COUNT + "sys.exit(1)", "a")
     assert repro.run_jobs([job], 1, lambda job: None) == [job]
     assert attempts() == repro.TRIES
-    assert job.last == "error: DVC started no stage: no output"
+    assert job.last == "error: DVC failed: no output"
 
 
 @pytest.mark.parametrize(
-    "end",
+    ("end", "last"),
     [
-        "emit('error', message='error: no such thing'); sys.exit(1)",
-        "os.kill(os.getpid(), 9)",  # for want of memory: started, and no word more
+        ("emit('error', message='error: no such thing'); sys.exit(1)", "error: no such thing"),
+        # For want of memory: started, and no word more.
+        ("os.kill(os.getpid(), 9)", "error: train d.a.r.0 was killed, or its node: epoch 3, loss"),
     ],
 )
 def test_a_stage_that_failed_is_not_tried_again(
-    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: str, last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    [job] = build_jobs(monkeypatch, tmp_path, f"{COUNT}emit('started')\n{end}", "a")
+    program = f"{COUNT}start(); emit('epoch', epoch=3, loss=1.25)\n{end}"
+    [job] = build_jobs(monkeypatch, tmp_path, program, "a")
     assert repro.run_jobs([job], 1, lambda job: None) == [job]
     assert attempts() == 1
+    assert job.last.startswith(last)
+
+
+def test_a_training_that_dvc_cannot_save_is_not_repeated_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full cache, say: the second training shows that the first was not kept."""
+    program = f"{COUNT}start(); emit('finished'); print('ERROR: no space left'); sys.exit(1)"
+    [job] = build_jobs(monkeypatch, tmp_path, program, "a")
+    assert repro.run_jobs([job], 1, lambda job: None) == [job]
+    assert attempts() == 2
+    assert job.last == "error: DVC failed: ERROR: no space left"
 
 
 def test_a_failure_costs_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
-        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); emit('started')\n"
+        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); start()\n"
         "if 'train@d.b.r.0' in sys.argv:\n"
         "    emit('error', message='error: no such thing'); sys.exit(1)\n"
         "emit('finished')\n"
@@ -136,7 +152,7 @@ def test_runs_that_start_from_a_model_wait_for_its_run(
 ) -> None:
     """a starts from b, c from d, which fails: c is not begun."""
     program = (
-        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); emit('started')\n"
+        "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); start()\n"
         "if 'train@d.d.r.0' in sys.argv:\n"
         "    emit('error', message='error: no such thing'); sys.exit(1)\n"
         "emit('finished')\n"
@@ -169,7 +185,7 @@ def test_a_job_that_cannot_start_fails_alone(
 def test_a_log_holds_what_the_stages_print_and_events_do_not_pile_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = "print('to stdout'); print('to stderr', file=sys.stderr); emit('started')"
+    program = "print('to stdout'); print('to stderr', file=sys.stderr); start()"
     for _ in range(2):
         [job] = build_jobs(monkeypatch, tmp_path, program + "; emit('finished')", "a")
         repro.run_jobs([job], 1, lambda job: None)

@@ -201,7 +201,9 @@ def test_how_trials_end_and_which_is_the_best() -> None:
 
 
 def test_plots_show_each_trial_that_did_not_fail() -> None:
-    [panel] = results.sensitivity(four_trials(), a_search()).axes
+    figure = results.sensitivity(four_trials(), a_search(title="A search"))
+    assert figure.get_suptitle() == ""  # the page has the title
+    [panel] = figure.axes
     _, done, stopped = panel.lines
     assert list(zip(*done.get_data(), strict=True)) == [(0.001, 0.4), (0.003, 0.5)]
     assert list(zip(*stopped.get_data(), strict=True)) == [(0.002, 0.9)]
@@ -330,6 +332,10 @@ def test_progress_holds_each_epoch_once_and_how_a_trial_ended(tmp_path: Path) ->
     resumed.on_trial_error(0, [], trial)
     first, _ = read_progress(setting.storage, *setting.progress)
     assert (first["state"], first["error"]) == ("failed", "last line")
+    resumed.on_trial_start(0, [], trial)  # by a later command
+    resumed.on_trial_complete(0, [], trial)
+    first, _ = read_progress(setting.storage, *setting.progress)
+    assert (first["state"], first["error"]) == ("stopped early", "")
 
 
 def test_a_search_of_which_no_trial_was_saved_begins_anew(tmp_path: Path) -> None:

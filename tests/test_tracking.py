@@ -423,6 +423,22 @@ def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
     assert sent[2:] == [[(2, "loss"), (2, "held-out_mAP")]]
     assert mlflow.get_run(run_id).info.status == "FINISHED"
 
+    again = {**TRIALS[1], "state": "done", "error": ""}  # resumed after its loss
+    search.sync_search("sigma", "sigma.01", SEARCH, [again], "FINISHED")
+    second = trials()["lr=0.2"]
+    assert (second.data.tags["state"], second.data.tags["error"]) == ("done", "")
+    assert second.info.status == "FINISHED"
+    assert "error" not in trials()["lr=0.1"].data.tags
+
+
+@pytest.mark.slow
+def test_a_trial_of_a_text_with_quotes_has_one_run(project: Path) -> None:
+    named = {**TRIALS[0], "trial": "after={'stage2': {}}"}
+    for _ in range(2):
+        search.sync_search("sigma", "sigma.01", SEARCH, [named], "RUNNING")
+    assert list(trials()) == [named["trial"]]
+    assert len(tracked()) == 2
+
 
 @pytest.mark.slow
 def test_another_search_of_that_name_is_another_run(project: Path) -> None:

@@ -21,6 +21,7 @@ LOSSES = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.OutOfMemoryError,
+    ray.exceptions.TaskUnschedulableError,  # its node is gone
     ray.exceptions.WorkerCrashedError,
 )
 
@@ -82,8 +83,14 @@ def call(function: Callable[[], Returned], **options: Any) -> Returned:
     # The function may hold a network. Ray supports that as an object, not within a function, and
     # Ray Client would warn of it as an argument.
     task: Any = ray.remote(**options)(_compute)
+    returned: Returned = _get(lambda: task.remote(ray.put(function)))
+    return returned
+
+
+def _get(start: Callable[[], Any]) -> Any:
+    """What tasks return; `start` starts them, and returns their references."""
     try:
-        returned: Returned = ray.get(task.remote(ray.put(function)))
+        return ray.get(start())
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
     except LOSSES as error:
@@ -97,7 +104,6 @@ def call(function: Callable[[], Returned], **options: Any) -> Returned:
         raise ConnectionError(
             f"Ray at {name} went away ({reason}): when Ray is back, the same command resumes"
         ) from error
-    return returned
 
 
 def _compute(function: Callable[[], Returned]) -> Returned:
@@ -115,6 +121,7 @@ def check_visible(root: Path, paths: Sequence[Path]) -> None:
 
     Raises:
         ValueError: the message names the node and the first such path.
+        OSError: a node cannot read a path, or was lost meanwhile.
     """
     nodes = live_nodes()
     if len(nodes) == 1 and not is_client():
@@ -124,13 +131,12 @@ def check_visible(root: Path, paths: Sequence[Path]) -> None:
     try:
         wanted = _look(mark, paths)
         task: Any = ray.remote(num_cpus=0)(_look)
-        looks = [
-            task.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(mark, paths)
-            for node in nodes
-        ]
-        for node, seen in zip(nodes, ray.get(looks), strict=True):
+
+        def start() -> list[Any]:
+            places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+            return [task.options(scheduling_strategy=place).remote(mark, paths) for place in places]
+
+        for node, seen in zip(nodes, _get(start), strict=True):
             for path, here, there in zip((root, *paths), wanted, seen, strict=True):
                 if here != there:
                     raise ValueError(

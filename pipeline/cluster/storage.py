@@ -88,13 +88,13 @@ class Storage:
 
     def read(self, *parts: str) -> bytes | None:
         """Content of a file, None if there is none yet."""
-        path = self.path(*parts)
-        if self.files.get_file_info(path).type != FileType.File:
-            return None
 
-        def content() -> bytes:
-            with self.files.open_input_stream(path) as stream:
-                read: bytes = stream.read()
+        def content() -> bytes | None:
+            try:
+                with self.files.open_input_stream(self.path(*parts)) as stream:
+                    read: bytes = stream.read()
+            except FileNotFoundError:
+                return None
             return read
 
         return _read_patiently(content)

@@ -34,6 +34,7 @@ from pipeline.config.settings import (
 )
 from pipeline.plan.runs import MODELS, RESULTS, Evaluation, Run, find_start, parse_run
 from pipeline.search import space
+from pipeline.training.configuration import configure_trial
 
 Kind = TypeVar("Kind", bound=Experiment)
 
@@ -351,11 +352,7 @@ def check_trial(search: Search, trial: Mapping[str, Any], settings: Settings) ->
     Raises:
         ValueError: the message says which option is wrong.
     """
-    options, recipe = space.apply(
-        search, trial, settings.networks[search.network], settings.recipes[search.recipe]
-    )
-    build_recipe(search.recipe, recipe)
-    weights = build_network(search.network, options, recipe).weights
+    weights = configure_trial(search, trial, settings).network.weights
     if weights not in ("none", "imagenet"):
         for option in ("network.backbone", "network.weights"):
             if option in search.space:

@@ -193,6 +193,15 @@ class Code:
             digests[str(TEMPLATE)] = hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()
         return digests
 
+    def of_training(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Digests by module, for the code that decides the weights of a network with options."""
+        return self.closure(network_roots(options, "train")) | self.of_stage("train")
+
+    def of_trials(self, options: Mapping[str, Any]) -> dict[str, str]:
+        """Digests by module, for the code that decides the trials of a search."""
+        scoring = self.closure(network_roots(options, "evaluate")) | self.of_stage("evaluate")
+        return self.of_training(options) | scoring | self.of_stage("search")
+
 
 def _read_module(source: str) -> tuple[str, list[str]]:
     imports: list[str] = []

@@ -7,7 +7,7 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,13 @@ from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
 from pipeline.plan.records import read_description
 from pipeline.plan.runs import TABLE, Run, check_prepared
+from pipeline.plan.sources import Code
 from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
 from pipeline.tracking.recorder import Recorder
 from pipeline.tracking.search import live_search, sync_search_results
-from pipeline.training.configuration import DIGITS, Configuration, configure
+from pipeline.training.configuration import DIGITS, Configuration, configure, configure_trial
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
@@ -66,7 +67,9 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     network = settings.networks[search.network]
     configuration = _check(name, search, plan, run)
     described = search.model_dump(mode="json", exclude={"title", "caption"})
-    key = f"{name}.{configuration.digest(run.prepared / TABLE, described)[:DIGITS]}"
+    code = Code().of_trials(asdict(configuration.network))
+    digest = configuration.digest(run.prepared / TABLE, code, described)
+    key = f"{name}.{digest[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
         with live_search(name, key, search) as recorder:
@@ -83,7 +86,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
                 follower = SearchFollower(setting, recorder, display)
                 wait_for(lambda: call_on_cluster(lambda: tune_trials(setting)), follower)
                 follower.look()
-            trials = follower.trials
+            trials = read_progress(storage, *setting.progress) or []
             table = results.table(trials)
             values = trials[results.best_trial(table, search)]["values"]
             log.info("best: %s; now trained on all identities", space.label(search, values))
@@ -106,19 +109,13 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
         SettingsError: a mistake in the search.
         FileNotFoundError: its data is not prepared.
     """
-    path = EXPERIMENTS / f"search_{name}.yaml"
-    recipe = plan.settings.recipes[search.recipe].model_copy(update={"hold_out": True})
-    try:
-        first = next(space.examples(search))
-        network = plan.settings.networks[search.network]
-        configuration = configure(run, *space.apply(search, first, network, recipe))
-    except ValueError as error:
-        raise SettingsError(f"{path}: {error}") from error
-    check_prepared(run.dataset, recipe.size)
+    configuration = configure_trial(search, next(space.examples(search)), plan.settings)
+    check_prepared(run.dataset, configuration.size)
     described = read_description(run.prepared)
     if described["scoring"] == "single_shot" and search.maximise != "top-1":
         raise SettingsError(
-            f"{path}: the protocol of {run.dataset} defines no {search.maximise}: maximise top-1"
+            f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
+            f"{search.maximise}: maximise top-1"
         )
     if plan.settings.datasets[run.dataset].held_out == 0:
         raise SettingsError(
@@ -161,17 +158,9 @@ def tune_trials(setting: Setting) -> None:
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are in our table
     resources = {"CPU": float(setting.share.cpus), "GPU": float(setting.share.gpus)}
     trainable = tune.with_resources(tune.with_parameters(run_trial, setting=setting), resources)
-    path = storage.path(SEARCHES, setting.key)
-    if tune.Tuner.can_restore(path, storage_filesystem=storage.files) and _has_trials(setting):
-        try:
-            tuner = tune.Tuner.restore(
-                path, trainable, resume_errored=True, storage_filesystem=storage.files
-            )
-        except Exception as error:  # killed before Ray Tune had saved a trial
-            log.info("the search begins anew: %s", error)
-        else:
-            tuner.fit()
-            return
+    if tuner := _restore(setting, trainable):
+        tuner.fit()
+        return
     storage.delete_folder(SEARCHES, setting.key)
     storage.delete_folder(*setting.progress)
     scheduler = ResumableASHA(setting) if search.scheduler == "asha" else FIFOScheduler()
@@ -197,6 +186,29 @@ def tune_trials(setting: Setting) -> None:
             verbose=0,
         ),
     ).fit()
+
+
+def _restore(setting: Setting, trainable: Any) -> tune.Tuner | None:
+    """The search that was stopped; None if Ray Tune had saved no trial.
+
+    Raises:
+        OSError: the storage does not answer.
+    """
+    storage = setting.storage
+    path = storage.path(SEARCHES, setting.key)
+    if not (tune.Tuner.can_restore(path, storage.files) and _has_trials(setting)):
+        return None
+    try:
+        tuner = tune.Tuner.restore(
+            path, trainable, resume_errored=True, storage_filesystem=storage.files
+        )
+        tuner.get_results()  # where no trial was saved, `fit` would begin with no values
+    except OSError:
+        raise
+    except Exception as error:
+        log.info("the search begins anew: %s", error)
+        return None
+    return tuner
 
 
 def _has_trials(setting: Setting) -> bool:

@@ -166,7 +166,7 @@ class TrialProgress(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial begins, or resumes."""
-        self._entry(trial)["state"] = None
+        self._entry(trial).update(state=None, error="")
         self._write()
 
     def on_trial_result(

@@ -73,9 +73,10 @@ def _sync_trial(parent: str, key: str, trial: Mapping[str, Any]) -> None:
     names = {name: metric_name(name, "held-out") for name in TRIAL_METRICS}
     send_epochs(run_id, reports, names, "loss")
     state = trial["state"]
-    if state is not None and client.get_run(run_id).data.tags.get("state") != state:
+    tags = client.get_run(run_id).data.tags
+    if state is not None and tags.get("state") != state:
         client.set_tag(run_id, "state", state)
-        if trial["error"]:
+        if trial["error"] != tags.get("error", ""):  # of this try, or of one before
             client.set_tag(run_id, "error", trial["error"])
         client.set_terminated(run_id, "FAILED" if trial["error"] else "FINISHED")
 

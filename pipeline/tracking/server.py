@@ -160,12 +160,16 @@ def view_address(server: str) -> str:
 
 
 def find(tags: Mapping[str, str]) -> str | None:
-    """The newest run with these tags."""
-    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    """The newest run with these tags, whose values hold one kind of quotes at most."""
+    wanted = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
     runs = mlflow.MlflowClient().search_runs(
         [experiment()], wanted, max_results=1, order_by=["attributes.start_time DESC"]
     )
     return runs[0].info.run_id if runs else None
+
+
+def _quote(value: str) -> str:
+    return f'"{value}"' if "'" in value else f"'{value}'"
 
 
 def create(name: str, tags: Mapping[str, str]) -> str:

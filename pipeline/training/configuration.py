@@ -11,9 +11,11 @@ from typing import Any
 
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
-from pipeline.config.settings import RecipeSettings, build_network, build_recipe
+from pipeline.config.experiments import Search
+from pipeline.config.settings import RecipeSettings, Settings, build_network, build_recipe
 from pipeline.plan.runs import Run, digest_file
 from pipeline.plan.sources import weight_files
+from pipeline.search import space
 
 DIGITS = 12  # of a digest, in the name of a folder of checkpoints
 
@@ -41,18 +43,21 @@ class Configuration:
         """The configuration as plain data, such as JSON holds."""
         return asdict(self)
 
-    def digest(self, table: Path, search: Mapping[str, Any] | None = None) -> str:
+    def digest(
+        self, table: Path, code: Mapping[str, str], search: Mapping[str, Any] | None = None
+    ) -> str:
         """SHA-256 of what determines the result, as hexadecimal digits.
 
         Args:
             table: of the prepared data set.
+            code: of `pipeline.plan.sources.Code`.
             search: what a search tries, if the configuration is that of its trials.
         """
         digest = hashlib.sha256(table.read_bytes())
         for file in weight_files(asdict(self.network)):
             if file.is_file():  # else the training says so
                 digest.update(bytes.fromhex(digest_file(file)))
-        content = [self.parameters(), dict(search or {})]
+        content = [self.parameters(), dict(code), dict(search or {})]
         digest.update(json.dumps(content, sort_keys=True).encode())
         return digest.hexdigest()
 
@@ -95,3 +100,19 @@ def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> C
         network=build_network(run.network, network, recipe),
         recipe=build_recipe(run.recipe, recipe),
     )
+
+
+def configure_trial(search: Search, trial: Mapping[str, Any], settings: Settings) -> Configuration:
+    """The configuration of a trial, which leaves the held-out identities out.
+
+    Args:
+        search: which.
+        trial: a value for each option, such as one of `pipeline.search.space.examples`.
+        settings: of params.yaml.
+
+    Raises:
+        SettingsError: an option is wrong, or has no place.
+    """
+    run = Run(search.dataset, search.network, search.recipe, search.seed)
+    recipe = settings.recipes[run.recipe].model_copy(update={"hold_out": True})
+    return configure(run, *space.apply(search, trial, settings.networks[run.network], recipe))

@@ -30,7 +30,7 @@ from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import HISTORY, read_table
 from pipeline.plan.runs import RECORD, TABLE, Run, find_start, prepared_files
-from pipeline.plan.sources import weight_files
+from pipeline.plan.sources import Code, weight_files
 from pipeline.shell import emit
 from pipeline.tracking.training import live_training, new_id
 from pipeline.training.configuration import DIGITS, Configuration, Place, configure
@@ -59,8 +59,8 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     recipe = settings.recipes[run.recipe]
     configuration = configure(run, settings.networks[run.network], recipe)
     check_parts(run, settings, hold_out=configuration.hold_out)
-    digest = configuration.digest(run.prepared / TABLE)
-    # The digest in the name: a changed configuration never resumes an older one's weights.
+    digest = _digest(run, configuration)
+    # The digest in the name: changed options or code never resume older weights.
     name = f"{run.key}.{digest[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
     runs = unique_runs(plan.evaluations())
@@ -107,10 +107,15 @@ def record_failure(run: Run, plan: Plan, error: Exception) -> NoReturn:
     """Raise the error of a run whose network fails, which MLflow then shows."""
     settings = plan.settings
     configuration = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
-    digest = configuration.digest(run.prepared / TABLE)
+    digest = _digest(run, configuration)
     record = _describe(run, configuration, digest, Storage(settings.cluster.storage), settings)
     with live_training(run, record):
         raise error
+
+
+def _digest(run: Run, configuration: Configuration) -> str:
+    code = Code().of_training(asdict(configuration.network))
+    return configuration.digest(run.prepared / TABLE, code)
 
 
 def _describe(

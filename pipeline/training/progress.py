@@ -63,7 +63,7 @@ def read_progress(storage: Storage, *folder: str) -> Any:
 
 
 class Follower:
-    """Reads the progress of a training and hands on each epoch, warning and node, once."""
+    """Reads the progress of a training, and hands on new epochs, warnings and nodes."""
 
     def __init__(
         self,

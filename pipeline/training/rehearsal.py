@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +30,10 @@ from pipeline.config.experiments import SEARCH_PREFIX
 from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, code_errors
 from pipeline.plan.plan import Plan, load_plan
-from pipeline.plan.runs import Run, parse_run
+from pipeline.plan.runs import parse_run
 from pipeline.plan.sources import Code, network_roots
 from pipeline.search import space
-from pipeline.training.configuration import Configuration, configure
+from pipeline.training.configuration import Configuration, configure, configure_trial
 
 IMAGES = 4  # of two identities
 
@@ -45,23 +46,22 @@ class Rehearsals:
         self.code = Code()
 
     def configure(self, name: str) -> Configuration:
-        """The configuration of a run or search; seed and weights in a file are of no account."""
+        """The configuration of a run or a search's first trial.
+
+        Data set, seed, held-out identities and weights in a file are of no account.
+        """
         settings = self.plan.settings
         if name.startswith(SEARCH_PREFIX) and "." not in name:
             search = self.plan.search(name.removeprefix(SEARCH_PREFIX))
-            run = Run(search.dataset, search.network, search.recipe, search.seed)
-            first = next(space.examples(search))
-            network, recipe = space.apply(
-                search, first, settings.networks[run.network], settings.recipes[run.recipe]
-            )
+            configured = configure_trial(search, next(space.examples(search)), settings)
         else:
             run = parse_run(name, settings)
             network, recipe = settings.networks[run.network], settings.recipes[run.recipe]
-        configured = configure(run, network, recipe)
+            configured = configure(run, network, recipe)
         downloads = configured.network.weights == "imagenet" and not is_cluster()
         weights = "imagenet" if downloads else "none"
         options = replace(configured.network, weights=weights)
-        return replace(configured, dataset="", seed=0, network=options)
+        return replace(configured, dataset="", hold_out=False, seed=0, network=options)
 
     def mark(self, configuration: Configuration) -> Path:
         """The file that is there if this network passed."""
@@ -94,12 +94,15 @@ def find_failures(names: Sequence[str], plan: Plan) -> dict[str, Exception]:
         return {}
     command = [sys.executable, "-m", "pipeline.training.rehearsal", *missing.values()]
     process = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if process.returncode:
-        raise OSError(f"the first step of {', '.join(missing.values())} was not tried to its end")
     failures: dict[str, Exception] = {}
     for line in process.stdout.splitlines():
         name, reason, text = json.loads(line)
         failures[name] = CodeError(reason, text) if text else SettingsError(reason)
+    if process.returncode:
+        names = [
+            name for mark, name in missing.items() if not mark.exists() and name not in failures
+        ]
+        raise OSError(f"the first step of {', '.join(names)} was not tried to its end")
     return {
         name: failures[twin]
         for name, mark in marks.items()
@@ -112,7 +115,7 @@ def try_step(configuration: Configuration) -> None:
 
     Raises:
         CodeError: code of the network fails.
-        ConnectionError: ImageNet's weights cannot be downloaded.
+        OSError: ImageNet's weights cannot be downloaded, or a block cannot open a file.
         ValueError: options that do not fit each other.
     """
     import torch
@@ -144,8 +147,9 @@ def main() -> None:
     for name in sys.argv[1:]:
         configuration = rehearsals.configure(name)
         try:
-            try_step(configuration)
-        except (ValueError, ConnectionError, CodeError) as error:
+            with redirect_stdout(sys.stderr):  # what a block prints is no result
+                try_step(configuration)
+        except (ValueError, OSError, CodeError) as error:
             text = error.text if isinstance(error, CodeError) else None
             print(json.dumps([name, str(error), text]), flush=True)
         else:

@@ -7,6 +7,7 @@ imported where a training begins.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import tempfile
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
 DIAGNOSTIC_IMAGES = 8
+FAILURE = "failure.json"  # of workers, which the next ones would only repeat
 PACKAGES = ("torch", "torchvision", "ray")
 
 
@@ -251,13 +253,21 @@ def train_together(arguments: dict[str, Any]) -> Result | Exception | None:
         arguments: the first three of `train`.
 
     Returns:
-        A mistake of the user's, or an error of code, from the first worker. Ray Train would try the
-        same again if it were raised.
+        From the first worker the result, or the error that ended the workers before these.
+
+    Raises:
+        CodeError: Python code failed, as of a block.
+        ValueError, OSError: see `train`. After any error Ray Train ends all workers and starts
+            them again. The new ones train only after an `OSError`.
     """
     import ray.train
     import ray.train.torch
 
     context = ray.train.get_context()
+    storage, folder = Storage(arguments["place"].storage), (TRAININGS, arguments["name"])
+    if failure := storage.read(*folder, FAILURE):
+        reason, text = json.loads(failure)
+        return CodeError(reason, text) if text else SettingsError(reason)
     try:
         with code_errors():
             return train(
@@ -266,10 +276,10 @@ def train_together(arguments: dict[str, Any]) -> Result | Exception | None:
                 workers=context.get_world_size(),
                 device=ray.train.torch.get_device(),
             )
-    except CodeError as error:
-        return error
-    except ValueError as error:
-        return SettingsError(str(error))
+    except (CodeError, ValueError) as error:
+        text = error.text if isinstance(error, CodeError) else None
+        storage.write(json.dumps([str(error), text]).encode(), *folder, FAILURE)
+        raise
 
 
 def import_all() -> None:

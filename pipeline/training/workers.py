@@ -7,6 +7,7 @@ training. One worker needs no process group. So one worker is a task.
 from __future__ import annotations
 
 import logging
+import time
 from functools import partial
 from typing import Any
 
@@ -18,10 +19,11 @@ from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.training.configuration import Configuration, Place
-from pipeline.training.worker import Result, train_alone, train_together
+from pipeline.training.worker import FAILURE, Result, train_alone, train_together
 
 LOSSES = 3  # of its workers, after which a training gives up
 LOSSES_ON_CLUSTER = 10  # where nodes come and go
+PAUSE, LONGEST_PAUSE = 2, 60  # seconds, after a store that does not answer
 
 log = logging.getLogger(__name__)
 
@@ -47,23 +49,27 @@ def run_one(configuration: Configuration, place: Place, name: str, part: Share) 
     is_folder = Storage(place.storage).is_folder
     options = {"num_cpus": part.cpus, "num_gpus": part.gpus, "max_retries": 0}
     losses = 0
-    while losses <= allowed_losses():
+    while True:
         try:
             result = call(function, **options)
         except ConnectionError:
             raise
         except OSError as error:
-            # A store may answer again. A folder stays as full as it is.
-            if is_folder and not isinstance(error, LostError):
+            is_lost = isinstance(error, LostError)
+            if is_folder and not is_lost:  # a folder stays as full as it is
                 raise
-            losses, loss = losses + 1, error
+            losses += 1
+            if losses > allowed_losses():
+                end = "lost its worker" if is_lost else "failed"
+                raise OSError(f"training {name} {end} {losses} times: {error}") from error
             log.warning("training %s resumes with a new worker: %s", name, error.__cause__ or error)
+            if not is_lost:
+                time.sleep(min(PAUSE * 2**losses, LONGEST_PAUSE))  # a store may answer again
         except ValueError as error:
             raise SettingsError(str(error)) from error
         else:
             assert result is not None  # of the first worker
             return result
-    raise OSError(f"the worker of training {name} died {losses} times: {loss}")
 
 
 def run_several(
@@ -99,6 +105,7 @@ def run_several(
             failure_config=FailureConfig(allowed_losses()),
         ),
     )
+    storage.delete(TRAININGS, name, FAILURE)
     try:
         outcome = call_on_cluster(lambda: trainer.fit().return_value)
     except TrainingFailedError as error:
