@@ -119,8 +119,8 @@ def lose(times: int, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def run(storage: str = "/tmp") -> Any:
     empty: Any = None
-    place = Place(storage, "prepared", 2, 5)
-    return workers.run_one(empty, place, NAME, Share(1, 2, 1))
+    place = Place(storage, "prepared", Share(1, 2, 1), 5)
+    return workers.run_one(empty, place, NAME)
 
 
 def test_a_worker_that_is_lost_is_replaced(

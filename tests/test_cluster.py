@@ -308,19 +308,19 @@ def compute(arguments):
     torch.distributed.all_reduce(total)
     rank = ray.train.get_context().get_local_rank()
     text = f"{total.tolist()}, {os.environ['LOCAL_RANK']}"
-    Path(arguments['place'], f'worker.{rank}').write_text(text)
+    Path(arguments['place'].storage, f'worker.{rank}').write_text(text)
     time.sleep(60)
 def main():
     environment.prepare(load())
     from pipeline.cluster.resources import Share
     from pipeline.cluster.session import shared_session
-    from pipeline.cluster.storage import Storage
     from pipeline.training import workers
+    from pipeline.training.configuration import Place
     workers.train_together = compute
     with shared_session():
         print(os.environ['RAY_ADDRESS'], flush=True)
-        folder = sys.argv[1]
-        workers.run_several(None, folder, 'group', Share(2, 1, 0), Storage(folder))
+        place = Place(sys.argv[1], '', Share(2, 1, 0), 5)
+        workers.run_several(None, place, 'group')
 command(main)
 """
 

@@ -18,6 +18,7 @@ from ianet import backbones
 from ianet.blocks import squeeze_excitation
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
+from pipeline.cluster.resources import Share
 from pipeline.config.settings import SettingsError
 from pipeline.failures import CodeError, code_errors, explain
 from pipeline.plan.plan import Plan, load_plan
@@ -138,9 +139,9 @@ def test_an_error_of_code_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) ->
         raise CodeError("IndexError: wrong axis", "Traceback ...")
 
     monkeypatch.setattr(workers, "call", fail)
-    place = Place("/storage", "/prepared", 1, 5.0)
+    place = Place("/storage", "/prepared", Share(1, 1, 0), 5.0)
     with pytest.raises(CodeError, match="wrong axis"):
-        workers.run_one(CONFIGURATION, place, "a.b.c.0", workers.Share(1, 1, 0))
+        workers.run_one(CONFIGURATION, place, "a.b.c.0")
     assert len(tries) == 1
     assert tries[0].func is worker.train_alone
 
@@ -284,7 +285,7 @@ def test_workers_after_a_failure_return_it(
     monkeypatch.setattr(worker, "train", train)
     monkeypatch.setattr("ray.train.get_context", Mock)
     monkeypatch.setattr("ray.train.torch.get_device", lambda: torch.device("cpu"))
-    place = Place(str(tmp_path), "", 1, 5)
+    place = Place(str(tmp_path), "", Share(1, 1, 0), 5)
     arguments = {"configuration": CONFIGURATION, "place": place, "name": "a.b.c.0"}
     with pytest.raises((CodeError, ValueError)):
         worker.train_together(arguments)

@@ -258,8 +258,8 @@ def test_a_null_is_a_value(tmp_path: Path) -> None:
 def a_setting(folder: Path, **changes: Any) -> Setting:
     """A search of trials with four epochs, in a storage."""
     recipe = RecipeSettings(training={"height": 64, "width": 32, "epochs": 4})
-    place = Place(str(folder), "prepared", 1, 5)
-    return Setting("sigma.0", a_search(**changes), STAGE3, recipe, place, Share(1, 1, 0))
+    place = Place(str(folder), "prepared", Share(1, 1, 0), 5)
+    return Setting("sigma.0", a_search(**changes), STAGE3, recipe, place)
 
 
 def write_progress(setting: Setting, curves: dict[str, list[float]]) -> None:

@@ -78,9 +78,8 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
                 log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
             # With the workers of the training of the best, so that a lack of places shows now.
             place = find_place(storage, run, configuration, settings)
-            resources = share("auto", alone=False)
-            place = replace(place, threads=resources.cpus)
-            setting = Setting(key, search, network, recipe, place, resources)
+            place = replace(place, share=share("auto", alone=False))
+            setting = Setting(key, search, network, recipe, place)
             display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
             with display:
                 follower = SearchFollower(setting, recorder, display)
@@ -156,7 +155,8 @@ def tune_trials(setting: Setting) -> None:
     """Run all trials of a search, which resumes where it stopped, on a node of the cluster."""
     search, storage = setting.search, setting.storage
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # failed trials are in our table
-    resources = {"CPU": float(setting.share.cpus), "GPU": float(setting.share.gpus)}
+    part = setting.place.share
+    resources = {"CPU": float(part.cpus), "GPU": float(part.gpus)}
     trainable = tune.with_resources(tune.with_parameters(run_trial, setting=setting), resources)
     if tuner := _restore(setting, trainable):
         tuner.fit()
@@ -242,9 +242,7 @@ def _test_best(
     def show(history: list[Report]) -> None:
         log.info("  epoch %.0f  loss %.3f", history[-1]["epoch"], history[-1]["loss"])
 
-    result = run_workers(
-        configuration, place, name, settings.workers, storage, show, lambda part: None
-    )
+    result = run_workers(configuration, place, name, show, lambda part: None)
     with tempfile.TemporaryDirectory() as folder:
         result.write_network(Path(folder))
         scores = score_run(

@@ -14,7 +14,6 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler
 
-from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import SEARCHES, Storage
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings
@@ -40,8 +39,7 @@ class Setting:
         key: of the search, its folder in the storage.
         search: what is tried.
         network, recipe: entries of params.yaml, in which a trial's values take their places.
-        place: where trials compute.
-        share: what each trial gets.
+        place: where trials compute, and what each gets.
     """
 
     key: str
@@ -49,7 +47,6 @@ class Setting:
     network: dict[str, Any]
     recipe: RecipeSettings
     place: Place
-    share: Share
 
     @property
     def epochs(self) -> int:
@@ -109,7 +106,7 @@ def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, S
         if training.is_done:
             yield training.history[-1], training.state
             return
-        device = torch.device("cuda" if setting.share.gpus else "cpu")
+        device = torch.device("cuda" if setting.place.share.gpus else "cpu")
         for report in training.epochs(device, lambda part: None):
             with torch.compiler.set_stance("force_eager"):  # as trained runs are evaluated
                 scores = score(

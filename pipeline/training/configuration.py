@@ -11,6 +11,7 @@ from typing import Any
 
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
+from pipeline.cluster.resources import Share
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings, Settings, build_network, build_recipe
 from pipeline.plan.runs import Run, digest_file
@@ -69,7 +70,7 @@ class Place:
     Attributes:
         storage: URL or folder of checkpoints and progress.
         prepared: place of the data set in the storage, see `Storage.fetch`.
-        threads: CPU cores of each worker.
+        share: its workers, and the CPU cores and GPUs of each.
         checkpoint_minutes: from one checkpoint to the next.
         weights: place of the folder with the initial weights, and the name of their file; None
             where none are named.
@@ -77,7 +78,7 @@ class Place:
 
     storage: str
     prepared: str
-    threads: int
+    share: Share
     checkpoint_minutes: float
     weights: tuple[str, str] | None = None
 

@@ -78,9 +78,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
 
             ready()
             place = find_place(storage, run, configuration, settings)
-            result = run_workers(
-                configuration, place, name, settings.workers, storage, on_epoch, display.show_part
-            )
+            result = run_workers(configuration, place, name, on_epoch, display.show_part)
             write_run(run, result, record)
         storage.delete_folder(TRAININGS, name)
 
@@ -166,16 +164,14 @@ def find_place(
         root = Path(storage.path())
         root.mkdir(parents=True, exist_ok=True)
         check_visible(root, paths)
-    threads = share(settings.workers, alone=not address.is_shared()).cpus
-    return Place(storage.url, prepared, threads, settings.checkpoint_minutes, weights)
+    part = share(settings.workers, alone=not address.is_shared())
+    return Place(storage.url, prepared, part, settings.checkpoint_minutes, weights)
 
 
 def run_workers(
     configuration: Configuration,
     place: Place,
     name: str,
-    workers: int | str,
-    storage: Storage,
     on_epoch: Callable[[list[Report]], None],
     on_part: Callable[[float], None],
 ) -> Result:
@@ -185,8 +181,6 @@ def run_workers(
         configuration: what is trained.
         place: of `find_place`.
         name: of the training; one of the same name resumes from its last checkpoint.
-        workers: as in params.yaml.
-        storage: of checkpoints and progress.
         on_epoch, on_part: see `Follower`.
 
     Raises:
@@ -194,15 +188,9 @@ def run_workers(
         OSError: Ray went away, its workers were lost too often, or the storage cannot be used.
         TrainingFailedError: several workers failed again and again for another reason.
     """
-    resources = share(workers, alone=not address.is_shared())
-    follower = Follower(storage, (TRAININGS, name), on_epoch, on_part)
-
-    def run() -> Result:
-        if resources.workers == 1:
-            return run_one(configuration, place, name, resources)
-        return run_several(configuration, place, name, resources, storage)
-
-    result: Result = wait_for(run, follower)
+    follower = Follower(Storage(place.storage), (TRAININGS, name), on_epoch, on_part)
+    run = run_one if place.share.workers == 1 else run_several
+    result: Result = wait_for(lambda: run(configuration, place, name), follower)
     follower.take(result.history)
     return result
 

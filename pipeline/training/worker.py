@@ -90,7 +90,7 @@ class Training:
 
         # The compiler's code is kept between runs.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("ianet") / "code"))
-        torch.set_num_threads(place.threads)
+        torch.set_num_threads(place.share.cpus)
         self.configuration = configuration
         storage = Storage(place.storage)
         self.prepared = storage.fetch(place.prepared)
@@ -229,7 +229,7 @@ def train(
             width=recipe.width,
         )
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    return Result(training.history, describe_environment(device, workers, place.threads), files)
+    return Result(training.history, describe_environment(device, workers, place.share.cpus), files)
 
 
 def train_alone(configuration: Configuration, place: Place, name: str) -> Result | None:

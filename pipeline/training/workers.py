@@ -15,7 +15,6 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 
 from pipeline.cluster import address
 from pipeline.cluster.remote import LostError, call, call_on_cluster
-from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.training.configuration import Configuration, Place
@@ -33,12 +32,11 @@ def allowed_losses() -> int:
     return LOSSES_ON_CLUSTER if address.is_cluster() else LOSSES
 
 
-def run_one(configuration: Configuration, place: Place, name: str, part: Share) -> Result:
+def run_one(configuration: Configuration, place: Place, name: str) -> Result:
     """Train with one worker; a worker that is lost is replaced by a new one, which resumes.
 
     Args:
         configuration, place, name: see `pipeline.training.worker.train`.
-        part: what the worker gets.
 
     Raises:
         SettingsError: a mistake of the user's that the worker found.
@@ -47,7 +45,7 @@ def run_one(configuration: Configuration, place: Place, name: str, part: Share) 
     """
     function = partial(train_alone, configuration, place, name)
     is_folder = Storage(place.storage).is_folder
-    options = {"num_cpus": part.cpus, "num_gpus": part.gpus, "max_retries": 0}
+    options = {"num_cpus": place.share.cpus, "num_gpus": place.share.gpus, "max_retries": 0}
     losses = 0
     while True:
         try:
@@ -72,14 +70,11 @@ def run_one(configuration: Configuration, place: Place, name: str, part: Share) 
             return result
 
 
-def run_several(
-    configuration: Configuration, place: Place, name: str, part: Share, storage: Storage
-) -> Result:
+def run_several(configuration: Configuration, place: Place, name: str) -> Result:
     """Train with several workers under Ray Train, which replaces workers that are lost.
 
     Args:
-        configuration, place, name, part: see `run_one`.
-        storage: of checkpoints and of Ray Train's own files.
+        configuration, place, name: see `run_one`.
 
     Raises:
         SettingsError, OSError: see `run_one`.
@@ -90,6 +85,7 @@ def run_several(
 
     from pipeline.training.group import GroupConfig
 
+    storage, part = Storage(place.storage), place.share
     resources = {"CPU": part.cpus, **({"GPU": part.gpus} if part.gpus else {})}
     trainer: Any = TorchTrainer(
         train_together,  # type: ignore[arg-type]  # Ray's types know no returned value
