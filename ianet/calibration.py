@@ -252,16 +252,23 @@ def refuse_trained(table: pd.DataFrame, source: Path) -> None:
 def describe_doubt(training: str, table: pd.DataFrame, source: Path) -> str:
     """Return why a model may have been trained on people of the query, or "".
 
-    A set with a training split, whose people the query lacks, gives no doubt.
+    A set with one split, whose training people the query lacks, gives no doubt. Of several splits
+    the first is scored, and a model does not tell on which split it was trained.
 
     Args:
         training: name of the data set on which the model was trained.
         table: of a `Listing`.
         source: of the data set.
     """
+    columns = split_columns(table)
+    if len(columns) > 1:
+        return (
+            f"{source} has {len(columns)} splits, and the first is scored: scores are too good for "
+            "a model that was trained on another one"
+        )
     if _simplify(source.name) != _simplify(training):
         return ""
-    split = table[split_columns(table)[0]]
+    split = table[columns[0]]
     train = set(table.person[split == "train"])
     if train and train.isdisjoint(table.person[split == "query"]):
         return ""

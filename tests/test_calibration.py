@@ -426,6 +426,15 @@ def test_people_of_the_query_in_a_training_split_are_a_doubt() -> None:
     assert describe_doubt("my_photos", table, Path("my_photos")) == expected
 
 
+def test_a_set_of_several_splits_is_a_doubt() -> None:
+    """Person 1 is of the test of split 0, and of the training of a model of split 1."""
+    table = pd.DataFrame({"person": [1, 2], "split_0": ["query", "train"]})
+    assert describe_doubt("cuhk03-labeled", table, Path("cuhk-03.mat")) == ""
+    table["split_1"] = ["train", "query"]
+    doubt = describe_doubt("cuhk03-labeled", table, Path("cuhk-03.mat"))
+    assert doubt.startswith("cuhk-03.mat has 2 splits, and the first is scored")
+
+
 @pytest.mark.usefixtures("any_number")
 def test_a_set_that_may_have_been_trained_on_is_warned_of(
     run: Callable[..., Outcome], model: Path, tmp_path: Path
