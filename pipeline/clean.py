@@ -3,8 +3,9 @@
     python -m pipeline.clean                       list what would be deleted
     python -m pipeline.clean --older-than 7 --yes  delete what nobody touched for 7 days
 
-What a command works on at the moment stays, and while any works all copies of data. A training or
-search whose checkpoints are deleted begins anew.
+What a training or search works on at the moment stays, and while any works all copies of data. An
+evaluation does not say that it works: stop evaluations first. A training or search whose
+checkpoints are deleted begins anew. Each node has copies of a store's data in its user's cache.
 """
 
 from __future__ import annotations
