@@ -228,7 +228,7 @@ def _patch_softmax(gram: Tensor, context: int) -> Tensor:
     batch, height, width = gram.shape[:3]
     sums = gram
     if context > 1:
-        before = (context - 1) // 2  # 0 for K = 2: an even patch reaches forward
+        before = context // 2 if context % 2 else 0
         offsets = range(-before, context - before)
         sums = _DiagonalSum.apply(_DiagonalSum.apply(gram, 1, 3, offsets), 2, 4, offsets)
     return torch.softmax(sums.reshape(batch, height * width, height * width), dim=-1)

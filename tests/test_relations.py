@@ -86,14 +86,26 @@ def test_the_network_stage23_released_has_the_block_of_the_authors_code() -> Non
     torch.testing.assert_close(block(features), values["output"], rtol=0, atol=1e-8)
 
 
+OFFSETS = {
+    1: [0],
+    2: [0, 1],
+    3: [-1, 0, 1],
+    4: [0, 1, 2, 3],
+    5: [-2, -1, 0, 1, 2],
+    6: [0, 1, 2, 3, 4, 5],
+    7: [-3, -2, -1, 0, 1, 2, 3],
+}
+"""Of a K x K patch about its position, along either axis: see golden/README.md."""
+
+
 def patches(features: Tensor, context: int) -> Tensor:
     """The K x K patches themselves, (B, M, C * K * K): what the library never forms."""
-    before = (context - 1) // 2
-    padded = torch.nn.functional.pad(features, (before, context - 1 - before) * 2)
+    offsets = OFFSETS[context]
+    padded = torch.nn.functional.pad(features, (-offsets[0], offsets[-1]) * 2)
     return torch.nn.functional.unfold(padded, context).transpose(1, 2)
 
 
-@pytest.mark.parametrize("context", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("context", OFFSETS)
 def test_one_gram_matrix_equals_extracted_patches(context: int) -> None:
     features = torch.randn(2, 3, 6, 4, dtype=torch.float64)
     extracted = patches(features, context)
