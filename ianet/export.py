@@ -83,7 +83,7 @@ def export(model: Model, path: Path, form: Format) -> None:
     if form == "onnx":
         check_packages()
     size = model.description.input
-    # A copy, as a network that has embedded pictures is in inference mode and channels last.
+    # A copy, as a network that has embedded pictures is channels last, which pt2 does not take.
     copy = deepcopy(model.network).cpu().to(memory_format=torch.contiguous_format)
     network = PixelNetwork(copy.requires_grad_(False)).eval()
     program = trace(network, torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8))

@@ -52,7 +52,8 @@ def extract_batches(
     Raises:
         ValueError: bfloat16 on a CPU for images of at most `NARROW` pixels in width.
     """
-    network.to(device).to(memory_format=torch.channels_last).eval()
+    with torch.inference_mode(False):  # else no training could follow
+        network.to(device).to(memory_format=torch.channels_last).eval()
     reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
     with flush_denormals():
         for images in batches:

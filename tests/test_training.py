@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from small import CPU, RECIPE, STRONG, Breaks, data, recipe, small, weights
-from torch import distributed, multiprocessing
+from torch import distributed, multiprocessing, nn
 from torch.nn import functional as F
 
+from ianet.features import extract
 from ianet.images import normalize, random_boxes
 from ianet.losses import batch_hard_triplet
 from ianet.network import Network
@@ -98,6 +99,35 @@ def test_fit_with_every_option_is_the_plain_loop(distance: Distance) -> None:
     assert report.loss == pytest.approx(np.mean(losses), rel=1e-4)
     assert report.triplet == pytest.approx(np.mean(triplets), rel=1e-4)
     assert report.triplet > 0
+
+
+def test_images_and_labels_that_do_not_fit_are_refused() -> None:
+    images, labels = data()
+    for size in ({"height": 8}, {"width": 4}):
+        with pytest.raises(ValueError, match=r"images are 16 x 8 .* is for (8 x 8|16 x 4): "):
+            next(fit(small(), images, labels, recipe(**size), seed=0, device=CPU))
+    for other in (labels[:19], torch.arange(21) % 5):
+        with pytest.raises(ValueError, match=f"{len(other)} labels of 20 images: give a label"):
+            next(fit(small(), images, other, RECIPE, seed=0, device=CPU))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_a_training_after_features(inference: bool) -> None:
+    """Features of a network change nothing in its training, wherever they are computed."""
+    images, labels = data()
+    fresh, used = small(), small()
+    with torch.inference_mode(inference):
+        extract(nn.Sequential(used, Second()), images, device=CPU)
+    for network in (fresh, used):
+        next(fit(network, images, labels, RECIPE, seed=0, device=CPU))
+    torch.testing.assert_close(weights(used), weights(fresh), rtol=0, atol=0)
+
+
+class Second(nn.Module):
+    """Takes the embeddings of logits and embeddings."""
+
+    def forward(self, outputs: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        return outputs[1]
 
 
 def test_report_without_a_triplet_loss() -> None:

@@ -90,10 +90,21 @@ def fit(
 
     Raises:
         DivergenceError: a loss is not finite, see `divergence.LossMonitor`.
-        ValueError: batches too small to share among the workers, fewer identities than a batch of
+        ValueError: images of another size than the recipe's, another number of labels than of
+            images, batches too small to share among the workers, fewer identities than a batch of
             `identity_batches` needs, BatchNorm to be synchronised without GPUs, or a block of
             which no CUDA graph can be made.
     """
+    height, width = images.shape[1:3]
+    if (height, width) != (recipe.height, recipe.width):
+        raise ValueError(
+            f"images are {height} x {width} pixels (height x width), and the recipe is for "
+            f"{recipe.height} x {recipe.width}: resize the images, or change height and width"
+        )
+    if len(labels) != len(images):
+        raise ValueError(
+            f"{len(labels):,} labels of {len(images):,} images: give a label for each image"
+        )
     workers = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     steps = -(-len(images) // recipe.batch)
