@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Set
 from functools import partial
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from ianet import retrieval, single_shot
 from ianet.comparison import Interval, bound_score
 from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import FeatureTable, refuse_unknown
+from ianet.feature_table import FeatureTable, concatenate, refuse_unknown
 from ianet.options import Cameras
 from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
@@ -33,7 +34,7 @@ class Evaluation(NamedTuple):
             match, with its 95 % interval over identities. A single-shot protocol has top-k alone.
         cmc: (50,), the CMC curve.
         queries, identities: of which the means are.
-        without_match: queries whose person the gallery lacks.
+        without_match: queries of whose person the gallery has no image that counts.
         gallery: its size.
     """
 
@@ -63,6 +64,44 @@ def list_pictures(listing: Listing, split: str) -> list[Picture]:
     ]
 
 
+def list_test(listing: Listing, source: Path) -> tuple[list[Picture], list[Picture]]:
+    """Return query and gallery, of which a picture may be in both.
+
+    Args:
+        listing: of a data set.
+        source: of the data set, for the message.
+
+    Raises:
+        ValueError: a part without a picture; one line.
+    """
+    query, gallery = list_pictures(listing, "query"), list_pictures(listing, "gallery")
+    if not (query and gallery):
+        raise ValueError(f"{source} has no image in query or gallery: `ianet validate` says more")
+    return query, gallery
+
+
+def embed_test(
+    query: list[Picture],
+    gallery: list[Picture],
+    embed: Callable[[list[Picture]], Iterable[FeatureTable]],
+) -> tuple[FeatureTable, FeatureTable]:
+    """Return the features of query and gallery. A picture of both is embedded once.
+
+    Args:
+        query, gallery: of `list_test`.
+        embed: gives the features of pictures, such as `Model.embed_batches`.
+
+    Raises:
+        ValueError: of a part not one picture was decoded; one line.
+    """
+    pictures = list({picture.path: picture for picture in (*query, *gallery)}.values())
+    table = concatenate(embed(pictures))
+    parts = [table.select(picture.path for picture in part) for part in (query, gallery)]
+    if not all(map(len, parts)):
+        raise ValueError("not one picture of query or gallery can be decoded")
+    return parts[0], parts[1]
+
+
 def evaluate(
     query: FeatureTable,
     gallery: FeatureTable,
@@ -79,8 +118,9 @@ def evaluate(
             `ianet.retrieval`.
         cameras: "respect": a match is from another camera than the query. "ignore": a match may be
             from any camera, and only the query's own picture is left out, by its path.
-        pool: "mean" takes the pictures of a person that are in the same folder and from the same
-            camera, such as a tracklet, for one: the mean of their features of length 1.
+        pool: "mean" takes the pictures of a query's person that are in the same folder and from
+            the same camera, such as a tracklet, for one: see `pool_tracklets`. Pictures of people
+            without a query stay apart, as distractors are many people under one name.
         reranking: to rank by k-reciprocal neighbours, see `ianet.reranking`.
         scoring: "ranking" (`ianet.retrieval`) or "single_shot" (`ianet.single_shot`), see
             `ianet.datasets.listing.Listing`.
@@ -95,7 +135,8 @@ def evaluate(
             remedy = "name the cameras, or ignore them (--cameras ignore)"
             refuse_unknown(table.paths, table.cameras, "camera", remedy)
     if pool == "mean":
-        query, gallery = pool_tracklets(query), pool_tracklets(gallery)
+        searched = set(query.persons)
+        query, gallery = pool_tracklets(query, searched), pool_tracklets(gallery, searched)
     person = _encode(query.persons, gallery.persons)
     # A gallery picture of the query's person and camera is left out. If each picture is a camera
     # of its own, that is the query's own picture.
@@ -130,14 +171,20 @@ def evaluate(
     )
 
 
-def pool_tracklets(table: FeatureTable) -> FeatureTable:
+def pool_tracklets(table: FeatureTable, persons: Set[str]) -> FeatureTable:
     """Return a picture for each person, camera and folder: the first, with the mean feature.
 
     Features get a length of 1 before the mean, so that each picture counts alike.
+
+    Args:
+        table: of the pictures.
+        persons: whose pictures are pooled. Each picture of another person stays.
     """
     keys = [
-        (person, camera, PurePosixPath(path).parent.as_posix())
-        for person, camera, path in zip(table.persons, table.cameras, table.paths, strict=True)
+        (person, camera, PurePosixPath(path).parent.as_posix() if person in persons else row)
+        for row, (person, camera, path) in enumerate(
+            zip(table.persons, table.cameras, table.paths, strict=True)
+        )
     ]
     codes, _ = pd.factorize(pd.Index(keys, tupleize_cols=False))
     length = np.linalg.norm(table.features, axis=1, keepdims=True)

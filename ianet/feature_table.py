@@ -72,6 +72,20 @@ class FeatureTable:
                 flip=self.flip,
             )
 
+    def select(self, paths: Iterable[str]) -> FeatureTable:
+        """Return the pictures with these paths, in their order, without those that were skipped."""
+        places = {path: row for row, path in enumerate(self.paths)}
+        rows = [places[path] for path in paths if path not in self.skipped]
+        return FeatureTable(
+            self.features[rows],
+            [self.paths[row] for row in rows],
+            [self.persons[row] for row in rows],
+            [self.cameras[row] for row in rows],
+            self.model,
+            self.skipped,
+            self.flip,
+        )
+
 
 def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
     """Return the pictures of all tables, which are of one model and one `flip`, in order."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ import ianet
 from ianet import images, retrieval
 from ianet.comparison import bound_score
 from ianet.datasets import market1501
-from ianet.evaluation import evaluate, pool_tracklets
+from ianet.evaluation import embed_test, evaluate, pool_tracklets
 from ianet.feature_table import FeatureTable, Identity
 from ianet.features import extract
 from ianet.packing import pack
+from ianet.pictures import Picture
 from ianet.reranking import KReciprocal
 from ianet.synthetic import archive
 
@@ -62,6 +64,9 @@ def test_cameras_are_ignored_but_for_the_picture_itself() -> None:
     with pytest.raises(ValueError, match="every query would be left without a match"):
         evaluate(same_camera, same_camera)
     assert evaluate(same_camera, same_camera, cameras="ignore").queries == 4
+    alone = table([0, 10], "ab")
+    with pytest.raises(ValueError, match="none has another gallery image of its identity, from an"):
+        evaluate(alone, alone, cameras="ignore")
     # The nearest pictures are of other people: only the picture itself is left out.
     mixed = table([0, 60, 10, 70], "aabb")
     result = evaluate(mixed, mixed, cameras="ignore")
@@ -110,12 +115,23 @@ def test_tracklets_are_pooled() -> None:
     paths = ["t1/1.jpg", "t2/1.jpg", "t1/2.jpg", "t1/3.jpg", "t1/4.jpg"]
     features = np.array([[3, 0], [0, 1], [0, 5], [2, 0], [1, 1]], np.float32)
     photos = FeatureTable(features, paths, list("aaaab"), list("11121"), MODEL)
-    pooled = pool_tracklets(photos)
+    pooled = pool_tracklets(photos, {"a", "b"})
     assert pooled.paths == ["t1/1.jpg", "t2/1.jpg", "t1/3.jpg", "t1/4.jpg"]
     assert (pooled.persons, pooled.cameras) == (list("aaab"), list("1121"))
     expected = np.array([[0.5, 0.5], [0, 1], [1, 0], [2**-0.5, 2**-0.5]])
     assert np.abs(pooled.features - expected).max() < 1e-6
     assert evaluate(photos, photos, pool="mean").gallery == 4
+
+
+def test_people_without_a_query_are_not_pooled() -> None:
+    """Distractors are many people: their mean, at 60, would be nearer than a's picture at 65."""
+    query = table([60], "a", "1")
+    gallery = table([0, 120, 65, 75], "00aa", "2222", start=10)
+    pooled = pool_tracklets(gallery, {"a"})
+    assert pooled.paths == ["10.jpg", "11.jpg", "12.jpg"]
+    assert np.abs(pooled.features[:2] - gallery.features[:2] / 2).max() < 1e-6
+    result = evaluate(query, gallery, pool="mean")
+    assert (result.gallery, result.scores["top-1"].value) == (3, 1)
 
 
 def test_an_interval_is_wider_where_the_queries_of_a_person_are_alike() -> None:
@@ -205,6 +221,35 @@ def test_the_command_scores_own_photos_without_cameras(
     assert outcome.errors.startswith("error: the camera of 4 of 4 pictures is unknown")
     answer = json.loads(run(*arguments, "--cameras", "ignore", "--json").output)
     assert (answer["queries"], answer["gallery"], answer["without_match"]) == (4, 4, 0)
+
+
+def test_a_picture_of_query_and_gallery_is_embedded_once() -> None:
+    def picture(name: str) -> Picture:
+        return Picture(name, Mock(), "anna")
+
+    def embed(pictures: list[Picture]) -> Iterator[FeatureTable]:
+        """Batches of two, whose feature is the number in the name; 3 cannot be decoded."""
+        for first in range(0, len(pictures), 2):
+            paths = [each.path for each in pictures[first : first + 2]]
+            calls.extend(paths)
+            good = [path for path in paths if path != "3"]
+            features = np.array([[float(path)] for path in good], np.float32).reshape(-1, 1)
+            skipped = {"3": "cut"} if "3" in paths else {}
+            persons = ["anna"] * len(good)
+            yield FeatureTable(features, good, persons, persons, MODEL, skipped, flip=True)
+
+    calls: list[str] = []
+    parts = embed_test(
+        [picture(name) for name in "132"], [picture(name) for name in "42513"], embed
+    )
+    assert calls == ["1", "3", "2", "4", "5"]
+    assert [part.paths for part in parts] == [["1", "2"], ["4", "2", "5", "1"]]
+    for part in parts:
+        assert part.features[:, 0].tolist() == [float(path) for path in part.paths]
+        assert part.flip
+        assert part.skipped == {"3": "cut"}
+    with pytest.raises(ValueError, match="not one picture of query or gallery can be decoded"):
+        embed_test([picture("3")], [picture("1")], embed)
 
 
 def test_a_bad_picture_of_a_data_set_is_named_once(

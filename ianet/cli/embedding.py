@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
+
 from ianet.cli.shared import print_note, progress
 from ianet.feature_files import FeatureFile, is_feature_file, refuse_mixed
 from ianet.feature_table import FeatureTable
@@ -26,21 +28,28 @@ def embed(
     """Yield the features of each batch; see `Model.embed`.
 
     Raises:
-        ValueError: as `Model.embed`, or not one picture can be decoded.
+        ValueError: as `Model.embed`, not one picture can be decoded, or a GPU without memory for
+            the batch.
     """
     skipped: dict[str, str] = {}
+    tables = model.embed_batches(
+        pictures,
+        batch=batch,
+        device=device,
+        precision=precision,
+        flip=flip,
+        skip_bad=skip_bad,
+    )
     with progress("embedding", len(pictures)) as advance:
-        for table in model.embed_batches(
-            pictures,
-            batch=batch,
-            device=device,
-            precision=precision,
-            flip=flip,
-            skip_bad=skip_bad,
-        ):
-            skipped |= table.skipped
-            advance(len(table) + len(table.skipped))
-            yield table
+        try:
+            for table in tables:
+                skipped |= table.skipped
+                advance(len(table) + len(table.skipped))
+                yield table
+        except torch.OutOfMemoryError as error:
+            raise ValueError(
+                f"the GPU has no memory for {batch} pictures at a time: lower --batch"
+            ) from error
     for path, reason in skipped.items():
         print_note(f"skipped: {path} ({reason})")
     if len(skipped) == len(pictures):

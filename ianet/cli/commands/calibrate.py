@@ -83,8 +83,7 @@ def calibrate(
     from ianet.calibration import PictureLabels, check_limits, describe_doubt, refuse_trained
     from ianet.calibration import calibrate as find_thresholds
     from ianet.cli.embedding import embed
-    from ianet.evaluation import list_pictures
-    from ianet.feature_table import concatenate
+    from ianet.evaluation import embed_test, list_test
     from ianet.model import load, refuse_existing, write_model
     from ianet.readers import read_source
 
@@ -93,9 +92,7 @@ def calibrate(
         drawing.check_suffix(picture)
     loaded = load(model)
     listing = read_source(dataset, reader, parse_options(option))
-    query, gallery = (list_pictures(listing, split) for split in ("query", "gallery"))
-    if not (query and gallery):
-        raise ValueError(f"{dataset} has no image in query or gallery: `ianet validate` says more")
+    query, gallery = list_test(listing, dataset)
     refuse_trained(listing.table, dataset)
     doubt = describe_doubt(loaded.description.dataset, listing.table, dataset)
     if doubt:
@@ -112,7 +109,7 @@ def calibrate(
         flip=flip,
         skip_bad=skip_bad,
     )
-    tables = [concatenate(embed_pictures(pictures)) for pictures in (query, gallery)]
+    tables = embed_test(query, gallery, embed_pictures)
     steps = check_limits(*tables, cameras=cameras, fars=far, search_fars=searches)
     with progress("comparing", steps) as advance:
         calibration = find_thresholds(

@@ -38,7 +38,8 @@ def evaluate(
         Literal["none", "mean"],
         typer.Option(
             help="mean: pictures of a person in the same folder and from the same camera, such as "
-            "a tracklet, count as one picture, with the mean feature."
+            "a tracklet, count as one picture, with the mean feature. Pictures of people without "
+            "a query, such as distractors, count singly."
         ),
     ] = "none",
     batch: Batch = 64,
@@ -65,9 +66,8 @@ def evaluate(
 
     from ianet.calibration import describe_doubt
     from ianet.cli.embedding import embed
+    from ianet.evaluation import embed_test, list_test
     from ianet.evaluation import evaluate as score
-    from ianet.evaluation import list_pictures
-    from ianet.feature_table import concatenate
     from ianet.model import load
     from ianet.readers import read_source
     from ianet.reranking import KReciprocal
@@ -86,14 +86,8 @@ def evaluate(
         flip=flip,
         skip_bad=skip_bad,
     )
-    tables = []
-    for split in ("query", "gallery"):
-        pictures = list_pictures(listing, split)
-        if not pictures:
-            raise ValueError(f"{dataset} has no image in {split}: `ianet validate` says more")
-        tables.append(concatenate(embed_pictures(pictures)))
     result = score(
-        *tables,
+        *embed_test(*list_test(listing, dataset), embed_pictures),
         cameras=cameras,
         pool=pool,
         reranking=KReciprocal() if rerank else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -20,6 +21,10 @@ from ianet.cli.shared import (
     print_table,
     progress,
 )
+
+if TYPE_CHECKING:
+    from ianet.feature_table import FeatureTable
+    from ianet.pictures import Picture
 
 BATCHES = (1, 8, 32)  # whose speed is measured
 
@@ -58,7 +63,7 @@ def export(
       ianet export MODEL --format pt2 -o model.pt2
       ianet export MODEL -o model.onnx --check data/Market-1501-v15.09.15.zip
     """
-    from ianet.evaluation import list_pictures
+    from ianet.evaluation import list_test
     from ianet.export import check_packages, describe
     from ianet.export import export as write_exported
     from ianet.model import load
@@ -69,14 +74,9 @@ def export(
     if format == "onnx":
         check_packages()
     loaded = load(model)
-    pictures = {}
     if check:
         listing = read_source(check, reader, parse_options(option))
-        pictures = {split: list_pictures(listing, split) for split in ("query", "gallery")}
-        if not all(pictures.values()):
-            raise ValueError(
-                f"{check} has no image in query or gallery: `ianet validate` says more"
-            )
+        query, gallery = list_test(listing, check)
     print_note(f"exporting {loaded.identity.name}, which takes up to some minutes")
     write_exported(loaded, output, format)
     answer: dict[str, Any] = {"output": str(output), **describe(loaded)}
@@ -87,8 +87,10 @@ def export(
             print(f"{output}: {answer['input']}; {answer['output']}")
         return
 
+    from functools import partial
+
     from ianet.cli.embedding import embed
-    from ianet.evaluation import evaluate
+    from ianet.evaluation import embed_test, evaluate
     from ianet.export import (
         LARGEST_DIFFERENCE,
         embed_exported,
@@ -97,32 +99,29 @@ def export(
         open_exported,
         open_model,
     )
-    from ianet.feature_table import concatenate
 
     run = open_exported(output)
-    originals, copies = [], []
-    for each in pictures.values():
-        originals.append(
-            concatenate(
-                embed(
-                    loaded,
-                    each,
-                    batch=batch,
-                    device="cpu",
-                    precision="float32",
-                    flip=False,
-                    skip_bad=False,
-                )
-            )
-        )
-        with progress("embedding with the file", len(each)) as advance:
-            tables = []
-            for table in embed_exported(run, loaded, each, batch):
-                tables.append(table)
+    embed_original = partial(
+        embed,
+        loaded,
+        batch=batch,
+        device="cpu",
+        precision="float32",
+        flip=False,
+        skip_bad=False,
+    )
+
+    def embed_copy(pictures: list[Picture]) -> Iterator[FeatureTable]:
+        with progress("embedding with the file", len(pictures)) as advance:
+            for table in embed_exported(run, loaded, pictures, batch):
+                yield table
                 advance(len(table))
-            copies.append(concatenate(tables))
+
+    originals, copies = (
+        embed_test(query, gallery, function) for function in (embed_original, embed_copy)
+    )
     difference = max(map(find_difference, originals, copies))
-    first = pictures["query"][: BATCHES[-1]]
+    first = query[: BATCHES[-1]]
     rows = []
     for name, tables, runner in (
         ("model", originals, open_model(loaded)),
