@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from ianet import datasets
 from ianet.datasets.listing import Listing
@@ -102,9 +102,12 @@ def _parse_options(name: str, module: ModuleType, options: Mapping[str, str]) ->
     return {option: _parse(option, text, hints[option]) for option, text in options.items()}
 
 
-def _parse(option: str, text: str, kind: type) -> object:
+def _parse(option: str, text: str, kind: Any) -> object:
+    """Return the value of an option that a text stands for, by the option's type hint."""
     if kind is bool:
         if text.lower() not in BOOLEANS:
             raise ValueError(f"{option} is {text!r}: it must be true or false")
         return BOOLEANS[text.lower()]
+    if Path in (kind, *get_args(kind)):  # Path or Path | None
+        return Path(text)
     return text

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ianet import network as networks
 from ianet.datasets import cuhk03
 from ianet.network import Network
 from ianet.options import NetworkOptions
-from ianet.readers import guess_reader
+from ianet.readers import guess_reader, read_source
 from pipeline.data.splits import split_of_run
 from pipeline.plan.runs import Evaluation, Run, check_prepared
 from pipeline.scoring import score
@@ -197,6 +197,8 @@ def test_mistakes_in_cuhk03(mat: Path, tmp_path: Path) -> None:
         cuhk03.read(mat, images="labeled", protocol="classic", config=tmp_path)
     with pytest.raises(ValueError, match="images: 24 instead of 14,096"):
         cuhk03.read(mat, images="labeled", protocol="classic")
+    with pytest.raises(ValueError, match=r"set published to false .*--option published=false\)$"):
+        cuhk03.read(mat, images="labeled", protocol="classic")
     with pytest.raises(FileNotFoundError, match=r"nothing\.mat does not exist"):
         cuhk03.read(tmp_path / "nothing.mat", images="labeled", protocol="classic")
     with pytest.raises(FileNotFoundError, match="is at github"):
@@ -249,9 +251,11 @@ def test_a_damaged_config_names_itself(mat: Path, tmp_path: Path) -> None:
             cuhk03.read(mat, config=config, **options)
 
 
-def test_what_is_no_regular_file_is_told(mat: Path, tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_told(
+    mat: Path, tmp_path: Path, make_pipe: Callable[[Path], None]
+) -> None:
     config = tmp_path / "config.mat"
-    os.mkfifo(config)
+    make_pipe(config)
     with pytest.raises(ValueError, match=r"config\.mat is no regular file"):
         cuhk03.read(mat, images="labeled", protocol="new", config=config)
     with pytest.raises(ValueError, match=r"config\.mat is no regular file"):
@@ -273,6 +277,25 @@ def test_cuhk03_as_images(tmp_path: Path) -> None:
         ("images/1466_04.jpg", 1467, 1, "gallery"),
     ]
     assert guess_reader(source) == "cuhk03"
+    listing = read_source(
+        source,
+        None,
+        {"images": "detected", "protocol": "new", "config": str(config), "published": "false"},
+    )
+    pd.testing.assert_frame_equal(listing.table, table)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["anna/0001_02.jpg", "anna/hall_1.jpg"],
+        ["anna/0001_02.jpg", "bert/0002_01.jpg"],
+        ["anna/hall_1.jpg"],
+        ["list.txt"],
+    ],
+)
+def test_photos_are_not_taken_for_cuhk03(names: list[str]) -> None:
+    assert not cuhk03.fits(names)
 
 
 def test_cuhk03_with_both_boxes_is_refused(tmp_path: Path) -> None:

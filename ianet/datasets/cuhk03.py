@@ -151,7 +151,11 @@ def read(
 
 def fits(paths: Sequence[str]) -> bool:
     """Return whether the paths are in this layout."""
-    return any(PurePosixPath(path).name == MAT or _match_name(path) for path in paths)
+    if any(PurePosixPath(path).name == MAT for path in paths):
+        return True
+    images = [path for path in paths if path.lower().endswith(IMAGES)]
+    folders = {PurePosixPath(path).parent for path in images}
+    return len(folders) == 1 and all(map(_match_name, images))
 
 
 def _match_name(path: str) -> re.Match[str] | None:

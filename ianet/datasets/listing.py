@@ -98,7 +98,7 @@ def check_counts(
     if differences:
         raise ValueError(
             f"{source} is not all of {name} ({differences}): fetch it again, or set published to "
-            "false for a subset"
+            "false for a subset (of a command: --option published=false)"
         )
 
 
