@@ -117,9 +117,14 @@ def search_open_set(
         advance: takes the number of queries that are done.
 
     Raises:
-        ValueError: as `check_limit`, lengths that disagree, features that are not finite, or no
-            query has its person in the gallery.
+        ValueError: as `check_limit`, lengths that disagree, features that are not finite, cameras
+            of one side alone, or no query has its person in the gallery.
     """
+    if (query_cameras is None) != (gallery_cameras is None):
+        raise ValueError(
+            "cameras are given for one side alone: give query_cameras and gallery_cameras, or "
+            "neither"
+        )
     queries, gallery = len(np.asarray(query_persons)), len(np.asarray(gallery_persons))
     for far in fars:
         check_limit(far, queries, "queries")

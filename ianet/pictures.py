@@ -31,7 +31,7 @@ Images: TypeAlias = (
     "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8] | Any | Iterable[Images]"
 )
 """A path, the content of a file, a picture of Pillow, an array or a tensor (H, W, 3) or
-(N, H, W, 3) of uint8, or several of these."""
+(N, H, W, 3) of uint8, or several of these, also as a 1-D array or a Series of pandas."""
 
 LISTS = (".txt", ".csv")
 AHEAD = 3  # batches that are decoded before they are needed
@@ -82,9 +82,10 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
             `path` and maybe the columns `person` and `camera`. Its paths are relative to its
             folder.
         labels: where person and camera of a file come from. "names": from names like those of
-            Market-1501. "folders": the person is the name of the folder, and the camera is the
-            start of the file's name up to "_", if any. "none": nowhere. A CSV file that names
-            them is believed in any case.
+            Market-1501. "folders": the person is the name of the folder, below the folder or
+            archive that is given or in the path of a list, and the camera is the start of the
+            file's name up to "_", if any. "none": nowhere. A CSV file that names them is believed
+            in any case.
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder or archive holds no picture.
@@ -110,6 +111,9 @@ def _find(images: Images, labels: Labels) -> Iterator[Picture]:
         yield Picture("", partial(_view, images))
     elif hasattr(images, "__array__"):  # NumPy's and torch's
         array = np.asarray(images.cpu() if hasattr(images, "cpu") else images)
+        if array.ndim == 1 and array.dtype.kind in "OU":
+            yield from _find(array.tolist(), labels)
+            return
         for pixels in array if array.ndim == 4 else [array]:
             yield Picture("", partial(_view_array, pixels))
     elif isinstance(images, Iterable):
@@ -129,7 +133,7 @@ def _find_files(path: Path, labels: Labels) -> Iterator[Picture]:
     elif name.endswith(LISTS) and path.exists():
         yield from _read_list(path, labels)
     elif path.exists():
-        yield _label(str(path), partial(_decode_file, path), labels)
+        yield _label(str(path), partial(_decode_file, path), labels, path.name)
     else:
         raise FileNotFoundError(f"{path} does not exist. Expected: {EXPECTED}")
 
@@ -141,7 +145,7 @@ def _find_images(source: Path, labels: Labels) -> Iterator[Picture]:
     if not paths:
         raise FileNotFoundError(f"{source} holds no picture. Expected: {EXPECTED}")
     for path in paths:
-        yield _label(f"{source}/{path}", partial(_decode_entry, files, path), labels)
+        yield _label(f"{source}/{path}", partial(_decode_entry, files, path), labels, path)
 
 
 def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
@@ -163,13 +167,14 @@ def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
         )
     for row in table.to_dict("records"):
         path = source.parent / row["path"]
-        picture = _label(str(path), partial(_decode_file, path), labels)
+        picture = _label(str(path), partial(_decode_file, path), labels, row["path"])
         known = {name: row[name].strip() for name in ("person", "camera") if name in row}
         yield picture._replace(**known)
 
 
-def _label(path: str, opener: Callable[[], Image.Image], labels: Labels) -> Picture:
-    where = PurePosixPath(path)
+def _label(path: str, opener: Callable[[], Image.Image], labels: Labels, relative: str) -> Picture:
+    """Return a picture with its labels; `relative` is its path below what was given."""
+    where = PurePosixPath(relative)
     if labels == "folders":
         start, underscore, _ = where.stem.partition("_")
         return Picture(path, opener, where.parent.name, start if underscore else "")

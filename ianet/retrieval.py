@@ -50,8 +50,8 @@ DISTANCES = ("cosine", "euclidean")
 AVERAGE_PRECISIONS = ("step", "trapezoid")
 JUNK = -1
 NO_MATCH = (
-    "every query would be left without a match: none has a gallery image of its identity from "
-    "another camera"
+    "every query would be left without a match: none has another gallery image of its identity, "
+    "from another camera where cameras count"
 )
 COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 

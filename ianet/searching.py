@@ -6,7 +6,9 @@ distances are ranked by the place in the gallery.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -42,7 +44,8 @@ def search(
 ) -> pd.DataFrame:
     """Return the k nearest pictures of each query.
 
-    A picture is no neighbour of itself: gallery pictures with the path of the query are left out.
+    A picture is no neighbour of itself: gallery pictures with the path of the query, absolute or
+    relative, are left out.
 
     Args:
         queries: of one model with the gallery.
@@ -58,8 +61,16 @@ def search(
         ValueError: as `find_neighbours` and the blocks.
     """
     labels = gallery.labels()
-    places = pd.Series(np.arange(len(queries)), index=pd.Index(queries.paths, name="path"))
-    itself = labels.path[labels.path.isin(places.index)]
+    resolve_folder = cache(os.path.realpath)
+
+    def resolve(path: str) -> str:
+        folder, name = os.path.split(path)
+        return f"{resolve_folder(folder)}/{name}"
+
+    own = pd.Index([*map(resolve, queries.paths)], name="path")
+    places = pd.Series(np.arange(len(queries)), index=own)
+    paths = labels.path.map(resolve)
+    itself = paths[paths.isin(own)]
     pairs = itself.reset_index().merge(places.rename("query").reset_index(), on="path")
     excluded = zip(pairs["query"], pairs["index"], strict=True)
 

@@ -266,9 +266,13 @@ def normalize_rows(features: Tensor | ArrayLike, images: int) -> Tensor:
     return F.normalize(vectors)
 
 
+@torch.no_grad()
 def cosine_distance(first: Tensor | ArrayLike, second: Tensor | ArrayLike) -> float:
     """Return the distance of two features, (D,) each; 1 from a zero vector."""
-    one, other = (normalize_rows(np.asarray(feature)[None], 1) for feature in (first, second))
+    one, other = (
+        normalize_rows((each.cpu() if isinstance(each, Tensor) else np.asarray(each))[None], 1)
+        for each in (first, second)
+    )
     return min(2.0, max(0.0, 1 - float((one * other).sum())))
 
 

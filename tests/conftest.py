@@ -180,6 +180,20 @@ def rows(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture
+def make_pipe() -> Iterator[Callable[[Path], None]]:
+    """Make a named pipe. Who opens it waits for ever, so the test fails after two minutes."""
+
+    def fail(*_: Any) -> None:
+        pytest.fail("what a named pipe holds is waited for")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(120)
+    yield os.mkfifo
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
 def run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Outcome]:

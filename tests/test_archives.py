@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -164,9 +165,11 @@ def test_a_member_that_says_too_little_is_not_read_further(tmp_path: Path) -> No
         files.read("set/1.jpg")
 
 
-def test_what_is_no_regular_file_is_told_and_not_read(tmp_path: Path) -> None:
+def test_what_is_no_regular_file_is_told_and_not_read(
+    tmp_path: Path, make_pipe: Callable[[Path], None]
+) -> None:
     root = written(tmp_path / "set", ["train/anna/c_1.jpg", "query/bert/c_1.jpg"])
-    os.mkfifo(root / "train/anna/c_2.jpg")
+    make_pipe(root / "train/anna/c_2.jpg")
     (root / "train/anna/c_3.jpg").symlink_to("/dev/zero")
     (root / "train/anna/c_4.jpg").symlink_to("c_5.jpg")
     (root / "train/anna/c_5.jpg").symlink_to("c_4.jpg")
@@ -179,7 +182,7 @@ def test_what_is_no_regular_file_is_told_and_not_read(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"the image train/anna/c_{number}\.jpg .*{reason}"):
             listing.open(f"train/anna/c_{number}.jpg")
     for name in ("people.csv", "set.zip", "set.tar.gz"):
-        os.mkfifo(tmp_path / name)
+        make_pipe(tmp_path / name)
     with pytest.raises(ValueError, match=r"people\.csv cannot be read .*is no regular file"):
         listed.read(tmp_path / "people.csv")
     for name in ("set.zip", "set.tar.gz"):

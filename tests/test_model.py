@@ -10,12 +10,13 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import noise, packed, written
@@ -31,7 +32,7 @@ from ianet.model import Model, save_model, write_model
 from ianet.model_description import ModelScores
 from ianet.network import describe, save
 from ianet.packing import pack
-from ianet.pictures import open_picture
+from ianet.pictures import find_pictures, open_picture
 
 CPU = torch.device("cpu")
 NAMES = ["a/0001_c1s1_1.jpg", "a/0001_c2s1_1.jpg", "b/0002_c1s1_1.jpg"]
@@ -101,6 +102,18 @@ def test_every_kind_of_image_gives_the_same_features(
     assert table.paths[5:8] == ["image 5", "image 6", "image 7"]
 
 
+def test_a_series_or_an_array_of_paths_is_several_paths(photos: Path) -> None:
+    paths = [str(photos / name) for name in NAMES]
+    for several in (pd.Series(paths), pd.Series(paths, dtype=object), np.array(paths)):
+        pictures = find_pictures(several)
+        assert [picture.path for picture in pictures] == paths
+        assert [picture.person for picture in pictures] == ["0001", "0001", "0002"]
+    contents = np.array([Path(path).read_bytes() for path in paths], dtype=object)
+    assert [picture.open().size for picture in find_pictures(contents)] == [
+        picture.open().size for picture in pictures
+    ]
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_an_archive_is_a_folder(model: Model, photos: Path, tmp_path: Path, kind: str) -> None:
     shutil.copytree(photos, tmp_path / "photos")
@@ -157,11 +170,11 @@ def test_bad_pictures_are_named_and_may_be_skipped(
 
 
 @pytest.fixture
-def pipes(tmp_path: Path) -> Path:
+def pipes(tmp_path: Path, make_pipe: Callable[[Path], None]) -> Path:
     """Named pipes, into which nobody writes, under names of pictures, lists and archives."""
     for name in ("photos/pipe.jpg", "pipe.png", "pipe.txt", "pipe.csv", "pipe.zip", "pipe.parquet"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        os.mkfifo(tmp_path / name)
+        make_pipe(tmp_path / name)
     (tmp_path / "list.txt").write_text("pipe.png\n")
     return tmp_path
 
@@ -226,6 +239,23 @@ def test_wrong_options(model: Model, photos: Path) -> None:
         model.embed(photos, device="gpu")
 
 
+def test_a_gpu_without_memory_for_a_batch_is_told(
+    folder: Path,
+    photos: Path,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run_out(*arguments: object, **options: object) -> Iterator[torch.Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        yield
+
+    monkeypatch.setattr("ianet.model.extract_batches", run_out)
+    outcome = run("embed", folder, photos, "-o", tmp_path / "f.csv", "--batch", "512")
+    message = "error: the GPU has no memory for 512 pictures at a time: lower --batch\n"
+    assert (outcome.code, outcome.errors) == (2, message)
+
+
 def test_persons_and_cameras(model: Model, photos: Path, tmp_path: Path) -> None:
     table = model.embed(photos / "a")
     assert (table.persons, table.cameras) == (["0001", "0001"], ["1", "2"])
@@ -237,6 +267,20 @@ def test_persons_and_cameras(model: Model, photos: Path, tmp_path: Path) -> None
     listed.write_text(f"person,path,camera\n007, {photos}/b/0002_c1s1_1.jpg,hall\n")
     table = model.embed(listed)
     assert (table.persons, table.cameras) == (["007"], ["hall"])
+
+
+def test_a_folder_is_a_person_only_below_what_is_given(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "b", tmp_path / "anna")
+    listed = tmp_path / "list.txt"
+    listed.write_text("anna/0002_c1s1_1.jpg\n")
+    archive = packed(tmp_path / "anna", "zip")
+    file = tmp_path / "anna/0002_c1s1_1.jpg"
+    for given, person in (
+        *((tmp_path, "anna"), (listed, "anna"), (archive, "anna")),
+        *((tmp_path / "anna", ""), (file, ""), (os.path.relpath(file), "")),
+    ):
+        picture, *_ = find_pictures(given, labels="folders")
+        assert (picture.person, picture.camera) == (person, "0002"), given
 
 
 def test_the_folder_says_what_a_user_needs(folder: Path, model: Model) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -453,7 +452,9 @@ def test_weights_of_another_kind_are_told(
     assert "\n" not in str(info.value)
 
 
-def test_files_that_are_no_weights_are_told(tmp_path: Path) -> None:
+def test_files_that_are_no_weights_are_told(
+    tmp_path: Path, make_pipe: Callable[[Path], None]
+) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         backbones.build("resnet18", str(tmp_path / "weights.pth"))
     whole = tmp_path / "whole.pth"
@@ -466,7 +467,7 @@ def test_files_that_are_no_weights_are_told(tmp_path: Path) -> None:
             backbones.build("resnet18", str(path))
         assert f"{path}, which begins with {path.read_bytes()[:12]!r}" in str(info.value)
         assert "\n" not in str(info.value)
-    os.mkfifo(tmp_path / "fifo.pth")
+    make_pipe(tmp_path / "fifo.pth")
     for name, message in (("fifo.pth", "is no regular file"), (".", "is no model")):
         with pytest.raises(ValueError, match=rf"{message}.*: expected is a whole"):
             backbones.build("resnet18", str(tmp_path / name))

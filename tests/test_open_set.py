@@ -68,6 +68,14 @@ def test_without_cameras_images_of_the_same_camera_count() -> None:
     assert point.dir.value == 1  # b at 100 is found at 99
 
 
+@pytest.mark.usefixtures("any_number")
+@pytest.mark.parametrize("side", CAMERAS)
+def test_cameras_of_one_side_are_refused(side: str) -> None:
+    case = {name: WORKED[name] for name in (*NAMES, side)}
+    with pytest.raises(ValueError, match="cameras are given for one side alone: give query_camer"):
+        search_open_set(**case, fars=[0.25])
+
+
 def people(seed: int, queries: int = 150, gallery: int = 200) -> dict[str, Any]:
     """Some queries have nobody in the gallery; the signs of features make distances exact."""
     draw = np.random.default_rng(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -124,3 +126,17 @@ def test_ranks_name_pictures_and_what_is_right() -> None:
 def test_a_gallery_of_the_query_alone_gives_no_neighbour() -> None:
     queries = table([[1, 0]], ["q"], ["anna"])
     assert len(search(queries, queries, 3)) == 0
+
+
+def test_a_query_is_itself_however_its_path_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    paths = [f"{tmp_path}/photos/1.jpg", "./photos/1.jpg", "link/../photos/1.jpg", "link/1.jpg"]
+    gallery = table([[1, 0], [1, 0]], ["photos/1.jpg", "1.jpg"], ["anna", "anna"])
+    queries = table([[1, 0]] * 4, paths, ["anna"] * 4)
+    ranks = search(queries, gallery, 2)
+    assert ranks["query"].tolist() == paths
+    assert ranks["path"].tolist() == ["1.jpg"] * 4

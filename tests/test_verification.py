@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from test_retrieval import peak_bytes
 
 from ianet import verification
-from ianet.verification import Curve, count_pairs, verify
+from ianet.verification import Curve, cosine_distance, count_pairs, verify
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -318,6 +318,16 @@ def test_a_limit_that_too_few_pairs_stand_behind_is_refused() -> None:
 def test_a_limit_that_is_no_share_is_refused(far: float) -> None:
     with pytest.raises(ValueError, match="choose a share between 0 and 1"):
         verify(**people(0), fars=[far])
+
+
+def test_the_distance_of_two_features_of_any_kind() -> None:
+    first, second = [3.0, 0.0], [1.0, 1.0]
+    learned = torch.tensor(first, requires_grad=True)
+    fixed = np.array(second, np.float32)
+    fixed.flags.writeable = False
+    for one in (first, np.array(first), torch.tensor(first, dtype=torch.bfloat16), learned):
+        for other in (second, fixed, torch.tensor(second)):
+            assert cosine_distance(one, other) == pytest.approx(far_apart(45), abs=1e-6)
 
 
 def test_features_that_do_not_fit_are_refused() -> None:

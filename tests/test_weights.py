@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -278,8 +277,10 @@ def test_a_model_that_decompresses_to_too_much_is_not_read(
         read_checkpoint(archive)
 
 
-def test_a_pipe_in_the_folder_of_a_model_is_told(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "model.safetensors")
+def test_a_pipe_in_the_folder_of_a_model_is_told(
+    tmp_path: Path, make_pipe: Callable[[Path], None]
+) -> None:
+    make_pipe(tmp_path / "model.safetensors")
     message = f"the weights folder {tmp_path} is no model (model.safetensors in it is missing or no"
     with pytest.raises(ValueError, match=re.escape(message)):
         read_checkpoint(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,8 @@ def test_nesting_as_deep_as_allowed_is_read(tmp_path: Path) -> None:
     assert content == []
 
 
-def test_what_is_no_regular_file_is_told(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.yaml")
+def test_what_is_no_regular_file_is_told(tmp_path: Path, make_pipe: Callable[[Path], None]) -> None:
+    make_pipe(tmp_path / "a.yaml")
     (tmp_path / "b.yaml").symlink_to("/dev/zero")
     for name in ("a.yaml", "b.yaml"):
         with pytest.raises(ValueError, match=rf"{name} is no regular file: put a YAML file there"):
