@@ -1,7 +1,8 @@
 """How well features find the same person again: CMC, mean average precision and mINP.
 
 A query ranks the gallery by distance, nearest first. Equal distances are ranked by gallery
-index, so that no score depends on how a sort breaks ties. For each query:
+index, so that no score depends on how a sort breaks ties. The distances of equal features may
+differ in their last digit, as products of matrices round by position. For each query:
 
 - gallery images of its identity *and* its camera are removed;
 - gallery images of identity -1 are junk: removed for all queries, without effect on any score;

@@ -1,7 +1,8 @@
 """Exact search: the k nearest images of a gallery, which may be larger than memory.
 
 Features are compared by the cosine distance, 1 - cos, from 0 (the same direction) to 2. Equal
-distances are ranked by the place in the gallery.
+distances are ranked by the place in the gallery. The distances of equal features may differ in
+their last digit.
 """
 
 from __future__ import annotations
