@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
@@ -347,7 +347,26 @@ def run_waves(
     return failed
 
 
-def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
+def estimate_minutes(runs: Sequence[Run], plan: Plan, changed: Set[str]) -> float | None:
+    """Minutes of a core for the trainings of runs.
+
+    Args:
+        runs: of which some may be trained already.
+        plan: with the recipes' estimates.
+        changed: of `changed_stages`.
+
+    Returns:
+        None where a recipe has no estimate, or nothing is trained.
+    """
+    minutes = [
+        plan.settings.recipes[run.recipe].minutes
+        for run in runs
+        if any(f"train@{each.key}" in changed for each in [*plan.starts(run), run])
+    ]
+    return sum(number or 0 for number in minutes) if minutes and all(minutes) else None
+
+
+def run_stale(evaluations: Sequence[Evaluation], plan: Plan, changed: Set[str]) -> list[Job]:
     """Train and evaluate on a shared Ray; returns the jobs that failed."""
     from pipeline.cluster.resources import cores, trainings_at_a_time
     from pipeline.cluster.session import shared_session  # Ray takes a second
@@ -369,10 +388,10 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan) -> list[Job]:
         # an estimate are the paper's.
         jobs.sort(key=lambda job: -(settings.recipes[job.run.recipe].minutes or math.inf))
         text = f"{format_runs(len(runs))} to do, {min(at_a_time, len(jobs))} at a time"
-        known = [settings.recipes[run.recipe].minutes for run in runs]
-        if all(known):
-            estimate = sum(number or 0 for number in known) / at_a_time
-            text += f": about {format_minutes(estimate)} where a core is as fast as ours"
+        minutes = estimate_minutes(runs, plan, changed)
+        if minutes is not None:
+            estimate = format_minutes(minutes / at_a_time)
+            text += f": about {estimate} where a core is as fast as ours"
         print(f"{text}. Logs: {LOGS}/<key>.log", flush=True)
         with View(jobs, at_a_time) as view:
             return run_waves(jobs, plan, at_a_time + AHEAD, view.show_end)
@@ -397,7 +416,7 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
         changed = changed_stages()
     stale = [each for each in evaluations if changed.intersection(stages_before(each, plan))]
     print(f"{format_runs(len(runs))}, {len(unique_runs(stale))} of them to do", flush=True)
-    failed = run_stale(stale, plan) if stale else []
+    failed = run_stale(stale, plan, changed) if stale else []
     if failed:
         lines = "\n".join(
             f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")

@@ -267,3 +267,17 @@ def test_the_time_left_counts_what_jobs_under_way_have_done(
     jobs[0].start, jobs[0].seconds = 0.0, 100.0
     jobs[1].start = 100.0
     assert repro.seconds_left(jobs, jobs[:1], 2) == (50 + 100 + 100) / 2
+
+
+def test_an_estimate_is_of_trainings_alone() -> None:
+    plan = load_plan()
+    runs = [Run("synthetic", network, "quick", 0) for network in ("base", "stage3")]
+    minutes = plan.settings.recipes["quick"].minutes
+    train = {f"train@{run.key}" for run in runs}
+    start = f"train@{plan.starts(runs[0])[0].key}"
+    assert repro.estimate_minutes(runs, plan, train) == 2 * minutes
+    assert repro.estimate_minutes(runs, plan, train - {f"train@{runs[0].key}"}) == minutes
+    assert repro.estimate_minutes(runs, plan, {start}) == 2 * minutes  # both start from its model
+    assert repro.estimate_minutes(runs, plan, {f"evaluate@{runs[0].key}"}) is None
+    paper = Run("market1501", "base", "paper", 0)
+    assert repro.estimate_minutes([paper], plan, {f"train@{paper.key}"}) is None
