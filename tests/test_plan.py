@@ -181,7 +181,7 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
                 for seed in table.seeds.get(
                     row.trained_on or on, settings.datasets[row.trained_on or on].seeds
                 )
-                if (row.trained_on or on) in settings.at_hand
+                if {on, row.trained_on or on} <= set(settings.at_hand)
                 and row.recipe in settings.datasets[row.trained_on or on].recipes
             }
             assert {(each.on, each.run.seed) for each in row_evaluations} == expected
@@ -193,7 +193,8 @@ def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all() ->
     plan = Plan(settings, experiments(settings))
 
     def names(table: str) -> list[str]:
-        return plan.datasets(plan.experiment(table, ScoreTable))
+        datasets = plan.datasets(plan.experiment(table, ScoreTable))
+        return [name for name in datasets if name in settings.at_hand]  # others have results here
 
     assert names("table1") == names("table4a") == ["synthetic", "market1501"]
     assert names("table3") == ["synthetic", "msmt17"]
