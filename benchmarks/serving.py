@@ -97,7 +97,11 @@ def measure_embed(folder: Path, images: int, repeats: int) -> list[dict[str, Any
     if importlib.util.find_spec("torchreid"):
         from torchreid.reid.utils import FeatureExtractor
 
-        extractor = FeatureExtractor("resnet50", image_size=(HEIGHT, WIDTH), device="cpu")
+        weights = folder / "weights.pth"
+        torch.save({}, weights)  # without a file, ImageNet's weights would be downloaded
+        extractor = FeatureExtractor(
+            "resnet50", str(weights), image_size=(HEIGHT, WIDTH), device="cpu", verbose=False
+        )
         names = [str(path) for path in paths]
         cases["embed: torchreid's FeatureExtractor"] = lambda: [
             extractor(names[first : first + BATCH]) for first in range(0, images, BATCH)
