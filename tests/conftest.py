@@ -6,9 +6,10 @@ import io
 import os
 import shutil
 import signal
+import sys
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,9 @@ from pipeline.cluster.address import ADDRESS, OWN
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
+    import mlflow
+    from mlflow.entities import Metric
+    from mlflow_runs import Sent
     from project import Project
     from tiny_models import Outcome
 
@@ -174,6 +178,51 @@ def written(root: Path, names: list[str]) -> Path:
 
 def rows(table: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
     return list(table[list(columns)].itertuples(index=False, name=None))
+
+
+# MLflow
+
+
+@pytest.fixture
+def tracked_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of a project with a database for MLflow, to which this process is connected."""
+    import mlflow
+    from project import empty_database
+
+    from pipeline.tracking import server
+
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    (tmp_path / "mlflow.db").write_bytes(empty_database())
+    for name in ("ianet", "pipeline"):
+        (tmp_path / name).symlink_to(Path(__file__).parents[1] / name)
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    # MLflow keeps what it knows of a database by its address.
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    server.connect()
+    yield tmp_path
+    while mlflow.active_run():
+        mlflow.end_run()
+    mlflow.set_tracking_uri(before)
+
+
+@pytest.fixture
+def sent(tracked_project: Path, monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """The metrics of each request, as steps and names."""
+    import mlflow
+
+    requests: Sent = []
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def send(
+        self: mlflow.MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: Any
+    ) -> Any:
+        if metrics:
+            requests.append([(metric.step, metric.key) for metric in metrics])
+        return log_batch(self, run_id, metrics=metrics, **rest)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", send)
+    return requests
 
 
 # Sources

@@ -1,29 +1,24 @@
-"""MLflow's records of trainings and searches: what is sent, once, and how runs end."""
+"""MLflow's records of trainings: what is sent, once, and how runs end."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pandas as pd
 import pytest
-from mlflow.entities import Metric
-from mlflow.entities import Run as Tracked
 from mlflow.exceptions import MlflowException
-from project import empty_database
+from mlflow_runs import Sent, metric, tracked
 from tiny_models import tiny_model
 
-from pipeline.config.experiments import Search
 from pipeline.plan.runs import Run
 from pipeline.tracking import recorder as recording
-from pipeline.tracking import search, server, training
+from pipeline.tracking import server, training
 from pipeline.tracking.recorder import Recorder
 
 ROOT = Path(__file__).parents[1]
@@ -59,92 +54,6 @@ SCORES = {
     "entropy": 3.5,
     "cmc": [0.75, 0.8, 0.825, 0.85, 0.875],
 }
-SEARCH = Search(
-    kind="search",
-    title="Sigma",
-    caption="Which is best.",
-    dataset="synthetic",
-    network="base",
-    recipe="quick",
-    space={"training.lr": {"values": [0.1, 0.2, 0.3]}},
-    algorithm="grid",
-)
-TRIALS: list[dict[str, Any]] = [
-    {
-        "trial": "lr=0.1",
-        "values": {"training.lr": 0.1},
-        "history": [
-            {"epoch": 1, "loss": 3.0, "accuracy": 0.5, "lr": 0.1, "mAP": 0.25, "top-1": 0.5},
-            {"epoch": 2, "loss": 2.0, "accuracy": 0.75, "lr": 0.1, "mAP": 0.5, "top-1": 0.625},
-        ],
-        "state": "done",
-        "error": "",
-    },
-    {
-        "trial": "lr=0.2",
-        "values": {"training.lr": 0.2},
-        "history": [],
-        "state": "failed",
-        "error": "lr does not fit",
-    },
-    {
-        "trial": "lr=0.3",
-        "values": {"training.lr": 0.3},
-        "history": [{"epoch": 1, "loss": 4.0, "accuracy": 0.5, "lr": 0.3}],
-        "state": None,
-        "error": "",
-    },
-]
-
-Sent = list[list[tuple[int, str]]]
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of a project with a database for MLflow, to which this process is connected."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    (tmp_path / "mlflow.db").write_bytes(empty_database())
-    for name in ("ianet", "pipeline"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    before = mlflow.get_tracking_uri()
-    # MLflow keeps what it knows of a database by its address.
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    server.connect()
-    yield tmp_path
-    while mlflow.active_run():
-        mlflow.end_run()
-    mlflow.set_tracking_uri(before)
-
-
-@pytest.fixture
-def sent(project: Path, monkeypatch: pytest.MonkeyPatch) -> Sent:
-    """The metrics of each request, as steps and names."""
-    requests: Sent = []
-    log_batch = mlflow.MlflowClient.log_batch
-
-    def send(
-        self: mlflow.MlflowClient, run_id: str, metrics: Sequence[Metric] = (), **rest: Any
-    ) -> Any:
-        if metrics:
-            requests.append([(metric.step, metric.key) for metric in metrics])
-        return log_batch(self, run_id, metrics=metrics, **rest)
-
-    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", send)
-    return requests
-
-
-def tracked() -> list[Tracked]:
-    """The runs that MLflow holds, the newest first."""
-    experiment = mlflow.get_experiment_by_name("ianet")
-    assert experiment is not None
-    return list(mlflow.MlflowClient().search_runs([experiment.experiment_id]))
-
-
-def metric(run_id: str, name: str) -> list[tuple[int, float]]:
-    """The steps and values of a metric, in the order in which they came."""
-    history = mlflow.MlflowClient().get_metric_history(run_id, name)
-    return [(entry.step, entry.value) for entry in history]
 
 
 def sync(history: Sequence[Mapping[str, float]], status: str = "RUNNING") -> str:
@@ -171,7 +80,7 @@ def write_scores(key: str, weights: str, **changes: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_has_its_parameters_tags_and_epochs(project: Path, sent: Sent) -> None:
+def test_a_training_has_its_parameters_tags_and_epochs(tracked_project: Path, sent: Sent) -> None:
     run_id = sync(HISTORY[:2])
     [run] = tracked()
     assert run.info.run_id == run_id
@@ -200,7 +109,7 @@ def test_a_training_has_its_parameters_tags_and_epochs(project: Path, sent: Sent
 
 
 @pytest.mark.slow
-def test_a_run_describes_what_is_trained_once(project: Path) -> None:
+def test_a_run_describes_what_is_trained_once(tracked_project: Path) -> None:
     run = RUN._replace(network="stage_2")
     network = {"block": "ia", "weights": "<b>*a*</b>", "after": {"stage2": {"sigma": [1, 2]}}}
     record = {**RECORD, "configuration": {**RECORD["configuration"], "network": network}}
@@ -224,7 +133,7 @@ def test_a_run_describes_what_is_trained_once(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_description_is_no_longer_than_mlflow_takes(project: Path) -> None:
+def test_a_description_is_no_longer_than_mlflow_takes(tracked_project: Path) -> None:
     network = {"options": {f"option{number}": "a" * 200 for number in range(90)}}
     record = {**RECORD, "configuration": {**RECORD["configuration"], "network": network}}
     run_id = training.sync_training(RUN, record, [], "RUNNING")
@@ -232,7 +141,7 @@ def test_a_description_is_no_longer_than_mlflow_takes(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_record_and_the_history_are_files_of_the_run_once(project: Path) -> None:
+def test_the_record_and_the_history_are_files_of_the_run_once(tracked_project: Path) -> None:
     write_run()
     training.sync_run(RUN)
     [run] = tracked()
@@ -251,7 +160,7 @@ def test_the_record_and_the_history_are_files_of_the_run_once(project: Path) -> 
 
 
 @pytest.mark.slow
-def test_an_epoch_is_sent_once(project: Path, sent: Sent) -> None:
+def test_an_epoch_is_sent_once(tracked_project: Path, sent: Sent) -> None:
     run_id = sync([])
     assert sent == []
     for epochs in (1, 1, 3, 3):
@@ -262,7 +171,9 @@ def test_an_epoch_is_sent_once(project: Path, sent: Sent) -> None:
 
 
 @pytest.mark.slow
-def test_a_history_that_the_server_holds_in_part_is_completed(project: Path, sent: Sent) -> None:
+def test_a_history_that_the_server_holds_in_part_is_completed(
+    tracked_project: Path, sent: Sent
+) -> None:
     run_id = sync(HISTORY[1:2])
     sync(HISTORY)
     assert sent == [names(2), names(1, 3)]
@@ -271,7 +182,7 @@ def test_a_history_that_the_server_holds_in_part_is_completed(project: Path, sen
 
 @pytest.mark.slow
 def test_a_request_holds_whole_epochs(
-    project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
+    tracked_project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that fails would else leave an epoch of which the server lacks a part."""
     monkeypatch.setattr(server, "BATCH", 8)
@@ -283,7 +194,7 @@ def test_a_request_holds_whole_epochs(
 
 
 @pytest.mark.slow
-def test_the_status_is_that_of_the_last_call(project: Path) -> None:
+def test_the_status_is_that_of_the_last_call(tracked_project: Path) -> None:
     for status in ("RUNNING", "KILLED", "RUNNING", "FAILED", "FINISHED"):
         sync(HISTORY, status)
         [run] = tracked()
@@ -291,7 +202,7 @@ def test_the_status_is_that_of_the_last_call(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_training_that_began_anew_is_another_run(project: Path) -> None:
+def test_a_training_that_began_anew_is_another_run(tracked_project: Path) -> None:
     first = sync(HISTORY)
     second = training.sync_training(RUN, {**RECORD, "id": "8901"}, HISTORY[:1], "RUNNING")
     assert first != second
@@ -300,7 +211,7 @@ def test_a_training_that_began_anew_is_another_run(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_data_set_is_named_where_it_is_prepared(project: Path) -> None:
+def test_the_data_set_is_named_where_it_is_prepared(tracked_project: Path) -> None:
     table = RUN.prepared / "table.parquet"
     table.parent.mkdir(parents=True)
     table.write_bytes(b"table")
@@ -314,7 +225,7 @@ def test_the_data_set_is_named_where_it_is_prepared(project: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent) -> None:
+def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sent: Sent) -> None:
     tiny_model(RUN.model)
     write_run(weights=(RUN.model / "model.safetensors").read_bytes())
     weights = RUN.weights_digest()
@@ -363,7 +274,9 @@ def test_a_run_with_its_model_and_scores_is_sent_once(project: Path, sent: Sent)
 
 
 @pytest.mark.slow
-def test_a_model_of_an_earlier_training_is_not_registered(project: Path, sent: Sent) -> None:
+def test_a_model_of_an_earlier_training_is_not_registered(
+    tracked_project: Path, sent: Sent
+) -> None:
     tiny_model(RUN.model)
     write_run()  # of other weights
     training.sync_run(RUN)
@@ -372,101 +285,10 @@ def test_a_model_of_an_earlier_training_is_not_registered(project: Path, sent: S
 
 
 @pytest.mark.slow
-def test_a_run_that_was_not_trained_is_an_error(project: Path) -> None:
+def test_a_run_that_was_not_trained_is_an_error(tracked_project: Path) -> None:
     with pytest.raises(FileNotFoundError, match=RUN.key):
         training.sync_run(RUN)
     assert tracked() == []
-
-
-def trials() -> dict[str, Tracked]:
-    """The runs of trials, by their names."""
-    runs = {run.info.run_name: run for run in tracked()}
-    return {name: run for name, run in runs.items() if name and "=" in name}
-
-
-@pytest.mark.slow
-def test_a_search_has_a_child_for_each_trial(project: Path, sent: Sent) -> None:
-    run_id = search.sync_search("sigma", "sigma.01", SEARCH, [], "RUNNING")
-    for part in (TRIALS[:1], TRIALS, TRIALS):
-        assert search.sync_search("sigma", "sigma.01", SEARCH, part, "RUNNING") == run_id
-    children = trials()
-    assert sorted(children) == ["lr=0.1", "lr=0.2", "lr=0.3"]
-    assert len(tracked()) == 4
-    parent = mlflow.get_run(run_id)
-    assert parent.info.run_name == "search-sigma"
-    assert parent.info.status == "RUNNING"
-    assert parent.data.tags["mlflow.note.content"] == "Sigma. Which is best."
-    assert parent.data.params["algorithm"] == "grid"
-    assert parent.data.params["maximise"] == "mAP"
-    assert "title" not in parent.data.params
-    for trial in TRIALS:
-        run = children[str(trial["trial"])]
-        assert run.data.tags["mlflow.parentRunId"] == run_id
-        assert run.data.params == {"training.lr": str(trial["values"]["training.lr"])}
-        assert run.data.tags.get("state") == trial["state"]
-        assert run.data.tags.get("error", "") == trial["error"]
-    states = {name: run.info.status for name, run in children.items()}
-    assert states == {"lr=0.1": "FINISHED", "lr=0.2": "FAILED", "lr=0.3": "RUNNING"}
-    first = children["lr=0.1"].info.run_id
-    assert metric(first, "loss") == [(1, 3.0), (2, 2.0)]
-    assert metric(first, "held-out_mAP") == [(1, 0.25), (2, 0.5)]
-    assert metric(first, "held-out_top_1") == [(1, 0.5), (2, 0.625)]
-    assert len(sent) == 2
-
-    rest = {**TRIALS[2], "state": "stopped early"}
-    rest["history"] = [*TRIALS[2]["history"], {"epoch": 2, "loss": 3.5, "mAP": 0.125}]
-    search.sync_search("sigma", "sigma.01", SEARCH, [*TRIALS[:2], rest], "FINISHED")
-    third = trials()["lr=0.3"]
-    assert third.data.tags["state"] == "stopped early"
-    assert third.info.status == "FINISHED"
-    assert metric(third.info.run_id, "loss") == [(1, 4.0), (2, 3.5)]
-    assert sent[2:] == [[(2, "loss"), (2, "held-out_mAP")]]
-    assert mlflow.get_run(run_id).info.status == "FINISHED"
-
-    again = {**TRIALS[1], "state": "done", "error": ""}  # resumed after its loss
-    search.sync_search("sigma", "sigma.01", SEARCH, [again], "FINISHED")
-    second = trials()["lr=0.2"]
-    assert (second.data.tags["state"], second.data.tags["error"]) == ("done", "")
-    assert second.info.status == "FINISHED"
-    assert "error" not in trials()["lr=0.1"].data.tags
-
-
-@pytest.mark.slow
-def test_a_trial_of_a_text_with_quotes_has_one_run(project: Path) -> None:
-    named = {**TRIALS[0], "trial": "after={'stage2': {}}"}
-    for _ in range(2):
-        search.sync_search("sigma", "sigma.01", SEARCH, [named], "RUNNING")
-    assert list(trials()) == [named["trial"]]
-    assert len(tracked()) == 2
-
-
-@pytest.mark.slow
-def test_another_search_of_that_name_is_another_run(project: Path) -> None:
-    first = search.sync_search("sigma", "sigma.01", SEARCH, TRIALS[:1], "FINISHED")
-    second = search.sync_search("sigma", "sigma.02", SEARCH, TRIALS[:1], "RUNNING")
-    assert first != second
-    parents = [run.data.tags["mlflow.parentRunId"] for run in tracked() if "=" in run.info.run_name]
-    assert sorted(parents) == sorted([first, second])
-
-
-@pytest.mark.slow
-def test_the_results_of_a_search_are_sent_once(project: Path, sent: Sent) -> None:
-    folder = Path("results/searches/sigma")
-    folder.mkdir(parents=True)
-    (folder / "trials.json").write_text(json.dumps(TRIALS))
-    test = {"mAP": 0.5, "top-1": 0.75, "top-10": None}
-    summary = {"search": "sigma.01", "best": {"training.lr": 0.1}, "test": test}
-    (folder / "scores.json").write_text(json.dumps(summary))
-    for _ in range(2):
-        search.sync_search_results("sigma", SEARCH, folder)
-        [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
-        assert parent.info.status == "FINISHED"
-        assert parent.data.params["best.training.lr"] == "0.1"
-        assert parent.data.metrics == {"test_mAP": 0.5, "test_top_1": 0.75}
-        files = mlflow.MlflowClient().list_artifacts(parent.info.run_id, "search")
-        assert [file.path for file in files] == ["search/scores.json", "search/trials.json"]
-        assert len(sent) == 3  # two trials with epochs, and the scores
-    assert len(trials()) == 3
 
 
 def test_a_recorder_lets_no_failure_through_and_sends_all_later(
@@ -509,7 +331,7 @@ def test_a_recorder_lets_no_failure_through_and_sends_all_later(
 
 @pytest.mark.slow
 def test_a_training_outlives_an_mlflow_that_goes_away_and_comes_back(
-    project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
+    tracked_project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "PAUSE", 0)
     with training.live_training(RUN, RECORD) as recorder:
@@ -531,7 +353,7 @@ def test_a_training_outlives_an_mlflow_that_goes_away_and_comes_back(
     ("error", "status"), [(KeyboardInterrupt, "KILLED"), (OSError, "FAILED"), (None, "FINISHED")]
 )
 def test_a_run_says_how_its_work_ended(
-    project: Path, error: type[BaseException] | None, status: str
+    tracked_project: Path, error: type[BaseException] | None, status: str
 ) -> None:
     def work() -> None:
         with training.live_training(RUN, RECORD) as recorder:
@@ -558,7 +380,7 @@ def test_a_run_says_how_its_work_ended(
 
 @pytest.mark.slow
 def test_work_ends_well_where_mlflow_is_away_at_its_end(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    tracked_project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(status: str) -> None:
         raise MlflowException("no answer")
@@ -570,29 +392,7 @@ def test_work_ends_well_where_mlflow_is_away_at_its_end(
 
 
 @pytest.mark.slow
-def test_a_search_sends_the_trials_that_changed(project: Path, sent: Sent) -> None:
-    asked: list[str] = []
-    find = server.find
-
-    def ask(tags: Mapping[str, str]) -> str | None:
-        if "trial" in tags:
-            asked.append(tags["trial"])
-        return find(tags)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "find", ask)
-        with search.live_search("sigma", "sigma.01", SEARCH) as recorder:
-            recorder.send(TRIALS[:1])
-            recorder.send(TRIALS)
-            recorder.send(TRIALS)
-    assert asked == ["lr=0.1", "lr=0.2", "lr=0.3"]
-    assert len(trials()) == 3
-    [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
-    assert parent.info.status == "FINISHED"
-
-
-@pytest.mark.slow
-def test_a_loss_that_is_no_number_is_sent(project: Path) -> None:
+def test_a_loss_that_is_no_number_is_sent(tracked_project: Path) -> None:
     run_id = sync([{"epoch": 1, "loss": math.nan, "lr": 0.5}])
     [(step, value)] = metric(run_id, "loss")
     assert step == 1
