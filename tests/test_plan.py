@@ -149,12 +149,16 @@ def test_a_source_that_is_not_there_is_named(
     assert not list(tmp_path.iterdir())
 
 
-def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
+def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = from_scratch(
         at_hand=["synthetic", "market1501", "msmt17"],
         datasets=datasets(market1501={"seeds": [0, 1, 2]}, synthetic={"without": []}),
     )
-    plan = Plan(settings, experiments(settings))
+    files = experiments(settings)
+    monkeypatch.chdir(tmp_path)  # where no data set that is not at hand has results
+    plan = Plan(settings, files)
     evaluations = plan.evaluations()
     assert len(evaluations) == len(set(evaluations))
     assert len({evaluation.key for evaluation in evaluations}) == len(evaluations)
@@ -181,20 +185,23 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell() -> None:
                 for seed in table.seeds.get(
                     row.trained_on or on, settings.datasets[row.trained_on or on].seeds
                 )
-                if {on, row.trained_on or on} <= set(settings.at_hand)
+                if (row.trained_on or on) in settings.at_hand
                 and row.recipe in settings.datasets[row.trained_on or on].recipes
             }
             assert {(each.on, each.run.seed) for each in row_evaluations} == expected
             assert {each.run.network for each in row_evaluations} <= {row.network}
 
 
-def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all() -> None:
+def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = change_settings(at_hand=["synthetic", "market1501", "msmt17"])
-    plan = Plan(settings, experiments(settings))
+    files = experiments(settings)
+    monkeypatch.chdir(tmp_path)  # where no data set that is not at hand has results
+    plan = Plan(settings, files)
 
     def names(table: str) -> list[str]:
-        datasets = plan.datasets(plan.experiment(table, ScoreTable))
-        return [name for name in datasets if name in settings.at_hand]  # others have results here
+        return plan.datasets(plan.experiment(table, ScoreTable))
 
     assert names("table1") == names("table4a") == ["synthetic", "market1501"]
     assert names("table3") == ["synthetic", "msmt17"]
