@@ -188,7 +188,9 @@ def test_the_first_trial_of_a_search_is_tried(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(ROOT)
     plan = load_plan()
     search = plan.search("recipe")
-    trial = configure_trial(search, next(space.examples(search)), plan.settings)
+    network = plan.settings.networks[search.network]
+    recipe = plan.settings.recipes[search.recipe]
+    trial = configure_trial(search, next(space.examples(search)), network, recipe)
     configuration = Rehearsals(plan).configure("search_recipe")
     assert trial.recipe == configuration.recipe
     assert (trial.dataset, trial.hold_out) == ("synthetic", True)

@@ -352,7 +352,8 @@ def check_trial(search: Search, trial: Mapping[str, Any], settings: Settings) ->
     Raises:
         ValueError: the message says which option is wrong.
     """
-    weights = configure_trial(search, trial, settings).network.weights
+    network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
+    weights = configure_trial(search, trial, network, recipe).network.weights
     if weights not in ("none", "imagenet"):
         for option in ("network.backbone", "network.weights"):
             if option in search.space:

@@ -63,7 +63,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     search = plan.search(name)
     settings = plan.settings
     run = Run(search.dataset, search.network, search.recipe, search.seed)
-    recipe = settings.recipes[search.recipe].model_copy(update={"hold_out": True})
+    recipe = settings.recipes[search.recipe]
     network = settings.networks[search.network]
     configuration = _check(name, search, plan, run)
     described = search.model_dump(mode="json", exclude={"title", "caption"})
@@ -108,7 +108,9 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
         SettingsError: a mistake in the search.
         FileNotFoundError: its data is not prepared.
     """
-    configuration = configure_trial(search, next(space.examples(search)), plan.settings)
+    settings = plan.settings
+    network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
+    configuration = configure_trial(search, next(space.examples(search)), network, recipe)
     check_prepared(run.dataset, configuration.size)
     described = read_description(run.prepared)
     if described["scoring"] == "single_shot" and search.maximise != "top-1":

@@ -18,11 +18,10 @@ from pipeline.cluster.storage import SEARCHES, Storage
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings
 from pipeline.failures import CodeError, code_errors
-from pipeline.plan.runs import Run
 from pipeline.search import space
 from pipeline.search.results import SCORES, state_of
 from pipeline.training.checkpoints import State, dump, parse
-from pipeline.training.configuration import Place, configure
+from pipeline.training.configuration import Place, configure_trial
 from pipeline.training.progress import ProgressWriter, Report, read_progress
 from pipeline.training.worker import COLUMNS, Training
 
@@ -96,12 +95,8 @@ def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, S
 
     from pipeline.scoring import score
 
-    search = setting.search
-    run = Run(search.dataset, search.network, search.recipe, search.seed)
     with code_errors():
-        configuration = configure(
-            run, *space.apply(search, values, setting.network, setting.recipe)
-        )
+        configuration = configure_trial(setting.search, values, setting.network, setting.recipe)
         training = Training(configuration, setting.place, _read_state())
         if training.is_done:
             yield training.history[-1], training.state

@@ -13,7 +13,7 @@ from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.cluster.resources import Share
 from pipeline.config.experiments import Search
-from pipeline.config.settings import RecipeSettings, Settings, build_network, build_recipe
+from pipeline.config.settings import RecipeSettings, build_network, build_recipe
 from pipeline.plan.runs import Run, digest_file
 from pipeline.plan.sources import weight_files
 from pipeline.search import space
@@ -103,17 +103,19 @@ def configure(run: Run, network: Mapping[str, Any], recipe: RecipeSettings) -> C
     )
 
 
-def configure_trial(search: Search, trial: Mapping[str, Any], settings: Settings) -> Configuration:
+def configure_trial(
+    search: Search, trial: Mapping[str, Any], network: Mapping[str, Any], recipe: RecipeSettings
+) -> Configuration:
     """The configuration of a trial, which leaves the held-out identities out.
 
     Args:
         search: which.
         trial: a value for each option, such as one of `pipeline.search.space.examples`.
-        settings: of params.yaml.
+        network, recipe: the entries of params.yaml that the search names.
 
     Raises:
         SettingsError: an option is wrong, or has no place.
     """
     run = Run(search.dataset, search.network, search.recipe, search.seed)
-    recipe = settings.recipes[run.recipe].model_copy(update={"hold_out": True})
-    return configure(run, *space.apply(search, trial, settings.networks[run.network], recipe))
+    recipe = recipe.model_copy(update={"hold_out": True})
+    return configure(run, *space.apply(search, trial, network, recipe))

@@ -53,7 +53,8 @@ class Rehearsals:
         settings = self.plan.settings
         if name.startswith(SEARCH_PREFIX) and "." not in name:
             search = self.plan.search(name.removeprefix(SEARCH_PREFIX))
-            configured = configure_trial(search, next(space.examples(search)), settings)
+            network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
+            configured = configure_trial(search, next(space.examples(search)), network, recipe)
         else:
             run = parse_run(name, settings)
             network, recipe = settings.networks[run.network], settings.recipes[run.recipe]
