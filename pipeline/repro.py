@@ -105,6 +105,9 @@ class Job:
     Attributes:
         run: that is trained.
         stages: of DVC, in their order.
+        log: the file of what the stages print.
+        reports: the file to which the stages write their events.
+        events: of this try, as far as they were read.
         last: what happened last, as people read it.
         node: of the cluster on which the run trains; nothing without a cluster.
         seconds: that the job took.
@@ -115,7 +118,8 @@ class Job:
         self.run, self.threads = run, threads
         self.stages = stages_of(evaluations)
         self.log = LOGS / f"{run.key}.log"
-        self.events = LOGS / f"{run.key}.jsonl"
+        self.reports = LOGS / f"{run.key}.jsonl"
+        self.events: list[dict[str, Any]] = []
         self.last = "waits"
         self.node = ""
         self.start: float | None = None
@@ -151,14 +155,14 @@ class Job:
 
     def _run_stages(self) -> bool:
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        self.events.write_bytes(b"")
+        self.reports.write_bytes(b"")
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
                 [*DVC, "repro", "--single-item", *self.stages],
                 env={
                     **os.environ,
                     "OMP_NUM_THREADS": str(self.threads),
-                    EVENTS: str(self.events.resolve()),
+                    EVENTS: str(self.reports.resolve()),
                     "PYTHONUNBUFFERED": "1",
                 },
                 start_new_session=True,  # Ctrl-C reaches it through `stop`, once
@@ -174,16 +178,13 @@ class Job:
         self.follow()
         return self.process.returncode == 0
 
-    def read_events(self) -> list[dict[str, Any]]:
-        """What the stages reported so far; a line that is half written is left for later."""
-        with contextlib.suppress(OSError):
-            lines = self.events.read_text().splitlines(keepends=True)
-            return [json.loads(line) for line in lines if line.endswith("\n")]
-        return []
-
     def follow(self) -> None:
-        """Take up what happened last."""
-        for event in self.read_events():
+        """Read what the stages reported so far; a line that is half written is left for later."""
+        lines: list[str] = []
+        with contextlib.suppress(OSError):
+            lines = self.reports.read_text().splitlines(keepends=True)
+        self.events = [json.loads(line) for line in lines if line.endswith("\n")]
+        for event in self.events:
             match event["event"]:
                 case "node":
                     self.node = event["name"]
@@ -196,15 +197,15 @@ class Job:
 
     def is_untouched(self) -> bool:
         """Whether DVC ended without a stage that failed: it could not start the next one."""
-        events = [event["event"] for event in self.read_events()]
-        return not self._has_error() and events.count("started") == events.count("finished")
+        names = [event["event"] for event in self.events]
+        return not self._has_error() and names.count("started") == names.count("finished")
 
     def _has_error(self) -> bool:
-        return any(event["event"] == "error" for event in self.read_events())
+        return any(event["event"] == "error" for event in self.events)
 
     def _list_starts(self) -> list[str]:
         """The stages that began in this try, as their module and arguments."""
-        starts = [event for event in self.read_events() if event["event"] == "started"]
+        starts = [event for event in self.events if event["event"] == "started"]
         return [" ".join([Path(start["command"]).stem, *start["arguments"]]) for start in starts]
 
     def stop(self) -> None:

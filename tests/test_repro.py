@@ -73,8 +73,8 @@ def test_a_job_that_dvc_did_not_start_is_tried_again(
     assert attempts() == 3
     assert job.stages == ["train@d.a.r.0", "evaluate@d.a.r.0", "model@d.a.r.0"]
     assert job.log == Path("build/logs/d.a.r.0.log")
-    assert job.events == Path("build/logs/d.a.r.0.jsonl")
-    assert [event["event"] for event in job.read_events()] == [
+    assert job.reports == Path("build/logs/d.a.r.0.jsonl")
+    assert [event["event"] for event in job.events] == [
         "started", "epoch", "finished", "started", "scored", "finished",
     ]  # fmt: skip
 
@@ -83,10 +83,10 @@ def test_an_epoch_shows_while_the_stage_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     [job] = build_jobs(monkeypatch, tmp_path, "", "a")
-    job.events.parent.mkdir(parents=True)
+    job.reports.parent.mkdir(parents=True)
     lines = '{"event": "started"}\n{"event": "node", "name": "gpu-3"}\n'
     lines += '{"event": "epoch", "epoch": 7, "loss": 1.2344}\n'
-    job.events.write_text(lines + '{"event": "epoch", "epoch": 8, "lo')
+    job.reports.write_text(lines + '{"event": "epoch", "epoch": 8, "lo')
     job.follow()
     assert job.node == "gpu-3"
     assert job.last == "epoch 7, loss 1.234"  # a line that is half written waits
@@ -190,7 +190,7 @@ def test_a_log_holds_what_the_stages_print_and_events_do_not_pile_up(
         [job] = build_jobs(monkeypatch, tmp_path, program + "; emit('finished')", "a")
         repro.run_jobs([job], 1, lambda job: None)
     assert sorted(job.log.read_text().splitlines()) == ["to stderr", "to stdout"]
-    assert len(job.read_events()) == 2
+    assert len(job.events) == 2
 
 
 @pytest.mark.slow
