@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import noise
+from test_single_shot import PLACES, WORKED
 from tiny_models import SIZE, Outcome, tiny_model
 
 import ianet
@@ -29,7 +30,9 @@ from ianet.synthetic import archive
 MODEL = Identity("tiny", "ab")
 
 
-def table(angles: list[float], persons: str, cameras: str = "", start: int = 0) -> FeatureTable:
+def table(
+    angles: Sequence[float], persons: Sequence[str], cameras: Sequence[str] = "", start: int = 0
+) -> FeatureTable:
     """Features of a length of 2 at angles in degrees; a letter for each person and camera."""
     radians = np.deg2rad(angles)
     features = 2 * np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
@@ -80,8 +83,22 @@ def test_unknown_persons_and_single_shot_reranking_are_refused() -> None:
         evaluate(FeatureTable(photos.features, photos.paths, ["a", ""], ["1", "2"], MODEL), photos)
     with pytest.raises(ValueError, match="re-ranking is not defined for a single-shot protocol"):
         evaluate(photos, photos, scoring="single_shot", reranking=KReciprocal())
-    scores = evaluate(photos, photos, scoring="single_shot").scores
-    assert list(scores) == ["top-1", "top-5", "top-10"]
+
+
+def test_single_shot_scores_worked_out_by_hand() -> None:
+    """The case of tests/test_single_shot.py: a step on the line is an angle of 10 degrees."""
+    texts = {
+        name: [str(label) for label in WORKED[name]]
+        for name in ("query_ids", "gallery_ids", "query_cameras", "gallery_cameras")
+    }
+    query = table([0], texts["query_ids"], texts["query_cameras"])
+    angles = [10 * place for place in PLACES]
+    gallery = table(angles, texts["gallery_ids"], texts["gallery_cameras"], start=1)
+    result = evaluate(query, gallery, scoring="single_shot")
+    assert list(result.scores) == ["top-1", "top-5", "top-10"]
+    assert [score.value for score in result.scores.values()] == pytest.approx([1 / 4, 1, 1])
+    assert result.cmc.tolist() == pytest.approx([1 / 4, 5 / 6] + [1] * 48)
+    assert (result.queries, result.identities, result.without_match, result.gallery) == (1, 1, 0, 9)
 
 
 def test_scores_are_those_of_retrieval_with_and_without_reranking() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import resource
 import signal
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ianet.files import whole, write_whole
+from ianet.files import delete_leftovers, whole, write_whole
 from ianet.packing import pack
 
 
@@ -54,6 +55,48 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         assert not target.exists()
     assert [path.name for path in target.iterdir()] == ["first"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def leave(path: Path, kind: str) -> None:
+    """Write a file, or a folder with a file in a folder."""
+    if kind == "folder":
+        (path / "deep").mkdir(parents=True)
+        path = path / "deep" / "half"
+    path.write_text("half")
+
+
+@pytest.mark.parametrize("old", ["file", "folder"])
+@pytest.mark.parametrize("new", ["file", "folder"])
+def test_what_a_process_of_the_same_id_left_is_replaced(old: str, new: str, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    leave(tmp_path / f".target.{os.getpid()}", old)
+    with whole(target) as temporary:
+        assert not temporary.exists()
+        if new == "folder":
+            temporary.mkdir()
+        content = temporary / "first" if new == "folder" else temporary
+        content.write_text("text")
+    content = target / "first" if new == "folder" else target
+    assert content.read_text() == "text"
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [content]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_leftovers_of_a_target_are_deleted_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    """Only one process at a time writes a target. So the id of a leftover does not matter."""
+    target = tmp_path / "d.a.r.1"
+    others = [tmp_path / name for name in (".d.a.r.10.77", ".d.a.r.1", "d.a.r.1.77")]
+    for path in (target, *others):
+        leave(path, kind)
+    missing = 2**22 + 1  # more than the largest id that Linux gives
+    for number in (missing, os.getpid(), os.getppid()):
+        leave(tmp_path / f".d.a.r.1.{number}", kind)
+    assert len(list(tmp_path.iterdir())) == 7
+    for _ in range(2):
+        delete_leftovers(target)
+        assert sorted(tmp_path.iterdir()) == sorted([target, *others])
+    delete_leftovers(tmp_path / "missing" / "target")
 
 
 def test_a_full_disk_is_named(tmp_path: Path) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
+from ianet import drawing
 from ianet.drawing import pair_distances
 from pipeline.plan.runs import Run
 from pipeline.report import ranked_lists
@@ -89,22 +94,83 @@ def test_ticks_of_shares_have_the_decimals_that_they_need(top: float, labels: li
     assert [label.get_text() for label in axes.get_yticklabels()][:3] == labels
 
 
-def test_histograms_scroll_in_a_box_with_a_name(
-    images: ScoredImages, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pixels = dict.fromkeys([*"qabcde"], np.zeros((4, 2, 3), np.uint8))
-    distances = np.array([[0.0, 0.5, 0.25, 0.75, 0.5]], np.float32)
-    base, other = (Run("synthetic", name, "quick", 0) for name in ("base", "other"))
-    scores = {base: pd.DataFrame({"mAP": {3: 0.5}}), other: pd.DataFrame({"mAP": {3: 0.75}})}
+Panels = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+BASE, OTHER = (Run("synthetic", name, "quick", 0) for name in ("base", "other"))
+DISTANCES = {
+    BASE: np.array([[0.0, 0.5, 0.25, 0.75, 0.5], [0.5, 0.0, 0.25, 1.0, 0.75]], np.float32),
+    OTHER: np.array([[0.1, 0.6, 0.2, 0.8, 0.4], [0.7, 0.3, 0.9, 1.1, 0.2]], np.float32),
+}
+PRECISIONS = {
+    BASE: pd.DataFrame({"mAP": {3: 0.5, 8: 0.75}}),
+    OTHER: pd.DataFrame({"mAP": {3: 0.75, 8: 0.25}}),
+}
+
+
+def write_fragment(images: ScoredImages, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Panels]:
+    """The lists of two networks and the panels that are drawn, with a second query.
+
+    The second query shows person 2 by camera 3. `other` mends the first and spoils the second.
+    """
+    second = pd.DataFrame({"path": ["r"], "person": [2], "camera": [3]}, index=[8])
+    scored_images = ScoredImages(
+        pd.concat([images.queries, second]),
+        images.gallery,
+        dict.fromkeys([*"qrabcde"], np.zeros((4, 2, 3), np.uint8)),
+        np.vstack([images.candidates, np.full(5, fill_value=True)]),
+        np.vstack([images.same, [False, True, False, False, False]]),
+    )
+    panels: dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+
+    def draw(distances: Panels) -> Figure:
+        panels.update(distances)
+        return pair_distances(distances)
+
+    monkeypatch.setattr(drawing, "pair_distances", draw)
     for name, value in {
-        "read_images": lambda *_: images._replace(pixels=pixels),
-        "measure_distances": lambda *_: distances,
-        "read_queries": lambda evaluation: scores[evaluation.run],
+        "read_images": lambda *_: scored_images,
+        "measure_distances": lambda run, _: DISTANCES[run],
+        "read_queries": lambda evaluation: PRECISIONS[evaluation.run],
     }.items():
         monkeypatch.setattr(ranked_lists, name, value)
     lists = SimpleNamespace(title="Lists & more", queries=1, neighbours=2)
-    html = ranked_lists.build_fragment(lists, [other, base], SimpleNamespace())
+    return ranked_lists.build_fragment(lists, [OTHER, BASE], SimpleNamespace()), panels
+
+
+def test_histograms_scroll_in_a_box_with_a_name(
+    images: ScoredImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    html, _ = write_fragment(images, monkeypatch)
     name = 'aria-label="Distances of pairs, Lists &amp; more"'
     assert f'<figure {name}><div role="region" {name}><svg ' in html
     assert "</svg>\n</div></figure>" in html
-    assert "<h3>other raises the average precision</h3>" in html
+
+
+def test_a_query_stands_below_what_the_network_does_to_it(
+    images: ScoredImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    html, _ = write_fragment(images, monkeypatch)
+    pattern = r"<h[34]>(.*?)</h[34]>|<p>(\w+: average precision .*?)</p>"
+    assert [heading or score for heading, score in re.findall(pattern, html)] == [
+        "other raises the average precision",
+        "Person 1, camera 1",
+        "base: average precision 50.0 %",
+        "other: average precision 75.0 %",
+        "other lowers the average precision",
+        "Person 2, camera 3",
+        "base: average precision 75.0 %",
+        "other: average precision 25.0 %",
+    ]
+
+
+def test_histograms_leave_out_the_pairs_that_do_not_count(
+    images: ScoredImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first query and a are of one person and camera."""
+    _, panels = write_fragment(images, monkeypatch)
+    assert list(panels) == ["base", "other"]
+    near, far = panels["base"]
+    assert near.tolist() == [0.25, 0.5, 0.0]
+    assert far.tolist() == [0.5, 0.75, 0.5, 0.25, 1.0, 0.75]
+    near, far = panels["other"]
+    assert near.tolist() == pytest.approx([0.2, 0.4, 0.3])
+    assert far.tolist() == pytest.approx([0.6, 0.8, 0.7, 0.9, 1.1, 0.2])

@@ -56,6 +56,12 @@ FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
         "prepare@synthetic",
     ),
 }
+REQUIRED = {
+    "record": ("id", "digest", "source", "configuration", "environment", "commit", "date"),
+    "scores": ("top-1", "mAP", "torch"),
+    "description": ("scoring", "cameras", "counts"),
+}
+"""What a file of JSON holds at least."""
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +114,41 @@ def test_a_missing_file_says_what_makes_it(name: str) -> None:
     with pytest.raises(FileNotFoundError) as info:
         read()
     assert str(info.value) == f"{path} does not exist: `dvc repro {stage}` makes it"
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [(file, name) for file, names in REQUIRED.items() for name in names]
+)
+def test_what_a_record_lacks_is_named(file: str, name: str) -> None:
+    path, read, stage = FILES[file]
+    content = json.loads(Path(path).read_text())
+    del content[name]
+    Path(path).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="is damaged") as info:
+        read()
+    assert str(info.value) == (
+        f"{path} is damaged (it has no {name}): `dvc repro {stage}` makes it again"
+    )
+
+
+@pytest.mark.parametrize("name", ["path", "person", "camera"])
+def test_a_table_needs_its_columns(name: str) -> None:
+    IMAGES.drop(columns=name).to_parquet(FILES["table"][0])
+    with pytest.raises(ValueError, match=rf"is damaged \(it has no column {name}\): "):
+        records.read_table(RUN.prepared)
+
+
+def test_all_columns_that_a_table_lacks_are_named() -> None:
+    IMAGES[["camera", "split"]].to_parquet(FILES["table"][0])
+    with pytest.raises(ValueError, match=r"is damaged \(it has no column path, person\): "):
+        records.read_table(RUN.prepared)
+
+
+@pytest.mark.parametrize("name", ["epoch", "loss", "seconds", "images_per_second"])
+def test_a_history_needs_its_columns(name: str) -> None:
+    FRAME.drop(columns=name).to_csv(FILES["history"][0], index=False)
+    with pytest.raises(ValueError, match=rf"is damaged \(it has no numbers {name}\): "):
+        records.read_history(RUN)
 
 
 def test_a_history_needs_its_numbers() -> None:

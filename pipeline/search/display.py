@@ -12,7 +12,7 @@ from rich.progress import TaskID
 
 from pipeline.search.results import FAILED
 from pipeline.shell import format_minutes
-from pipeline.training.display import progress_bars
+from pipeline.training.display import estimate_seconds, progress_bars
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class SearchDisplay:
         if name in self.bars:
             self.progress.remove_task(self.bars.pop(name))
         done = len(self.ended)
-        pace = (time.monotonic() - self.start) / (done - self.before)
-        left = pace * (self.number - done) / 60
+        seconds = time.monotonic() - self.start
+        left = estimate_seconds(seconds, done - self.before, done, self.number) / 60
         score = ""
         if state != FAILED and trial["history"]:
             score = f", {self.maximise} {trial['history'][-1][self.maximise]:.1%}"

@@ -27,6 +27,18 @@ def progress_bars(console: Console) -> Progress:
     )
 
 
+def estimate_seconds(seconds: float, steps: int, done: int, total: int) -> float:
+    """The seconds until all steps are done, by the mean of the steps of this command.
+
+    Args:
+        seconds: that the steps of this command took.
+        steps: of this command.
+        done: steps of this command and of earlier ones.
+        total: steps in all.
+    """
+    return seconds / steps * (total - done)
+
+
 class Display:
     """Which run of how many, epoch, loss, images/s and time left."""
 
@@ -56,7 +68,7 @@ class Display:
         """Show that an epoch is done."""
         done = int(report["epoch"])
         self.seconds.append(report["seconds"])
-        left = round(sum(self.seconds) / len(self.seconds) * (self.epochs - done))
+        left = round(estimate_seconds(sum(self.seconds), len(self.seconds), done, self.epochs))
         text = (
             f"epoch {done}/{self.epochs}  loss {report['loss']:.3f}  "
             f"{report['images_per_second']:.0f} images/s  {left // 60}:{left % 60:02} left"
