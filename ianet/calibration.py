@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from ianet.datasets.listed import KINDS
 from ianet.datasets.listing import split_columns
 from ianet.datasets.source import ARCHIVES
 from ianet.description import LATER
-from ianet.feature_table import FeatureTable, refuse_unknown
+from ianet.feature_table import FeatureTable, Labelled, check_labels
 from ianet.open_set import OpenSetSearch, SearchThreshold, search_open_set
 from ianet.options import Cameras, check_types
 from ianet.pictures import Picture
@@ -112,17 +112,6 @@ def _choose_threshold(thresholds: Sequence[Limit], far: float | None) -> Limit:
             return threshold
     known = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
     raise ValueError(f"no threshold is known for a false-accept rate of {far:g}: {known} is")
-
-
-class Labelled(Protocol):
-    """Pictures with their persons and cameras, "" where unknown; a `FeatureTable` is one."""
-
-    @property
-    def paths(self) -> list[str]: ...
-    @property
-    def persons(self) -> list[str]: ...
-    @property
-    def cameras(self) -> list[str]: ...
 
 
 class PictureLabels(NamedTuple):
@@ -288,10 +277,7 @@ def _simplify(name: str) -> str:
 
 def _choose(query: Labelled, gallery: Labelled, cameras: Cameras) -> _Labels:
     for table in (query, gallery):
-        refuse_unknown(table.paths, table.persons, "person", "name the persons")
-        if cameras == "respect":
-            remedy = "name the cameras, or ignore them (--cameras ignore)"
-            refuse_unknown(table.paths, table.cameras, "camera", remedy)
+        check_labels(table, cameras)
     persons, paths = set(query.persons), set(query.paths)
     chosen = [
         person in persons and path not in paths

@@ -76,6 +76,8 @@ class FeatureDescription:
     def __post_init__(self) -> None:
         check_types(self)
         check_constants(self)
+        if self.size < 1:
+            raise ValueError(f"size is {self.size}: it must be 1 at least")
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,11 @@ class Description:
         check_types(self)
         if self.identities < 1:
             raise ValueError(f"identities is {self.identities}: it must be 1 at least")
+        if self.options.weights != "none":
+            raise ValueError(
+                f"options.weights is {self.options.weights!r}: a trained network needs none to "
+                "start from"
+            )
 
 
 def current_versions() -> dict[str, str]:

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Set
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ianet import retrieval, single_shot
 from ianet.comparison import Interval, bound_score
-from ianet.datasets.listing import Listing, split_columns
-from ianet.feature_table import FeatureTable, concatenate, refuse_unknown
-from ianet.options import Cameras
+from ianet.datasets.listing import JUNK, Listing, split_columns
+from ianet.feature_table import FeatureTable, check_labels, concatenate
+from ianet.options import Cameras, Scoring, refuse_unknown
 from ianet.pictures import Picture
+from ianet.protocols import TOP, score_queries
 from ianet.reranking import KReciprocal
 
 Pool = Literal["none", "mean"]
-RANKS = 50
-TOP = (1, 5, 10)
-MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
 class Evaluation(NamedTuple):
@@ -109,7 +106,7 @@ def evaluate(
     cameras: Cameras = "respect",
     pool: Pool = "none",
     reranking: KReciprocal | None = None,
-    scoring: str = "ranking",
+    scoring: Scoring = "ranking",
 ) -> Evaluation:
     """Return the scores of features of one model.
 
@@ -122,40 +119,36 @@ def evaluate(
             the same camera, such as a tracklet, for one: see `pool_tracklets`. Pictures of people
             without a query stay apart, as distractors are many people under one name.
         reranking: to rank by k-reciprocal neighbours, see `ianet.reranking`.
-        scoring: "ranking" (`ianet.retrieval`) or "single_shot" (`ianet.single_shot`), see
-            `ianet.datasets.listing.Listing`.
+        scoring: the protocol, see `ianet.protocols`.
 
     Raises:
-        ValueError: a person or a camera is unknown, no query has a match, or re-ranking of a
-            single-shot protocol.
+        ValueError: an unknown name, a person or a camera that is unknown, no query has a match, or
+            re-ranking of a single-shot protocol.
     """
+    refuse_unknown("pool", pool, get_args(Pool))
     for table in (query, gallery):
-        refuse_unknown(table.paths, table.persons, "person", "name the persons")
-        if cameras == "respect":
-            remedy = "name the cameras, or ignore them (--cameras ignore)"
-            refuse_unknown(table.paths, table.cameras, "camera", remedy)
+        check_labels(table, cameras)
     if pool == "mean":
         searched = set(query.persons)
         query, gallery = pool_tracklets(query, searched), pool_tracklets(gallery, searched)
-    person = _encode(query.persons, gallery.persons)
+    query_ids, gallery_ids = _encode(query.persons, gallery.persons)
     # A gallery picture of the query's person and camera is left out. If each picture is a camera
     # of its own, that is the query's own picture.
-    camera = (
+    query_cameras, gallery_cameras = (
         _encode(query.cameras, gallery.cameras)
         if cameras == "respect"
         else _encode(query.paths, gallery.paths)
     )
-    arguments = (query.features, gallery.features, *person, *camera)
-    if scoring == "single_shot":
-        if reranking is not None:
-            raise ValueError("re-ranking is not defined for a single-shot protocol: leave it out")
-        cmc = single_shot.per_query(*arguments, max_rank=RANKS)
-        means = pd.DataFrame(index=cmc.index)
-    else:
-        ranks = retrieval.per_query(*arguments, reranking=reranking)
-        first = ranks["first_rank"].to_numpy()[:, None]
-        cmc = pd.DataFrame(first <= np.arange(1, RANKS + 1), ranks.index, range(1, RANKS + 1))
-        means = pd.DataFrame({name: ranks[column] for name, column in MEANS.items()})
+    cmc, means = score_queries(
+        scoring,
+        reranking=reranking,
+        query_features=query.features,
+        gallery_features=gallery.features,
+        query_ids=query_ids,
+        gallery_ids=gallery_ids,
+        query_cameras=query_cameras,
+        gallery_cameras=gallery_cameras,
+    )
     values = pd.concat(
         [cmc[list(TOP)].astype(float).rename(columns="top-{}".format), means], axis=1
     )
@@ -205,5 +198,5 @@ def pool_tracklets(table: FeatureTable, persons: Set[str]) -> FeatureTable:
 def _encode(query: list[str], gallery: list[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return numbers for texts, from 0 in order of appearance; "-1" stays -1, which is junk."""
     codes, _ = pd.factorize(pd.Series([*query, *gallery], dtype=object))
-    numbers = np.where(np.array([*query, *gallery], dtype=object) == str(retrieval.JUNK), -1, codes)
+    numbers = np.where(np.array([*query, *gallery], dtype=object) == str(JUNK), -1, codes)
     return numbers[: len(query)].astype(np.int64), numbers[len(query) :].astype(np.int64)

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from ianet.feature_table import FeatureTable
 from ianet.files import whole
 from ianet.images import normalize
 from ianet.model import Model
+from ianet.options import refuse_unknown
 from ianet.pictures import Picture, read_batches
 
 Format = Literal["onnx", "pt2"]
@@ -78,8 +79,9 @@ def export(model: Model, path: Path, form: Format) -> None:
     """Write a model as ONNX or pt2; the file appears whole or not at all.
 
     Raises:
-        ValueError: ONNX without its packages, or a block that cannot be exported.
+        ValueError: an unknown form, ONNX without its packages, or a block that cannot be exported.
     """
+    refuse_unknown("form", form, get_args(Format))
     if form == "onnx":
         check_packages()
     size = model.description.input

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ianet.options import Cameras, refuse_unknown
 
 BLOCK = 4096  # pictures whose features are read or written at a time
 
@@ -101,12 +103,32 @@ def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
     )
 
 
-def refuse_unknown(paths: Sequence[str], values: Sequence[str], name: str, remedy: str) -> None:
-    """Raise ValueError if a label of a picture, its person or its camera, is unknown.
+class Labelled(Protocol):
+    """Pictures with their persons and cameras, "" where unknown; a `FeatureTable` is one."""
+
+    @property
+    def paths(self) -> list[str]: ...
+    @property
+    def persons(self) -> list[str]: ...
+    @property
+    def cameras(self) -> list[str]: ...
+
+
+def check_labels(table: Labelled, cameras: Cameras) -> None:
+    """Raise ValueError unless each picture has its person, and its camera where cameras count."""
+    refuse_unknown("cameras", cameras, get_args(Cameras))
+    _refuse_missing(table.paths, table.persons, "person", "name the persons")
+    if cameras == "respect":
+        remedy = "name the cameras, or ignore them (--cameras ignore)"
+        _refuse_missing(table.paths, table.cameras, "camera", remedy)
+
+
+def _refuse_missing(paths: Sequence[str], values: Sequence[str], name: str, remedy: str) -> None:
+    """Raise ValueError if a label of a picture is "".
 
     Args:
         paths: of the pictures.
-        values: of the label, "" where unknown.
+        values: of the label.
         name: of the label.
         remedy: what a user does about the error.
     """

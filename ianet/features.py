@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ianet.images import normalize
 from ianet.numerics import NARROW, flush_denormals, is_narrow
+from ianet.options import refuse_unknown
 from ianet.reading import PackedImages, read
 
 Precision = Literal["float32", "bfloat16"]
@@ -50,8 +51,10 @@ def extract_batches(
         flip: whether features are the mean of those of the image and of its mirror image.
 
     Raises:
-        ValueError: bfloat16 on a CPU for images of at most `NARROW` pixels in width.
+        ValueError: an unknown precision, or bfloat16 on a CPU for images of at most `NARROW` pixels
+            in width.
     """
+    refuse_unknown("precision", precision, get_args(Precision))
     with torch.inference_mode(False):  # else no training could follow
         network.to(device).to(memory_format=torch.channels_last).eval()
     reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

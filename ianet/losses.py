@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ianet.options import refuse_unknown
+from ianet.training.recipe import Distance
 
 
 def batch_hard_triplet(
     embeddings: Tensor,
     labels: Tensor,
     margin: float,
-    distance: Literal["euclidean", "cosine"] = "euclidean",
+    distance: Distance = "euclidean",
 ) -> Tensor:
     """Return the batch-hard triplet loss of each embedding a.
 
@@ -32,7 +35,11 @@ def batch_hard_triplet(
         (B,), a loss for each embedding as the anchor. If an identity has a single embedding, the
         anchor is also the positive, at distance 0. If the batch has a single identity, the loss
         is 0. Embeddings that are equally far or near share the gradient. Distance 0 has gradient 0.
+
+    Raises:
+        ValueError: an unknown distance.
     """
+    refuse_unknown("distance", distance, get_args(Distance))
     if distance == "cosine":
         embeddings = F.normalize(embeddings, dim=1)
     # Without the matrix product: its cancellation makes small distances inexact.

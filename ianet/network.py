@@ -208,20 +208,28 @@ def restore(
         ValueError: the weights are damaged, not finite, or of another network; one line.
     """
     try:
-        network = TrainedNetwork(description)
-    except ValueError as error:
-        raise ValueError(f"{description_path}: {error}") from error
-    try:
         state = safetensors.torch.load(weights)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{weights_path} is damaged ({error}): {remedy}") from error
+    name = Path(description_path).name
+    # Before the network takes the memory that a wrong number asks for.
+    numbers = sum(tensor.numel() for tensor in state.values())
+    if description.identities * description.features.size > numbers:
+        raise ValueError(
+            f"{weights_path} does not fit {name}: the file has fewer numbers than a classifier of "
+            f"{description.identities:,} identities"
+        )
+    try:
+        network = TrainedNetwork(description)
+    except ValueError as error:
+        raise ValueError(f"{description_path}: {error}") from error
     shapes = {name: value.shape for name, value in state.items()}
     expected = {name: value.shape for name, value in network.state_dict().items()}
     wrong = sorted(dict(shapes.items() ^ expected.items()))
     if wrong:
         raise ValueError(
-            f"{weights_path} does not fit {Path(description_path).name}: {len(wrong)} tensors are "
-            f"missing, unknown or of another shape than expected, the first of them {wrong[0]}"
+            f"{weights_path} does not fit {name}: {len(wrong)} tensors are missing, unknown or of "
+            f"another shape than expected, the first of them {wrong[0]}"
         )
     infinite = [name for name, value in state.items() if not value.isfinite().all()]
     if infinite:

@@ -203,6 +203,6 @@ def _accept(
         far: the limit.
     """
     accepted = weights[order].cumsum()
-    limit = other[order[accepted.searchsorted(far * accepted[-1], "right")]]
+    limit = other[order[(accepted / accepted[-1]).searchsorted(far, "right")]]
     found = (same < limit) & (same < other)
     return float(limit), float(weights[found].sum() / weights[np.isfinite(same)].sum())

@@ -27,6 +27,8 @@ Position = Literal["stage", "block"]
 Embeddings = Literal["pooled", "neck"]
 Cameras = Literal["respect", "ignore"]
 """Whether a match is from another camera than the query, or from any camera."""
+Scoring = Literal["ranking", "single_shot"]
+"""The protocols of `ianet.protocols`."""
 
 
 TYPE_NAMES: Mapping[Any, str] = {

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ from PIL import Image
 from ianet.datasets.listing import IMAGES
 from ianet.datasets.source import ARCHIVES, Files, open_source, refuse_irregular
 from ianet.decoding import decode, to_viewed
+from ianet.options import refuse_unknown
 from ianet.packing import Size
 
 Labels = Literal["names", "folders", "none"]
@@ -89,9 +90,10 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder or archive holds no picture.
-        ValueError: a damaged archive or list, or one that is no regular file.
+        ValueError: unknown `labels`, or a damaged archive or list, or one that is no regular file.
         TypeError: an object of another type.
     """
+    refuse_unknown("labels", labels, get_args(Labels))
     pictures = list(_find(images, labels))
     if not pictures:
         raise ValueError(f"there is no picture: give {EXPECTED}")

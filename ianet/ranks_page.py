@@ -7,12 +7,13 @@ import io
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from html import escape
-from typing import Literal
+from typing import Literal, get_args
 
 import pandas as pd
 from PIL import Image
 
 from ianet.datasets.source import Opener
+from ianet.options import refuse_unknown
 
 Sort = Literal["worst", "best", "given"]
 SIZE = (96, 160)  # of a thumbnail in pixels, at most: width and height
@@ -63,7 +64,11 @@ def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
     Args:
         ranks: see `ianet.searching.search`.
         sort: "worst" or "best" first, or as "given".
+
+    Raises:
+        ValueError: an unknown `sort`.
     """
+    refuse_unknown("sort", sort, get_args(Sort))
     known = ranks[ranks.right.notna()]
     right = known.right.astype(int)
     query = known["query"]

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ianet.options import refuse_unknown
+
 Scale = float | str
 """Factor on the dot products of Eq. 1 and 7: a number (1 as printed) or "rsqrt_channels"."""
 
@@ -99,10 +101,12 @@ def location_relation(
         (M, M), every row a distribution.
 
     Raises:
-        ValueError: a sigma that is not above 0.
+        ValueError: a sigma that is not finite, or not above 0.
     """
-    if min(sigma) <= 0:
-        raise ValueError(f"sigma is {tuple(sigma)}: both standard deviations must be above 0")
+    if not all(0 < deviation < math.inf for deviation in sigma):
+        raise ValueError(
+            f"sigma is {tuple(sigma)}: both standard deviations must be finite and above 0"
+        )
 
     def along(size: int, deviation: float) -> Tensor:
         steps = torch.arange(size, dtype=dtype, device=device)
@@ -164,8 +168,7 @@ def channel_relation(features: Tensor, scale: Scale = 1.0) -> Tensor:
 
 def fuse(maps: Sequence[Tensor], fusion: str) -> Tensor:
     """Return the fusion of Eq. 2 and 5 by element, of maps that broadcast to one shape."""
-    if fusion not in FUSIONS:
-        raise ValueError(f"fusion is {fusion!r}: choose one of {', '.join(FUSIONS)}")
+    refuse_unknown("fusion", fusion, FUSIONS)
     return reduce(FUSIONS[fusion], maps)
 
 
@@ -178,16 +181,13 @@ def normalize(fused: Tensor, normalization: str) -> Tensor:
     Raises:
         ValueError: an unknown normalization.
     """
+    refuse_unknown("normalization", normalization, NORMALIZATIONS)
     if normalization == "softmax":
         return torch.softmax(fused, dim=-1)
-    if normalization == "renormalized":
-        total = fused.sum(dim=-1, keepdim=True)
-        # A product of nearly one-hot rows can be 0 everywhere: such a row becomes uniform.
-        empty = total < torch.finfo(fused.dtype).tiny
-        return torch.where(empty, 1 / fused.shape[-1], fused / total.masked_fill(empty, 1))
-    raise ValueError(
-        f"normalization is {normalization!r}: choose one of {', '.join(NORMALIZATIONS)}"
-    )
+    total = fused.sum(dim=-1, keepdim=True)
+    # A product of nearly one-hot rows can be 0 everywhere: such a row becomes uniform.
+    empty = total < torch.finfo(fused.dtype).tiny
+    return torch.where(empty, 1 / fused.shape[-1], fused / total.masked_fill(empty, 1))
 
 
 def _at_least_float32(features: Tensor) -> Tensor:
@@ -200,12 +200,12 @@ def factor(features: Tensor, scale: Scale) -> float:
     """Return the factor on the dot products that a scale stands for.
 
     Raises:
-        ValueError: an unknown scale.
+        ValueError: an unknown scale, or one that is not finite.
     """
     if scale == "rsqrt_channels":
         return 1 / math.sqrt(features.shape[1])
-    if isinstance(scale, str):
-        raise ValueError(f'scale is {scale!r}: give a number or "rsqrt_channels"')
+    if isinstance(scale, str) or not math.isfinite(scale):
+        raise ValueError(f'scale is {scale!r}: give a finite number or "rsqrt_channels"')
     return float(scale)
 
 

@@ -45,6 +45,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ianet.options import refuse_unknown
 from ianet.reranking import KReciprocal, RerankedDistances
 
 DISTANCES = ("cosine", "euclidean")
@@ -155,11 +156,7 @@ def per_query(
         ValueError: no query has a match, lengths that disagree, an unknown name, or features
             that are not finite.
     """
-    if average_precision not in AVERAGE_PRECISIONS:
-        raise ValueError(
-            f"unknown average_precision {average_precision!r}: "
-            f"use one of {', '.join(AVERAGE_PRECISIONS)}"
-        )
+    refuse_unknown("average_precision", average_precision, AVERAGE_PRECISIONS)
     comparison = prepare(
         query_features,
         gallery_features,
@@ -311,8 +308,7 @@ def prepare(
     Raises:
         ValueError: as `per_query`, but for queries without a match.
     """
-    if distance not in DISTANCES:
-        raise ValueError(f"unknown distance {distance!r}: use one of {', '.join(DISTANCES)}")
+    refuse_unknown("distance", distance, DISTANCES)
     query = _tensor(query_features)
     gallery = (
         gallery_features if isinstance(gallery_features, Tensor) else np.asarray(gallery_features)

@@ -6,11 +6,12 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import get_args
 
 import pandas as pd
 
 from ianet.datasets.listing import SPLITS, Listing, split_columns
-from ianet.options import Cameras
+from ianet.options import Cameras, refuse_unknown
 
 EXAMPLES = 5  # that are named of each problem
 
@@ -21,7 +22,11 @@ def find_table_problems(table: pd.DataFrame, cameras: Cameras = "respect") -> It
     Args:
         table: see `Listing`.
         cameras: "ignore" if a match may be from the camera of the query, see `ianet.evaluation`.
+
+    Raises:
+        ValueError: unknown `cameras`.
     """
+    refuse_unknown("cameras", cameras, get_args(Cameras))
     if cameras == "ignore":
         table = table.assign(camera=table.path)
     for column in split_columns(table):

@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ianet import images, retrieval, single_shot
+from ianet import images, retrieval
 from ianet.diagnostics import BlockDescription, describe_blocks
 from ianet.features import extract
 from ianet.network import Network
 from ianet.network import load as load_network
+from ianet.protocols import MEANS, TOP, score_queries
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
 from pipeline.data.cameras import number_cameras
@@ -23,10 +24,7 @@ from pipeline.data.splits import split_of_run
 from pipeline.plan.records import read_description, read_table
 from pipeline.plan.runs import PREPARED, prepared_files
 
-RANKS = np.arange(1, 51)
-TOP = (1, 5, 10)
 DIAGNOSTIC_IMAGES = 16  # queries in which blocks are described: images hardly differ
-MEANS = {"mAP": "average_precision", "mINP": "inverse_negative_penalty"}
 
 
 class Scores(NamedTuple):
@@ -64,24 +62,6 @@ class Scores(NamedTuple):
         }
 
 
-def score_ranking(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """CMC and means by `ianet.retrieval`, (Q, ...) each, by the query's position."""
-    queries = retrieval.per_query(**arguments)
-    cmc = queries.first_rank.to_numpy()[:, None] <= RANKS
-    means = {name: queries[column] for name, column in MEANS.items()}
-    return pd.DataFrame(cmc, queries.index, RANKS), pd.DataFrame(means)
-
-
-def score_single_shot(**arguments: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """CMC by `ianet.single_shot`, which defines no mean."""
-    cmc = single_shot.per_query(**arguments, max_rank=len(RANKS))
-    return cmc, pd.DataFrame(index=cmc.index)
-
-
-SCORINGS = {"ranking": score_ranking, "single_shot": score_single_shot}
-"""Protocol to function, by the names that readers give, see `ianet.datasets.listing.Listing`."""
-
-
 def score(
     network: nn.Module, prepared: Path, size: str, split: pd.Series, device: torch.device
 ) -> Scores:
@@ -103,7 +83,7 @@ def score(
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = cameras[mask].to_numpy()
-    cmc, means = SCORINGS[description["scoring"]](**arguments)
+    cmc, means = score_queries(description["scoring"], **arguments)
     labels = {name: values for name, values in arguments.items() if "features" not in name}
     queries = retrieval.count_candidates(**labels).set_index(table.index[split == "query"])
     queries.insert(0, "person", labels["query_ids"])

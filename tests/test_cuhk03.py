@@ -187,9 +187,9 @@ def test_cuhk03_new(mat: Path, tmp_path: Path) -> None:
 
 
 def test_mistakes_in_cuhk03(mat: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="images is 'both': choose labeled or detected"):
+    with pytest.raises(ValueError, match="images is 'both': choose one of labeled, detected"):
         cuhk03.read(mat, images="both", protocol="classic")
-    with pytest.raises(ValueError, match="protocol is 'old': choose classic or new"):
+    with pytest.raises(ValueError, match="protocol is 'old': choose one of classic, new"):
         cuhk03.read(mat, images="labeled", protocol="old")
     with pytest.raises(ValueError, match="needs config: the path of cuhk03_new_protocol_config_la"):
         cuhk03.read(mat, images="labeled", protocol="new")

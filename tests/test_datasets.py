@@ -146,7 +146,7 @@ def test_a_list_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 
 def test_mistakes_in_msmt17(tmp_path: Path) -> None:
     root = msmt17_set(tmp_path / "MSMT17_V1", "V1")
-    with pytest.raises(ValueError, match=r"training is 'all': choose train or train\+val"):
+    with pytest.raises(ValueError, match=r"training is 'all': choose one of train, train\+val"):
         msmt17.read(root, training="all", published=False)
     with pytest.raises(ValueError, match="train images: 2 instead of 30,248"):
         msmt17.read(root, training="train")

@@ -411,6 +411,14 @@ def edit(**values: Any) -> Change:
     return change
 
 
+def edit_options(**values: Any) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        edit(options=config["options"] | values)(folder)
+
+    return change
+
+
 def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
     def rewrite(folder: Path) -> None:
         state = load_file(folder / "model.safetensors")
@@ -436,6 +444,14 @@ def cut(name: str) -> Change:
         (cut("model.safetensors"), r"model.safetensors is damaged \(.+\): fetch or make the mo"),
         (edit(crop=1), "config.json: crop unknown: the file is of a newer version of ianet"),
         (edit(scores=[{"dataset": 1}]), "config.json: queries, identities, .* missing: .* older"),
+        (
+            edit(identities=10**13),
+            "the file has fewer numbers than a classifier of 10,000,000,000,000 identities",
+        ),
+        (
+            edit_options(weights="imagenet"),
+            "config.json: options.weights is 'imagenet': a trained network needs none",
+        ),
         (edit(identities=7), r"model.safetensors does not fit config.json: 2 tensors are missing"),
         (
             edit_weights(lambda state: state["classifier.bias"].fill_(torch.nan)),

@@ -168,6 +168,15 @@ def test_a_threshold_keeps_its_limit_and_is_the_greatest() -> None:
         assert (other < limit - 1e-6).mean() <= point.far < (other < limit + 1e-6).mean()
 
 
+@pytest.mark.parametrize("accepted", [57, 58, 82, 114])
+def test_a_limit_of_some_of_the_queries_accepts_so_many(accepted: int) -> None:
+    """In floating point 58 / 200 * 200 is less than 58."""
+    case = people(7, queries=200)
+    [point] = search_open_set(**case, fars=[accepted / 200], draws=10).thresholds
+    nearest_other = np.sort(nearest(case, cameras=True)[1])
+    assert point.distance.value == pytest.approx(nearest_other[accepted], abs=1e-6)
+
+
 def test_a_larger_gallery_of_strangers_lowers_the_threshold() -> None:
     case = people(1)
     small = search_open_set(**case, fars=[0.2], draws=5).thresholds[0]

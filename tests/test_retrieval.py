@@ -412,8 +412,8 @@ def with_nan(features: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        (changed(distance="manhattan"), "unknown distance 'manhattan': use one of cosine, eucl"),
-        (changed(average_precision="area"), "unknown average_precision 'area': use one of step"),
+        (changed(distance="manhattan"), "distance is 'manhattan': choose one of cosine, eucl"),
+        (changed(average_precision="area"), "average_precision is 'area': choose one of step"),
         (changed(max_rank=0), "max_rank is 0"),
         (changed(query_ids=lambda ids: ids[1:]), r"query features of 4 images, but .*\(3,\)"),
         (changed(gallery_cameras=lambda c: c[1:]), r"gallery features of 7 images, but .*\(6,\)"),

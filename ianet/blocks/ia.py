@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ianet import relations
+from ianet.options import refuse_unknown
 from ianet.relations import Scale
 from ianet.residual import residual_norm
 
@@ -102,8 +103,7 @@ class SpatialIA(_Residual):
         initial_scale: float = 0.0,
     ) -> None:
         super().__init__(channels, initial_scale)
-        if relation not in RELATIONS:
-            raise ValueError(f"relation is {relation!r}: choose one of {', '.join(RELATIONS)}")
+        refuse_unknown("relation", relation, RELATIONS)
         self.contexts = tuple(contexts)
         self.fusion = fusion
         self.relation_name = relation
@@ -246,10 +246,7 @@ class IABlock(nn.Module):
         **spatial: Any,
     ) -> None:
         super().__init__()
-        if arrangement not in ARRANGEMENTS:
-            raise ValueError(
-                f"arrangement is {arrangement!r}: choose one of {', '.join(ARRANGEMENTS)}"
-            )
+        refuse_unknown("arrangement", arrangement, ARRANGEMENTS)
         self.arrangement = arrangement
         # Both are always built, so that a wrong option raises for every arrangement.
         sia = SpatialIA(channels, initial_scale=initial_scale, **spatial)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ianet.options import refuse_unknown
 from ianet.residual import residual_norm
 
 SIMILARITIES = ("embedded_gaussian", "gaussian", "dot_product")
@@ -39,10 +40,7 @@ class NonLocal(nn.Module):
         initial_scale: float = 0.0,
     ) -> None:
         super().__init__()
-        if similarity not in SIMILARITIES:
-            raise ValueError(
-                f"similarity is {similarity!r}: choose one of {', '.join(SIMILARITIES)}"
-            )
+        refuse_unknown("similarity", similarity, SIMILARITIES)
         if channels < 2:
             raise ValueError(f"channels is {channels}: a bottleneck of half needs at least 2")
         self.similarity = similarity

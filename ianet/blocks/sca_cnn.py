@@ -16,6 +16,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ianet.options import refuse_unknown
+
 ORDERS = ("channel-spatial", "spatial-channel")
 
 
@@ -36,8 +38,7 @@ class SpatialChannelAttention(nn.Module):
         self, channels: int, *, order: str = "channel-spatial", common_space: int = 512
     ) -> None:
         super().__init__()
-        if order not in ORDERS:
-            raise ValueError(f"order is {order!r}: choose one of {', '.join(ORDERS)}")
+        refuse_unknown("order", order, ORDERS)
         if common_space < 1:
             raise ValueError(f"common_space is {common_space}: it must be at least 1")
         self.order = order

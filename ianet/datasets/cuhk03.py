@@ -41,12 +41,12 @@ from ianet.datasets.listing import (
     IMAGES,
     SPLITS,
     Listing,
-    check_choice,
     check_counts,
     count_images,
     sort_rows,
 )
 from ianet.datasets.source import Opener, image_opener, open_source, refuse_irregular
+from ianet.options import refuse_unknown
 
 BOXES = ("labeled", "detected")
 PROTOCOLS = ("classic", "new")
@@ -120,8 +120,8 @@ def read(
         ValueError: damaged or unexpected content, a wrong option, or counts that are not the
             published.
     """
-    check_choice("images", images, BOXES)
-    check_choice("protocol", protocol, PROTOCOLS)
+    refuse_unknown("images", images, BOXES)
+    refuse_unknown("protocol", protocol, PROTOCOLS)
     if protocol == "new" and config is None:
         raise ValueError(
             f"protocol new needs config: the path of cuhk03_new_protocol_config_{images}.mat"
@@ -139,14 +139,14 @@ def read(
     paths, opener, testsets = _read_mat(mat, images) if mat else (*_read_files(source), [])
     if config:
         table = _new_split(paths, config, source, published)
-        counts, scoring = count_images(table), "ranking"
+        counts = count_images(table)
     else:
         table = _classic_splits(paths, testsets, source)
-        counts, scoring = _classic_counts(table, testsets), "single_shot"
+        counts = _classic_counts(table, testsets)
     if published:
         expected = {**PUBLISHED[images, protocol], **IDENTITIES[protocol]}
         check_counts(source, f"CUHK03 {images}", counts, expected)
-    return Listing(table, counts, opener, scoring)
+    return Listing(table, counts, opener, "ranking" if config else "single_shot")
 
 
 def fits(paths: Sequence[str]) -> bool:

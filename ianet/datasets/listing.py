@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ianet.datasets.source import Opener
+from ianet.options import Scoring
 
 SPLITS = ("train", "query", "gallery")
 JUNK = -1
@@ -43,7 +44,7 @@ class Listing(NamedTuple):
     table: pd.DataFrame
     counts: dict[str, int]
     open: Opener
-    scoring: str = "ranking"
+    scoring: Scoring = "ranking"
 
 
 def split_columns(table: pd.DataFrame) -> list[str]:
@@ -100,9 +101,3 @@ def check_counts(
             f"{source} is not all of {name} ({differences}): fetch it again, or set published to "
             "false for a subset (of a command: --option published=false)"
         )
-
-
-def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
-    """Raise ValueError unless an option of a reader has one of its values."""
-    if value not in choices:
-        raise ValueError(f"{option} is {value!r}: choose {' or '.join(choices)}")

@@ -15,8 +15,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ianet.datasets.listing import Listing, check_choice, check_counts, count_images, sort_rows
+from ianet.datasets.listing import Listing, check_counts, count_images, sort_rows
 from ianet.datasets.source import Files, image_opener, open_source
+from ianet.options import refuse_unknown
 
 TRAINING = ("train", "train+val")
 LISTS = {"train": "train", "val": "train", "query": "test", "gallery": "test"}
@@ -60,7 +61,7 @@ def read(source: Path, *, training: str, published: bool = True) -> Listing:
         ValueError: a damaged source, V1 and V2 in one source, a wrong line or option, or counts
             that are not the published.
     """
-    check_choice("training", training, TRAINING)
+    refuse_unknown("training", training, TRAINING)
     files = open_source(source, EXPECTED)
     paths = files.paths()
     root, folders = _find_version(source, paths)

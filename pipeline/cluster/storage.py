@@ -323,6 +323,8 @@ def _read_patiently(read: Callable[[], Returned]) -> Returned:
     for attempt in range(1, ATTEMPTS):
         try:
             return read()
+        except PermissionError:
+            raise
         except OSError:
             time.sleep(0.1 * 2**attempt)
     return read()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pandas as pd
 
-from ianet.options import Cameras
+from ianet.options import Cameras, refuse_unknown
 
 
 def number_cameras(images: pd.DataFrame, cameras: Cameras) -> pd.Series:
@@ -16,7 +18,11 @@ def number_cameras(images: pd.DataFrame, cameras: Cameras) -> pd.Series:
     Args:
         images: path and camera of each image.
         cameras: see `ianet.options.Cameras`.
+
+    Raises:
+        ValueError: unknown `cameras`.
     """
+    refuse_unknown("cameras", cameras, get_args(Cameras))
     if cameras == "respect":
         return images.camera
     return pd.Series(pd.factorize(images.path)[0], images.index)

@@ -35,8 +35,7 @@ NETWORK_ROOTS = {
     "evaluate": (
         "ianet.network",
         "ianet.features",
-        "ianet.retrieval",
-        "ianet.single_shot",
+        "ianet.protocols",
         "ianet.diagnostics",
     ),
     "figure": (

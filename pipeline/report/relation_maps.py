@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from ianet import attention, drawing
@@ -16,7 +15,8 @@ from ianet.network import load as load_network
 from ianet.synthetic.portrait import portrait
 from pipeline.config.experiments import RelationFigure
 from pipeline.config.settings import Settings, SettingsError
-from pipeline.plan.runs import TABLE, Run
+from pipeline.plan.records import read_table
+from pipeline.plan.runs import Run
 
 
 def draw_people(figure: RelationFigure, seed: int) -> list[Person]:
@@ -45,7 +45,7 @@ def read_photographs(figure: RelationFigure, run: Run, size: str) -> list[Person
     if run.dataset not in figure.photographs:
         raise SettingsError(f"{figure.title} names no photographs of {run.dataset}")
     height, width = figure.size
-    paths = pd.read_parquet(run.prepared / TABLE).path
+    paths = read_table(run.prepared).path
     names = paths.str.rpartition("/")[2]
     people = []
     for photograph in figure.photographs[run.dataset]:

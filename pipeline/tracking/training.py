@@ -19,8 +19,8 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from ianet.escapes import escape_markdown
-from pipeline.plan.records import HISTORY, read_history, read_record
-from pipeline.plan.runs import RECORD, RESULTS, TABLE, Run, digest_file
+from pipeline.plan.records import HISTORY, read_history, read_record, read_scores
+from pipeline.plan.runs import RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     NOTE,
@@ -131,16 +131,19 @@ def sync_run(run: Run) -> None:
 
     Raises:
         FileNotFoundError: the run was not trained.
+        ValueError: a file of the run or of its scores is damaged.
     """
     record = read_record(run)
     history: list[dict[str, float]] = read_history(run).to_dict("records")  # type: ignore[assignment]
     run_id = sync_training(run, record, history, "FINISHED")
     _sync_files(run, run_id)
     weights = run.weights_digest()
-    for path in sorted(RESULTS.glob(f"*/scores/{run.key}*.json")):
-        scores = json.loads(path.read_text())
-        if scores["weights"] == weights:  # else of an earlier training
-            _sync_scores(run_id, scores)
+    for folder in sorted(RESULTS.glob("*/scores")):
+        evaluation = Evaluation(run, folder.parent.name)
+        if evaluation.scores.exists():
+            scores = read_scores(evaluation)
+            if scores["weights"] == weights:  # else of an earlier training
+                _sync_scores(run_id, scores)
     if run.model.exists():
         _sync_model(run, run_id)
 

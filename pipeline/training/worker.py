@@ -79,14 +79,13 @@ class Training:
             ValueError: options that do not fit each other, or the data.
             OSError: data or weights that cannot be read.
         """
-        import pandas as pd
         import torch
 
         from ianet.network import Network
         from ianet.reading import PackedImages
         from ianet.training.batches import labels_of
         from pipeline.data.splits import split_of_run
-        from pipeline.plan.runs import TABLE
+        from pipeline.plan.records import read_table
 
         # The compiler's code is kept between runs.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache_path("ianet") / "code"))
@@ -98,7 +97,7 @@ class Training:
         if place.weights is not None:
             folder, name = place.weights
             options = replace(options, weights=str(storage.fetch(folder) / name))
-        table = pd.read_parquet(self.prepared / TABLE)
+        table = read_table(self.prepared)
         self.split = split_of_run(table, configuration.seed, hold_out=configuration.hold_out)
         mask = (self.split == "train").to_numpy(copy=True)
         self.labels = labels_of(table.person[mask].to_numpy())
