@@ -137,10 +137,10 @@ def test_gain_by_hand() -> None:
     row = build_panel(frame, "market1501").rows[1]
     assert row.cells[5] == page.Cell("+25.0 [+25.0, +25.0]", "unsure")  # one seed is no finding
     note = describe(frame, table, plan, results)
-    assert (
-        "Gain: over base, with a 95 % interval for other persons alone: with fewer than 3" in note
-    )
+    assert "Gain: over base, with a 95 % interval for other persons" in note
     assert "2 comparisons" in note
+    assert "With fewer than 3 seeds no gain is a finding" in note
+    assert "would be found" not in note
     _, section = build_section("t", table, plan, results)
     [first], best, _ = findings.find({"t": (section, frame)})
     assert first.startswith("Comparisons with another network, in mAP: 1. None is a finding")
@@ -168,7 +168,9 @@ def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float,
     lost, best = (f"Table on market1501: {name} % mAP" for name in ("lost, 70.0", "base., 90.0"))
     assert sentences[1:] == ([f"{lost}, a finding over base."] if kind == "gain" else [])
     assert unsure == {"gain": [], "loss": [best], "unsure": [lost]}[kind]
-    assert "for other persons and other seeds" in section.note
+    assert "for other persons and, over several seeds, other seeds" in section.note
+    [smallest] = frame.detectable[(frame.label == "lost") & (frame.metric == "mAP")]
+    assert f"found with a chance of 80 %: 0.0 in top-1, {smallest:.1f} in mAP" in section.note
     assert section.picture.count("<svg") == 1
     gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]
     assert gain.gain == pytest.approx(100 * (0.7 - base), abs=0.1)

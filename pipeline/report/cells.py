@@ -314,10 +314,13 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
         text += f". Trained with torch {' and '.join(versions)}"
     if frame.chance.any():
         text += ". Chance: no better than random rankings"
-    return (
-        f"Ours: {text}. In percent; ± is the standard deviation over the seeds; the difference "
-        f"is ours less the paper's; {DASH} was not run, or is not in the paper."
-    )
+    text += ". In percent; ± is the standard deviation over the seeds; bold is the best of a column"
+    if frame.paper.notna().any():
+        return (
+            f"Ours: {text}; the difference is ours less the paper's; {DASH} was not run, or is not "
+            "in the paper."
+        )
+    return f"Ours: {text}; {DASH} was not run."
 
 
 def describe_comparisons(frame: pd.DataFrame) -> str:
@@ -325,17 +328,25 @@ def describe_comparisons(frame: pd.DataFrame) -> str:
     gains = frame[frame.gain.notna()]
     if gains.empty:
         return ""
-    against = " or ".join(dict.fromkeys(gains.against))
-    text = f". Gain: over {against}, with a 95 % interval for other persons"
-    if gains.seeds.max() < ENOUGH_SEEDS:
-        text += f" alone: with fewer than {ENOUGH_SEEDS} seeds no gain is a finding"
-    else:
-        text += " and other seeds"
+    against = " or ".join(dict.fromkeys(names.split()[0] for names in gains.against))
+    text = (
+        f". Gain: over {against}, with a 95 % interval for other persons and, over several seeds, "
+        f"other seeds. {len(gains)} comparisons; ▲ or ▼ where p < {LEVEL} after Holm's correction "
+        "for all of them"
+    )
+    several = gains[gains.seeds >= ENOUGH_SEEDS]
+    if several.empty:
+        return f"{text}. With fewer than {ENOUGH_SEEDS} seeds no gain is a finding"
     smallest = ", ".join(
-        f"{group.detectable.median():.1f} in {metric}"
-        for metric, group in gains.groupby("metric", sort=False)
+        f"{_format_range(group.detectable)} in {metric}"
+        for metric, group in several.groupby("metric", sort=False)
     )
     return (
-        f"{text}. {len(gains)} comparisons; ▲ or ▼ where p < {LEVEL} after Holm's correction "
-        f"for all of them. Gains that would be found with a chance of 80 %: {smallest}"
+        f"{text}, over {ENOUGH_SEEDS} seeds or more. Gains that would be found with a chance of "
+        f"80 %: {smallest}"
     )
+
+
+def _format_range(values: pd.Series) -> str:
+    low, high = (f"{value:.1f}" for value in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
