@@ -29,6 +29,7 @@ from pipeline.data.splits import split_of_run
 from pipeline.plan.runs import Evaluation, Run, check_prepared
 from pipeline.scoring import score
 from pipeline.stages import evaluate, pack, prepare
+from pipeline.tracking import training
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 CUHK03 = SHARED / "cuhk03-detected-64x128.zip"
@@ -411,8 +412,8 @@ def test_the_classic_protocol_through_the_pipeline(
         sent.append((run, Evaluation(classic, classic.dataset).scores.exists()))
         raise ConnectionError("MLflow is away")
 
-    monkeypatch.setattr(evaluate, "connect", lambda: None)
-    monkeypatch.setattr(evaluate, "sync_run", sync_run)
+    monkeypatch.setattr(training, "connect", lambda: None)
+    monkeypatch.setattr(training, "sync_run", sync_run)
     monkeypatch.setattr(sys, "argv", ["evaluate", classic.key])
     evaluate.main()
     assert sent == [(classic, True)]  # the file is there with or without MLflow

@@ -37,7 +37,7 @@ def share(workers: int | str, *, alone: bool) -> Share:
     most = _places(nodes, 1)
     if not most:
         raise ValueError(f"Ray holds {gpus} GPUs and {cores} CPU cores, no place for a worker yet")
-    number = ((most if gpus else 1) if alone else 1) if workers == "auto" else int(workers)
+    number = (most if alone and gpus else 1) if workers == "auto" else int(workers)
     if number > most:
         raise ValueError(
             f"workers is {number}, but Ray holds {gpus} GPUs and {cores} CPU cores: set workers "

@@ -14,25 +14,23 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import parse_qs, unquote, urlsplit
-from uuid import uuid4
+from typing import TypeVar
+from urllib.parse import urlsplit
 
 from filelock import FileLock, SoftFileLock
-from fsspec.implementations.local import LocalFileSystem as FsspecFileSystem
 from platformdirs import user_cache_path
-from pyarrow import PythonFile
 from pyarrow.fs import (
     FileSelector,
     FileSystem,
     FileType,
-    FSSpecHandler,
     LocalFileSystem,
     PyFileSystem,
     copy_files,
 )
 
 from ianet.files import write_whole
+from pipeline.cluster.bucket import Bucket, Version
+from pipeline.cluster.whole_files import WholeFiles
 from pipeline.config.settings import PARAMS, SettingsError
 
 STORAGE = "IANET_STORAGE"  # variable: the storage where params.yaml names none
@@ -40,16 +38,8 @@ PROJECT = Path("build")  # in the project's folder, where neither names a storag
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
 DIGITS = 32  # of the digest of shared data, in the name of its folder
 ATTEMPTS = 5  # to read a file at a URL
-CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 
 Returned = TypeVar("Returned")
-
-
-class Version(NamedTuple):
-    """The content of a file, and what tells this content from others."""
-
-    content: bytes
-    version: str
 
 
 class Storage:
@@ -142,17 +132,8 @@ class Storage:
 
     def read_version(self, *parts: str) -> Version | None:
         """The content of a file with its version; None if there is no such file."""
-        if self._s3 is not None:
-            from botocore.exceptions import BotoCoreError, ClientError
-
-            client, bucket = self._s3
-            try:
-                entry = client.get_object(Bucket=bucket, Key=self._s3_key(*parts))
-                return Version(entry["Body"].read(), entry["ETag"])
-            except client.exceptions.NoSuchKey:
-                return None
-            except (ClientError, BotoCoreError) as error:
-                raise OSError(f"{self.label}: {error}") from error
+        if self._bucket is not None:
+            return self._bucket.read(self.path(*parts))
         content = self.read(*parts)
         return None if content is None else Version(content, _digest(content))
 
@@ -160,7 +141,7 @@ class Storage:
         """Write a file only if its version is still the given one; None stands for no file.
 
         S3 stores and folders hold to this whoever writes at the same time. Other stores cannot:
-        there a writer that came later wins, and the earlier one sees so when it reads again.
+        there the later writer wins, and the earlier writer finds the other version when reading.
 
         Returns:
             Whether the file was written.
@@ -168,22 +149,8 @@ class Storage:
         Raises:
             OSError: the storage cannot be used.
         """
-        if self._s3 is not None:
-            from botocore.exceptions import BotoCoreError, ClientError
-
-            client, bucket = self._s3
-            condition = {"IfNoneMatch": "*"} if version is None else {"IfMatch": version}
-            try:
-                client.put_object(
-                    Bucket=bucket, Key=self._s3_key(*parts), Body=content, **condition
-                )
-            except ClientError as error:
-                if error.response["Error"]["Code"] in CONFLICTS | {"NoSuchKey", "404"}:
-                    return False
-                raise OSError(f"{self.label}: {error}") from error
-            except BotoCoreError as error:  # such as no connection, or no keys
-                raise OSError(f"{self.label}: {error}") from error
-            return True
+        if self._bucket is not None:
+            return self._bucket.write_if(content, version, self.path(*parts))
         if self.is_folder:
             path = Path(self.path(*parts))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -199,34 +166,9 @@ class Storage:
         return True
 
     @cached_property
-    def _s3(self) -> tuple[Any, str] | None:
-        """A client for conditional writes, which pyarrow lacks, and the bucket; None elsewhere."""
-        url = urlsplit(self.url)
-        if url.scheme != "s3":
-            return None
-        import boto3
-        from botocore.config import Config
-
-        options = {name: values[0] for name, values in parse_qs(url.query).items()}
-        endpoint = options.get("endpoint_override")
-        # The default session is not for several threads.
-        return boto3.session.Session().client(
-            "s3",
-            aws_access_key_id=unquote(url.username) if url.username else None,
-            aws_secret_access_key=unquote(url.password) if url.password else None,
-            # A lease is to be renewed within its term.
-            config=Config(
-                connect_timeout=5,
-                read_timeout=5,
-                retries={"mode": "standard", "total_max_attempts": 4},
-            ),
-            region_name=options.get("region"),
-            endpoint_url=f"{options.get('scheme', 'https')}://{endpoint}" if endpoint else None,
-        ), url.netloc.rpartition("@")[2]
-
-    def _s3_key(self, *parts: str) -> str:
-        bucket = self._s3[1] if self._s3 else ""
-        return self.path(*parts).removeprefix(f"{bucket}/")
+    def _bucket(self) -> Bucket | None:
+        """The bucket of an S3 store, as pyarrow has no conditional writes; None elsewhere."""
+        return Bucket(self.url, self.label) if urlsplit(self.url).scheme == "s3" else None
 
     def share(self, folder: Path, names: Sequence[str]) -> str:
         """Make files of a folder known to all nodes, copied once for each content.
@@ -328,51 +270,3 @@ def _read_patiently(read: Callable[[], Returned]) -> Returned:
         except OSError:
             time.sleep(0.1 * 2**attempt)
     return read()
-
-
-class WholeFiles(FSSpecHandler):
-    """Files of a folder, each of which appears whole or not at all.
-
-    Ray overwrites its state of a training or search in place. A driver that is killed meanwhile
-    would leave half a state, of which Ray starts again or gives up.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(FsspecFileSystem())
-
-    def open_output_stream(self, path: str, metadata: Any) -> PythonFile:
-        return PythonFile(_WholeFile(path), mode="w")
-
-
-class _WholeFile:
-    """Written beside its place, and moved there when it is closed, unless writing failed."""
-
-    def __init__(self, path: str) -> None:
-        self.path, self.temporary = Path(path), Path(f"{path}.{uuid4().hex}.part")
-        self.file = self.temporary.open("wb")
-        self.whole = True
-
-    @property
-    def closed(self) -> bool:
-        return self.file.closed
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-    def write(self, content: Any) -> None:
-        self.whole = False  # until this, too, is written
-        self.file.write(content)
-        self.whole = True
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        if self.closed:
-            return
-        try:
-            self.file.close()
-            if self.whole:
-                self.temporary.replace(self.path)
-        finally:
-            self.temporary.unlink(missing_ok=True)

@@ -11,6 +11,7 @@ import yaml
 from ianet.files import write_whole
 from pipeline.config.experiments import (
     EXPERIMENTS,
+    SEARCH_PREFIX,
     BlockTable,
     CostTable,
     Curve,
@@ -21,7 +22,17 @@ from pipeline.config.experiments import (
 )
 from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import Plan, image_sets, own_evaluation, unique_runs
-from pipeline.plan.runs import DESCRIPTION, MODEL_WEIGHTS, RESULTS, TABLE, Run
+from pipeline.plan.runs import (
+    DESCRIPTION,
+    HISTORY,
+    MODEL_WEIGHTS,
+    MODELS,
+    PREPARED,
+    RESULTS,
+    RUNS,
+    TABLE,
+    Run,
+)
 from pipeline.plan.sources import SOURCES, input_files
 
 PIPELINE = Path("dvc.yaml")
@@ -96,7 +107,7 @@ def pipeline(plan: Plan) -> dict[str, Any]:
         elif isinstance(experiment, RankedLists):
             stages[name] = _ranks_stage(name, experiment, plan)
     stages["report"] = _report_stage(stages, plan)
-    histories = [str(run.folder / "history.csv") for run in runs]
+    histories = [str(run.folder / HISTORY) for run in runs]
     plots = [
         {name: {"x": "epoch", "y": dict.fromkeys(histories, name), "title": title}}
         for name, title in CURVES.items()
@@ -129,10 +140,10 @@ def search_pipeline(plan: Plan) -> dict[str, Any]:
             "desc": "search options by trials, each a training, on held-out identities",
             "cmd": "python -m pipeline.stages.search ${key}",
             "deps": [
-                f"{EXPERIMENTS}/search_${{key}}.yaml",
-                f"data/prepared/${{item.dataset}}/{TABLE}",
-                "data/prepared/${item.dataset}/${item.size}.npy",
-                f"data/prepared/${{item.dataset}}/{DESCRIPTION}",
+                f"{EXPERIMENTS}/{SEARCH_PREFIX}${{key}}.yaml",
+                f"{PREPARED}/${{item.dataset}}/{TABLE}",
+                f"{PREPARED}/${{item.dataset}}/${{item.size}}.npy",
+                f"{PREPARED}/${{item.dataset}}/{DESCRIPTION}",
                 f"{SOURCES}/networks/${{item.network}}/train.json",
                 f"{SOURCES}/networks/${{item.network}}/evaluate.json",
                 f"{SOURCES}/recipes/${{item.recipe}}.json",
@@ -200,7 +211,7 @@ def _prepare_stage(plan: Plan) -> Stage:
             "desc": "a table of the images, and how they are scored",
             "cmd": "python -m pipeline.stages.prepare ${key}",
             "deps": ["${item.source}", f"{SOURCES}/datasets/${{key}}.json", _code("prepare")],
-            "outs": [f"data/prepared/${{key}}/{name}" for name in (TABLE, DESCRIPTION)],
+            "outs": [f"{PREPARED}/${{key}}/{name}" for name in (TABLE, DESCRIPTION)],
         },
     }
 
@@ -220,11 +231,11 @@ def _pack_stage(plan: Plan) -> Stage:
             "cmd": "python -m pipeline.stages.pack ${key}",
             "deps": [
                 "${item.source}",
-                f"data/prepared/${{item.dataset}}/{TABLE}",
+                f"{PREPARED}/${{item.dataset}}/{TABLE}",
                 f"{SOURCES}/datasets/${{item.dataset}}.json",
                 _code("pack"),
             ],
-            "outs": ["data/prepared/${item.dataset}/${item.size}.npy"],
+            "outs": [f"{PREPARED}/${{item.dataset}}/${{item.size}}.npy"],
         },
     }
 
@@ -245,14 +256,14 @@ def _train_stage(plan: Plan) -> Stage:
             "desc": "train a network under Ray Train",
             "cmd": "python -m pipeline.stages.train ${key}",
             "deps": [
-                f"data/prepared/${{item.dataset}}/{TABLE}",
-                "data/prepared/${item.dataset}/${item.size}.npy",
+                f"{PREPARED}/${{item.dataset}}/{TABLE}",
+                f"{PREPARED}/${{item.dataset}}/${{item.size}}.npy",
                 f"{SOURCES}/networks/${{item.network}}/train.json",
                 f"{SOURCES}/recipes/${{item.recipe}}.json",
                 "${item.start}",
                 _code("train"),
             ],
-            "outs": ["runs/${key}"],
+            "outs": [f"{RUNS}/${{key}}"],
         },
     }
 
@@ -282,10 +293,10 @@ def _evaluate_stage(plan: Plan) -> Stage:
             "desc": "CMC and mAP of a trained network",
             "cmd": "python -m pipeline.stages.evaluate ${key}",
             "deps": [
-                f"data/prepared/${{item.on}}/{TABLE}",
-                "data/prepared/${item.on}/${item.size}.npy",
-                f"data/prepared/${{item.on}}/{DESCRIPTION}",
-                "runs/${item.run}",
+                f"{PREPARED}/${{item.on}}/{TABLE}",
+                f"{PREPARED}/${{item.on}}/${{item.size}}.npy",
+                f"{PREPARED}/${{item.on}}/{DESCRIPTION}",
+                f"{RUNS}/${{item.run}}",
                 f"{SOURCES}/networks/${{item.network}}/evaluate.json",
                 f"{SOURCES}/recipes/${{item.recipe}}.json",
                 _code("evaluate"),
@@ -312,14 +323,14 @@ def _model_stage(plan: Plan) -> Stage:
             "desc": "a folder with a trained network and all that its user must know",
             "cmd": "python -m pipeline.stages.model ${key}",
             "deps": [
-                "runs/${key}",
+                f"{RUNS}/${{key}}",
                 f"{RESULTS}/${{item.dataset}}/scores/${{key}}.json",
                 f"{RESULTS}/${{item.dataset}}/queries/${{key}}.parquet",
                 f"{SOURCES}/terms/${{item.dataset}}.json",
                 f"{SOURCES}/terms/${{item.start}}.json",
                 _code("model"),
             ],
-            "outs": ["models/${key}"],
+            "outs": [f"{MODELS}/${{key}}"],
         },
     }
 
@@ -409,9 +420,9 @@ def _ranks_stage(name: str, lists: RankedLists, plan: Plan) -> Stage:
         "cmd": f"python -m pipeline.stages.ranks {name}",
         "deps": [
             f"{EXPERIMENTS}/{name}.yaml",
-            f"data/prepared/{dataset}/{TABLE}",
-            f"data/prepared/{dataset}/{DESCRIPTION}",
-            f"data/prepared/{dataset}/{size}.npy",
+            f"{PREPARED}/{dataset}/{TABLE}",
+            f"{PREPARED}/{dataset}/{DESCRIPTION}",
+            f"{PREPARED}/{dataset}/{size}.npy",
             *(str(run.folder) for run in runs),
             *(str(own_evaluation(run).queries) for run in runs),
             *(f"{SOURCES}/networks/{run.network}/evaluate.json" for run in runs),

@@ -13,11 +13,9 @@ from typing import Any, TypeVar
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
-from pipeline.plan.runs import DESCRIPTION, RECORD, TABLE, Evaluation, Run
+from pipeline.plan.runs import DESCRIPTION, HISTORY, RECORD, TABLE, Evaluation, Run
 
 Content = TypeVar("Content")
-
-HISTORY = "history.csv"
 
 
 def read_record(run: Run) -> dict[str, Any]:

@@ -16,7 +16,7 @@ RUNS = Path("runs")
 RESULTS = Path("results")
 MODELS = Path("models")
 TABLE, DESCRIPTION = "table.parquet", "dataset.json"  # of a prepared data set
-WEIGHTS, RECORD = "weights.safetensors", "training.json"  # of a run
+WEIGHTS, RECORD, HISTORY = "weights.safetensors", "training.json", "history.csv"  # of a run
 MODEL_WEIGHTS = "model.safetensors"  # in the folder of a model, see `ianet.weights`
 
 

@@ -22,7 +22,7 @@ from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
-from pipeline.config.experiments import EXPERIMENTS, Search
+from pipeline.config.experiments import EXPERIMENTS, SEARCH_PREFIX, Search
 from pipeline.config.settings import PARAMS, SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
@@ -32,7 +32,7 @@ from pipeline.plan.sources import Code
 from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
-from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.recorder import Recorder, send_safely
 from pipeline.tracking.search import live_search, sync_search_results
 from pipeline.training.configuration import DIGITS, Configuration, configure, configure_trial
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
@@ -92,8 +92,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             test = _test_best(run, plan, search, values, f"{key}.best", storage)
             _write(name, plan, search, trials, table, values, test, key)
             folder = SEARCH_RESULTS / name
-            recorder.sync = lambda _: sync_search_results(name, search, folder)
-            recorder.send_now(None)
+            send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
         storage.delete_folder(*setting.progress)
         storage.delete_folder(TRAININGS, f"{key}.best")
@@ -115,7 +114,7 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
     described = read_description(run.prepared)
     if described["scoring"] == "single_shot" and search.maximise != "top-1":
         raise SettingsError(
-            f"{EXPERIMENTS}/search_{name}.yaml: the protocol of {run.dataset} defines no "
+            f"{EXPERIMENTS}/{SEARCH_PREFIX}{name}.yaml: the protocol of {run.dataset} defines no "
             f"{search.maximise}: maximise top-1"
         )
     if plan.settings.datasets[run.dataset].held_out == 0:

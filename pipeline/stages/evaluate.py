@@ -22,9 +22,7 @@ from pipeline.plan.records import read_record
 from pipeline.plan.runs import Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
 from pipeline.shell import command, emit, parser
-from pipeline.tracking.recorder import Recorder
-from pipeline.tracking.server import connect
-from pipeline.tracking.training import sync_run
+from pipeline.tracking.training import send_run
 
 
 def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[str, Any]:
@@ -82,12 +80,7 @@ def main() -> None:
     summary = f"{evaluation.key}: top-1 {content['top-1']:.1%}{mean} on {content['split']}{lost}"
     emit("scored", summary=summary)
     print(summary)
-    Recorder(lambda _: _send(evaluation)).send_now(None)
-
-
-def _send(evaluation: Evaluation) -> None:
-    connect()
-    sync_run(evaluation.run)
+    send_run(evaluation.run)
 
 
 if __name__ == "__main__":

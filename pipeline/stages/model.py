@@ -19,9 +19,7 @@ from pipeline.plan.plan import Plan, own_evaluation
 from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.shell import command, parser
-from pipeline.tracking.recorder import Recorder
-from pipeline.tracking.server import connect
-from pipeline.tracking.training import sync_run
+from pipeline.tracking.training import send_run
 
 SCORES = ("top-1", "mAP", "mINP")
 
@@ -71,12 +69,7 @@ def main() -> None:
         commit=read_record(run)["commit"],
     )
     print(f"{run.model}: top-1 {scores.top_1.value:.1%} on {scores.dataset}")
-    Recorder(lambda _: _send(run)).send_now(None)
-
-
-def _send(run: Run) -> None:
-    connect()
-    sync_run(run)
+    send_run(run)
 
 
 if __name__ == "__main__":

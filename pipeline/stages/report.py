@@ -17,7 +17,7 @@ from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.runs import RECORD, RESULTS, Evaluation
 from pipeline.report import findings, overview, page, run_list, samples
 from pipeline.shell import command, parser
-from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.recorder import send_safely
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
 
 
@@ -78,7 +78,7 @@ def main() -> None:
     write_whole(REPORT, text)
     run_list.write_list(run_list.list_runs(trained))
     # After the page, which is one of the files that are sent.
-    Recorder(lambda _: sync_reproduction(labels)).send_now(None)
+    send_safely(lambda: sync_reproduction(labels))
 
 
 if __name__ == "__main__":

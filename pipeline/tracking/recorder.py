@@ -40,12 +40,23 @@ class Recorder:
             self.sync(content)
         except Exception as error:  # whatever MLflow raises, the training is worth more
             if self.failed == -math.inf:
-                log.warning(
-                    "MLflow went away (%s): all results are on disk, and `python -m "
-                    "pipeline.sync` sends them",
-                    first_line(error),
-                )
+                _warn(error)
             self.failed = time.monotonic()
+
+
+def send_safely(send: Callable[[], object]) -> None:
+    """Call what sends results from the disk, and let no failure of MLflow stop the work."""
+    try:
+        send()
+    except Exception as error:
+        _warn(error)
+
+
+def _warn(error: Exception) -> None:
+    log.warning(
+        "MLflow went away (%s): all results are on disk, and `python -m pipeline.sync` sends them",
+        first_line(error),
+    )
 
 
 @contextmanager

@@ -19,9 +19,9 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from ianet.escapes import escape_markdown
-from pipeline.plan.records import HISTORY, read_history, read_record, read_scores
-from pipeline.plan.runs import RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
-from pipeline.tracking.recorder import Recorder, live
+from pipeline.plan.records import read_history, read_record, read_scores
+from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
+from pipeline.tracking.recorder import Recorder, live, send_safely
 from pipeline.tracking.server import (
     NOTE,
     SCORES,
@@ -146,6 +146,16 @@ def sync_run(run: Run) -> None:
                 _sync_scores(run_id, scores)
     if run.model.exists():
         _sync_model(run, run_id)
+
+
+def send_run(run: Run) -> None:
+    """Send what the server lacks of a run; no failure of MLflow stops the work."""
+
+    def send() -> None:
+        connect()
+        sync_run(run)
+
+    send_safely(send)
 
 
 def _sync_files(run: Run, run_id: str) -> None:

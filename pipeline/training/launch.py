@@ -28,8 +28,8 @@ from pipeline.config.settings import Settings, SettingsError
 from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
-from pipeline.plan.records import HISTORY, read_table
-from pipeline.plan.runs import RECORD, TABLE, Run, find_start, prepared_files
+from pipeline.plan.records import read_table
+from pipeline.plan.runs import HISTORY, RECORD, TABLE, Run, find_start, prepared_files
 from pipeline.plan.sources import Code, weight_files
 from pipeline.shell import emit
 from pipeline.tracking.training import live_training, new_id
