@@ -76,7 +76,7 @@ def write_run(record: Mapping[str, Any] = RECORD, weights: bytes = b"weights") -
 def write_scores(key: str, weights: str, **changes: Any) -> None:
     path = Path("results", changes.get("on", "synthetic"), "scores", f"{key}.json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**SCORES, "weights": weights, **changes}))
+    path.write_text(json.dumps({**SCORES, "torch": "2.99.0", "weights": weights, **changes}))
 
 
 @pytest.mark.slow
@@ -232,7 +232,7 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
     write_scores(RUN.key, weights)
     write_scores(f"{RUN.key}.market1501", weights, on="market1501", mAP=0.125, **{"top-10": 0.9})
     write_scores(f"{RUN.key}.dukemtmc", "of other weights", on="dukemtmc")
-    write_scores("synthetic.base.quick.01", "of another run", mAP=0.0)
+    write_scores("synthetic.base.quick.01", weights, mAP=0.0)  # of another run
     for _ in range(2):
         training.sync_run(RUN)
         [run] = tracked()
