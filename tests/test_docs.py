@@ -51,7 +51,10 @@ OWN_PROGRAMS = ("make", "python", "ianet", "dvc", "mlflow", "ray", "pytest")
 MESSAGES = ("ray client connection timeout",)
 """What a document quotes, and does not command."""
 
-MADE = ("ianet/blocks/centre.py", "deploy/.env", "deploy/mlflow.env", "deploy/storage.env")
+MADE = (
+    *("ianet/blocks/centre.py", "experiments/mine.yaml"),
+    *("deploy/.env", "deploy/mlflow.env", "deploy/storage.env"),
+)
 """Files that a reader makes."""
 
 OWN_DATASET = "photos"  # the reader's, in examples
