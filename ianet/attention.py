@@ -85,6 +85,10 @@ def compute_maps(
         variants: label to what distinguishes a line of these maps from the next.
         channels: of CIA's output, counted from 1.
 
+    Returns:
+        For each person, a line of maps for each variant. A map, (H, W), has the weights of all
+        positions of the stage's output, of each point and each of `maps`. Channels are (H, W).
+
     Raises:
         ValueError: a point or a channel that is not there, or as `ianet.receptive.view_block`.
     """

@@ -7,7 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 
-def multiply_adds(network: nn.Module, height: int, width: int) -> int:
+def count_multiply_adds(network: nn.Module, height: int, width: int) -> int:
     """Return the multiply-adds of a forward pass of one image of height x width pixels.
 
     Convolutions, linear layers and matrix products count, as in the paper ("Multiply GFLOPs",
@@ -23,6 +23,6 @@ def multiply_adds(network: nn.Module, height: int, width: int) -> int:
     return int(counter.get_total_flops()) // 2  # torch counts a multiply-add as two
 
 
-def parameters(network: nn.Module) -> int:
-    """Return the number of parameters that are trained."""
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of parameters, trained or not."""
     return sum(parameter.numel() for parameter in network.parameters())

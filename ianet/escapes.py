@@ -44,7 +44,7 @@ def defuse(value: Any) -> Any:
 
 
 def restore(text: str) -> str:
-    """Return the text that `defuse` has made a text of."""
+    """Return the text that `defuse` received."""
     return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 

@@ -40,7 +40,7 @@ INPUT, OUTPUT, BATCH = "images", "features", "batch"
 METADATA = "ianet.json"  # in a pt2 file
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST_DIFFERENCE = 1e-4
-"""Of a feature in float32 from the model's, at most."""
+"""Limit of the difference between a feature of an exported file and of its model, in float32."""
 REPEATS = 10  # of a batch that is timed
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

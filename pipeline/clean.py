@@ -3,9 +3,9 @@
     python -m pipeline.clean                       list what would be deleted
     python -m pipeline.clean --older-than 7 --yes  delete what nobody touched for 7 days
 
-What a training or search works on at the moment stays, and while any works all copies of data. An
-evaluation does not say that it works: stop evaluations first. A training or search whose
-checkpoints are deleted begins anew. Each node has copies of a store's data in its user's cache.
+Checkpoints of a training or search under way stay. Copies of data stay while any training or search
+is under way. An evaluation holds no lease: stop evaluations first. A training or search without its
+checkpoints begins anew. Each node has copies of a store's data in its user's cache.
 """
 
 from __future__ import annotations

@@ -42,14 +42,14 @@ from pipeline.shell import (
     DVC,
     EVENTS,
     LOGS,
-    call,
     command,
     exclusive,
     format_minutes,
     format_runs,
     parser,
+    run_command,
 )
-from pipeline.training.rehearsal import find_failures
+from pipeline.training.rehearsal import rehearse
 
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
 COMMITTED = ("results", "dvc.lock")  # what a reproduction writes and git holds
@@ -375,7 +375,7 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan, changed: Set[str]) 
     settings = plan.settings
     runs = unique_runs(evaluations)
     # The jobs of these runs find the failures again, and report them.
-    failures = find_failures([run.key for run in runs], plan)
+    failures = rehearse([run.key for run in runs], plan)
     with contextlib.ExitStack() as stack:
         at_a_time = 1
         if len(failures) < len(runs):
@@ -451,11 +451,11 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
 
 def _make_page() -> None:
     """Make the page of what there is so far."""
-    call(sys.executable, "-m", "pipeline.stages.report")
+    run_command(sys.executable, "-m", "pipeline.stages.report")
 
 
 def _dvc_repro(targets: Sequence[str]) -> None:
-    call(*DVC, "repro", "--quiet", *targets)
+    run_command(*DVC, "repro", "--quiet", *targets)
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ from pipeline.data.splits import split_of_run
 from pipeline.plan.records import read_description, read_table
 from pipeline.plan.runs import PREPARED, prepared_files
 
-DIAGNOSTIC_IMAGES = 16  # queries in which blocks are described: images hardly differ
+BLOCK_IMAGES = 16  # queries in which blocks are described: images hardly differ
 
 
 class Scores(NamedTuple):
@@ -109,7 +109,7 @@ def assess(
     prepared = Storage(url).fetch(place)
     split = split_of_run(read_table(prepared), seed, hold_out=hold_out)
     queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
-    blocks = tuple(describe_blocks(network, queries[:DIAGNOSTIC_IMAGES]))
+    blocks = tuple(describe_blocks(network, queries[:BLOCK_IMAGES]))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return score(network, prepared, size, split, device)._replace(blocks=blocks)
 
@@ -139,7 +139,7 @@ def score_run(
     """
     network = load_network(folder)
     names = prepared_files(size)
-    place = storage.share(PREPARED / dataset, names)
+    place = storage.publish(PREPARED / dataset, names)
     scores = partial(assess, network, storage.url, place, size, seed, hold_out=hold_out)
     if not (address.is_cluster() or (address.is_shared() and torch.cuda.is_available())):
         return scores()

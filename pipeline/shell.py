@@ -32,9 +32,9 @@ VERBOSE = "IANET_VERBOSE"  # variable: as -v, for the commands that a command st
 def command(main: Callable[[], None]) -> None:
     """Run a command: one clear line for an error, a quiet end for Ctrl-C and SIGTERM.
 
-    A mistake in an input is one line. Of any other ValueError or OSError, which may be a defect,
-    the line names a file with the traceback. IANET_DEBUG=1 shows tracebacks at once. Other
-    exceptions are defects and show theirs. Code that failed in another process shows its own.
+    A mistake in an input is one line. Any other ValueError or OSError may be a defect: its line
+    names a file with the traceback. IANET_DEBUG=1 shows tracebacks at once. Exceptions of other
+    types are defects and show their traceback. So does code that failed in another process.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
@@ -131,7 +131,7 @@ def exclusive(lock: Path, work: str) -> Iterator[None]:
         file.release()
 
 
-def call(*words: str) -> None:
+def run_command(*words: str) -> None:
     """Run a command to its end, in a session of its own: it is stopped when this process is.
 
     Raises:

@@ -3,8 +3,8 @@
     python -m pipeline.sync                           everything
     python -m pipeline.sync synthetic.base.quick.0    one run
 
-A server that was away while trainings ran is brought up to date so. What the server holds is not
-sent again.
+A server that was away while trainings ran gets what it missed. What the server holds is not sent
+again.
 """
 
 from __future__ import annotations

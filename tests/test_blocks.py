@@ -28,7 +28,7 @@ from ianet.blocks.ia import ChannelIA, IABlock, SpatialIA
 from ianet.blocks.non_local import SIMILARITIES, NonLocal
 from ianet.blocks.sca_cnn import ORDERS, SpatialChannelAttention
 from ianet.blocks.squeeze_excitation import SqueezeExcitation
-from ianet.cost import multiply_adds, parameters
+from ianet.cost import count_multiply_adds, count_parameters
 from ianet.network import Network
 from ianet.options import NetworkOptions
 from ianet.relations import appearance_relation
@@ -478,7 +478,7 @@ def test_non_local_relations_stay_in_float32_under_mixed_precision() -> None:
 
 def test_squeeze_excitation_has_the_papers_parameters() -> None:
     """2 C^2 / r for a block (Section 4)."""
-    assert parameters(SqueezeExcitation(512)) == 2 * 512**2 // 16
+    assert count_parameters(SqueezeExcitation(512)) == 2 * 512**2 // 16
 
 
 @pytest.mark.parametrize(
@@ -569,7 +569,9 @@ def test_graph_convolution_reaches_neighbours_only() -> None:
 )
 def test_multiply_adds(block: nn.Module, expected: Callable[[int, int], int]) -> None:
     before = nn.Conv2d(3, 32, 1)
-    added = multiply_adds(nn.Sequential(before, block), 6, 5) - multiply_adds(before, 6, 5)
+    added = count_multiply_adds(nn.Sequential(before, block), 6, 5) - count_multiply_adds(
+        before, 6, 5
+    )
     assert added == expected(32, 30)
 
 

@@ -26,7 +26,7 @@ from pipeline.plan.runs import Run
 from pipeline.search import space
 from pipeline.training import rehearsal, worker, workers
 from pipeline.training.configuration import Configuration, Place, configure_trial
-from pipeline.training.rehearsal import Rehearsals, find_failures, try_step
+from pipeline.training.rehearsal import Rehearsals, rehearse, try_step
 
 ROOT = Path(__file__).parents[1]
 RECIPE = Recipe(height=32, width=16, epochs=1, batch=4, lr=0.1, weight_decay=0.0)
@@ -165,13 +165,13 @@ def test_a_network_is_remembered_by_what_it_is_made_of(
 
     monkeypatch.setattr(subprocess, "run", run)
     other = "synthetic.stage3.quick.1"
-    failures = find_failures([*KEYS, other], plan)
+    failures = rehearse([*KEYS, other], plan)
     # Another seed is the same network.
     assert calls == [[KEYS[0], other]]
     calls.clear()
-    assert find_failures(KEYS[:1], plan) == {}
+    assert rehearse(KEYS[:1], plan) == {}
     assert calls == []
-    failures = find_failures(KEYS, plan)
+    failures = rehearse(KEYS, plan)
     assert list(failures) == [KEYS[1]]
     assert isinstance(failures[KEYS[1]], CodeError)
     assert str(failures[KEYS[1]]) == "IndexError: wrong axis"
@@ -202,7 +202,7 @@ def test_the_first_trial_of_a_search_is_tried(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_the_process_that_tries_says_what_failed(tmp_path: Path) -> None:
-    """The command of `find_failures`, with a wrong option of a block."""
+    """The command of `rehearse`, with a wrong option of a block."""
     for name in ("ianet", "pipeline", "experiments"):
         (tmp_path / name).symlink_to(ROOT / name)
     text = (ROOT / "params.yaml").read_text()
@@ -232,7 +232,7 @@ def test_a_mistake_in_the_options_is_no_error_of_code(monkeypatch: pytest.Monkey
         "run",
         lambda command, **_: subprocess.CompletedProcess(command, 0, json.dumps(failure)),
     )
-    failures = find_failures(KEYS, load_plan())
+    failures = rehearse(KEYS, load_plan())
     assert isinstance(failures[KEYS[1]], SettingsError)
 
 
@@ -246,7 +246,7 @@ def test_a_process_that_is_lost_names_what_was_not_tried(
         subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -9, failure)
     )
     with pytest.raises(OSError, match=rf"^the first step of {KEYS[1]} was not tried to its end$"):
-        find_failures(KEYS, load_plan())
+        rehearse(KEYS, load_plan())
 
 
 def test_a_block_may_print_and_may_miss_a_file(

@@ -178,7 +178,7 @@ def test_shared_files_lie_at_a_place_of_their_content(storage: Storage, tmp_path
     (folder / "other").write_bytes(b"not shared")
 
     def share() -> tuple[str, Path]:
-        place = storage.share(folder, ["table", "images.npy"])
+        place = storage.publish(folder, ["table", "images.npy"])
         return place, Storage(storage.url).fetch(place)
 
     place, copy = share()
@@ -201,9 +201,9 @@ def test_a_copy_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "table").write_bytes(b"whole")
     storage = Storage(str(tmp_path / "shared"))
-    copy = Path(storage.share(folder, ["table"])) / "table"
+    copy = Path(storage.publish(folder, ["table"])) / "table"
     copy.write_bytes(b"wh")
-    storage.share(folder, ["table"])
+    storage.publish(folder, ["table"])
     assert copy.read_bytes() == b"whole"
 
 
@@ -219,7 +219,7 @@ def test_a_store_that_does_not_answer_is_named_without_its_keys(tmp_path: Path) 
     storage = Storage(NOWHERE.replace("s3://", "s3://user:pass%2Fword@"))
     message = r"^params\.yaml: cluster\.storage, s3://reid/tests\?.* cannot be used: "
     with pytest.raises(ConnectionError, match=message) as error:
-        storage.share(tmp_path, ["table"])
+        storage.publish(tmp_path, ["table"])
     assert "pass" not in str(error.value)
 
 

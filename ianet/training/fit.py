@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -95,40 +96,14 @@ def fit(
             `identity_batches` needs, BatchNorm to be synchronised without GPUs, or a block of
             which no CUDA graph can be made.
     """
-    height, width = images.shape[1:3]
-    if (height, width) != (recipe.height, recipe.width):
-        raise ValueError(
-            f"images are {height} x {width} pixels (height x width), and the recipe is for "
-            f"{recipe.height} x {recipe.width}: resize the images, or change height and width"
-        )
-    if len(labels) != len(images):
-        raise ValueError(
-            f"{len(labels):,} labels of {len(images):,} images: give a label for each image"
-        )
     workers = distributed.get_world_size() if distributed.is_initialized() else 1
     rank = distributed.get_rank() if distributed.is_initialized() else 0
     steps = -(-len(images) // recipe.batch)
-    smallest = recipe.batch if recipe.images_per_identity else len(images) // steps
-    if smallest < 2 * workers:
-        raise ValueError(
-            f"batches of {smallest} images cannot be shared among {workers} workers: each needs "
-            "2 for BatchNorm; raise the batch of the recipe or train with fewer workers"
-        )
+    _check(images, labels, recipe, steps, workers, device)
     if recipe.batch_norm == "synchronised" and workers > 1:
-        if device.type != "cuda":
-            raise ValueError(
-                f"batch_norm is synchronised, which needs GPUs, not {device.type}: "
-                "set it to worker in the recipe, or train with one worker"
-            )
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network.to(device).to(memory_format=torch.channels_last)
-    # Fused: a quarter of the time of Adam's step on a CPU, a tenth of a whole step.
-    optimizer = torch.optim.Adam(
-        _group_parameters(network, recipe),
-        lr=recipe.lr,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    optimizer = _build_optimizer(network, recipe)
     scheduler = _build_scheduler(optimizer, recipe, steps)
     first = 1
     if state is not None:
@@ -156,11 +131,7 @@ def fit(
         generator = np.random.default_rng([seed, epoch])
         torch.manual_seed(int(generator.integers(2**31)) + rank)  # for dropout in a block
         model.train()
-        order = (
-            identity_batches(identities, recipe.batch, recipe.images_per_identity, generator)
-            if recipe.images_per_identity
-            else batches(len(images), recipe.batch, generator)
-        )
+        order = _draw_batches(identities, recipe, generator)
         places = [np.array_split(np.arange(len(rows)), workers)[rank] for rows in order]
         shares = (rows[share] for rows, share in zip(order, places, strict=True))
         size = sum(map(len, order))
@@ -200,6 +171,57 @@ def fit(
                 "scheduler": scheduler.state_dict(),
             },
         )
+
+
+def _check(
+    images: Tensor | PackedImages,
+    labels: Tensor,
+    recipe: Recipe,
+    steps: int,
+    workers: int,
+    device: torch.device,
+) -> None:
+    """Raise ValueError unless the images, the labels and the workers suit the recipe."""
+    height, width = images.shape[1:3]
+    if (height, width) != (recipe.height, recipe.width):
+        raise ValueError(
+            f"images are {height} x {width} pixels (height x width), and the recipe is for "
+            f"{recipe.height} x {recipe.width}: resize the images, or change height and width"
+        )
+    if len(labels) != len(images):
+        raise ValueError(
+            f"{len(labels):,} labels of {len(images):,} images: give a label for each image"
+        )
+    smallest = recipe.batch if recipe.images_per_identity else len(images) // steps
+    if smallest < 2 * workers:
+        raise ValueError(
+            f"batches of {smallest} images cannot be shared among {workers} workers: each needs "
+            "2 for BatchNorm; raise the batch of the recipe or train with fewer workers"
+        )
+    if recipe.batch_norm == "synchronised" and workers > 1 and device.type != "cuda":
+        raise ValueError(
+            f"batch_norm is synchronised, which needs GPUs, not {device.type}: "
+            "set it to worker in the recipe, or train with one worker"
+        )
+
+
+def _build_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    # Fused: a quarter of the time of Adam's step on a CPU, a tenth of a whole step.
+    return torch.optim.Adam(
+        _group_parameters(network, recipe),
+        lr=recipe.lr,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def _draw_batches(
+    identities: NDArray[np.int64], recipe: Recipe, generator: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Return the rows of each batch of an epoch."""
+    if recipe.images_per_identity:
+        return identity_batches(identities, recipe.batch, recipe.images_per_identity, generator)
+    return batches(len(identities), recipe.batch, generator)
 
 
 def _group_parameters(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:

@@ -170,7 +170,7 @@ class Storage:
         """The bucket of an S3 store, as pyarrow has no conditional writes; None elsewhere."""
         return Bucket(self.url, self.label) if urlsplit(self.url).scheme == "s3" else None
 
-    def share(self, folder: Path, names: Sequence[str]) -> str:
+    def publish(self, folder: Path, names: Sequence[str]) -> str:
         """Make files of a folder known to all nodes, copied once for each content.
 
         Args:
@@ -189,7 +189,7 @@ class Storage:
         for name in names:
             digest.update(f"{name} {_file_digest(folder / name)} ".encode())
         target = self.path(DATA, digest.hexdigest()[:DIGITS])
-        with self._explained():
+        with self._explain_errors():
             self.files.create_dir(target, recursive=True)
             for name in names:
                 info = self.files.get_file_info(f"{target}/{name}")
@@ -203,7 +203,7 @@ class Storage:
         return target
 
     @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ianet.cost import multiply_adds, parameters
+from ianet.cost import count_multiply_adds, count_parameters
 from ianet.network import Network
 from pipeline.config.experiments import CostTable
 from pipeline.config.settings import RecipeSettings, Settings, build_network
@@ -33,7 +33,7 @@ def build_untrained(name: str, recipe: RecipeSettings, settings: Settings) -> Ne
 
 def count_operations(network: Network, recipe: RecipeSettings) -> float:
     """Multiply-adds of an image of the recipe's size, in billions."""
-    return multiply_adds(network, recipe.training["height"], recipe.training["width"]) / 1e9
+    return count_multiply_adds(network, recipe.training["height"], recipe.training["width"]) / 1e9
 
 
 def count_costs(table: CostTable, settings: Settings) -> pd.DataFrame:
@@ -48,10 +48,11 @@ def count_costs(table: CostTable, settings: Settings) -> pd.DataFrame:
     for row in table.rows:
         network = build_untrained(row.network, recipe, settings)
         operations = count_operations(network, recipe)
+        parameters = count_parameters(network) - count_parameters(network.classifier)
         rows.append(
             {
                 "label": row.label,
-                "parameters": (parameters(network) - parameters(network.classifier)) / 1e6,
+                "parameters": parameters / 1e6,
                 "multiply_adds": operations,
                 "more": operations - (rows[0]["multiply_adds"] if rows else operations),
                 "paper": row.paper,

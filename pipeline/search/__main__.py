@@ -11,7 +11,7 @@ import sys
 
 from pipeline.plan.dvc_yaml import SEARCHES, render, write
 from pipeline.plan.plan import load_plan
-from pipeline.shell import DVC, LOGS, call, command, exclusive, parser
+from pipeline.shell import DVC, LOGS, command, exclusive, parser, run_command
 
 
 def main() -> None:
@@ -23,8 +23,8 @@ def main() -> None:
     if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
         with exclusive(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
-    call(*DVC, "repro", f"{SEARCHES}:search@{name}")
-    call(sys.executable, "-m", "pipeline.stages.report")
+    run_command(*DVC, "repro", f"{SEARCHES}:search@{name}")
+    run_command(sys.executable, "-m", "pipeline.stages.report")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from ray import tune
@@ -90,7 +90,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             values = trials[results.best_trial(table, search)]["values"]
             log.info("best: %s; now trained on all identities", space.label(search, values))
             test = _test_best(run, plan, search, values, f"{key}.best", storage)
-            _write(name, plan, search, trials, table, values, test, key)
+            _write(name, plan, search, Result(key, trials, table, values, test))
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
@@ -252,28 +252,39 @@ def _test_best(
     return scores.summary()
 
 
-def _write(
-    name: str,
-    plan: Plan,
-    search: Search,
-    trials: list[dict[str, Any]],
-    table: pd.DataFrame,
-    values: dict[str, Any],
-    test: dict[str, float | None],
-    key: str,
-) -> None:
+class Result(NamedTuple):
+    """What a search has found.
+
+    Attributes:
+        key: of the search.
+        trials: see `TrialProgress`.
+        table: a row for each trial, see `results.table`.
+        best: the values of the best trial.
+        test: scores on test of the network with these values.
+    """
+
+    key: str
+    trials: list[dict[str, Any]]
+    table: pd.DataFrame
+    best: dict[str, Any]
+    test: dict[str, float | None]
+
+
+def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
     """Write results/searches/<name>, whole or not at all."""
     settings = plan.settings
     network, recipe = space.apply(
-        search, values, settings.networks[search.network], settings.recipes[search.recipe]
+        search, result.best, settings.networks[search.network], settings.recipes[search.recipe]
     )
-    rounded = {score: None if mean is None else round(mean, 6) for score, mean in test.items()}
-    summary = {"search": key, "best": values, "test": rounded}
+    rounded = {
+        score: None if mean is None else round(mean, 6) for score, mean in result.test.items()
+    }
+    summary = {"search": result.key, "best": result.best, "test": rounded}
     delete_leftovers(SEARCH_RESULTS / name)
     with whole(SEARCH_RESULTS / name) as temporary:
         temporary.mkdir()
-        results.write(temporary, search, table)
+        results.write(temporary, search, result.table)
         results.write_best(temporary / "best.yaml", name, search, network, recipe)
         (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
+        (temporary / "trials.json").write_text(json.dumps(result.trials, indent=2) + "\n")
         shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)

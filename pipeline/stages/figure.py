@@ -30,8 +30,8 @@ def default_run(figure: RelationFigure, plan: Plan) -> Run:
     runs = plan.shown_runs(figure)
     if not runs:
         raise SettingsError(
-            f"{figure.title} shows synthetic people as {figure.network} sees them, but that is "
-            "not at hand: give --run and --to"
+            f"{figure.title} shows synthetic people as {figure.network} sees them, and no run of "
+            f"{figure.network} is at hand: give --run and --to"
         )
     return runs[0]
 

@@ -15,7 +15,7 @@ from pipeline.config.experiments import SEARCH_PREFIX
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import check_prepared
 from pipeline.shell import command, parser
-from pipeline.training.rehearsal import find_failures
+from pipeline.training.rehearsal import rehearse
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     search = plan.search(name)
     check_prepared(search.dataset, plan.settings.recipes[search.recipe].size)
     prepare(plan.settings)
-    for failure in find_failures([SEARCH_PREFIX + name], plan).values():
+    for failure in rehearse([SEARCH_PREFIX + name], plan).values():
         raise failure
     from pipeline.cluster.session import session
     from pipeline.training.worker import import_all

@@ -13,7 +13,7 @@ from pipeline.cluster.environment import prepare
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import check_prepared, parse_run
 from pipeline.shell import command, parser
-from pipeline.training.rehearsal import find_failures
+from pipeline.training.rehearsal import rehearse
 
 
 def main() -> None:
@@ -24,7 +24,7 @@ def main() -> None:
     run = parse_run(key, plan.settings)
     check_prepared(run.dataset, plan.settings.recipes[run.recipe].size)
     prepare(plan.settings)
-    failures = find_failures([key], plan)
+    failures = rehearse([key], plan)
     if failures:
         from pipeline.training.launch import record_failure
 

@@ -148,7 +148,7 @@ def find_place(
         ConnectionError: the storage cannot be used.
     """
     names = prepared_files(configuration.size)
-    prepared = storage.share(run.prepared, names)
+    prepared = storage.publish(run.prepared, names)
     paths = [Path(prepared, name) for name in names]
     weights: tuple[str, str] | None = None
     for file in weight_files(asdict(configuration.network)):
@@ -158,7 +158,7 @@ def find_place(
             raise FileNotFoundError(
                 f"the weights file {file} of network {run.network} is missing{advice}"
             )
-        weights = (storage.share(file.parent, [file.name]), file.name)
+        weights = (storage.publish(file.parent, [file.name]), file.name)
         paths.append(Path(*weights))
     if storage.is_folder:
         root = Path(storage.path())

@@ -2,11 +2,10 @@
 
     python -m pipeline.training.rehearsal synthetic.base.quick.0 search_sigma ...
 
-Four images of noise go through each network, on the CPU: forward, loss and backward. So an error in
-a block shows in seconds. A name is the key of a run, or the file of a search, whose first trial is
-tried. ImageNet's weights are downloaded, if this machine trains. A network that
-passed is remembered in the user's cache, by the digest of its options, its recipe and its code. So
-no network is tried twice.
+Four images of noise go through each network, on the CPU: forward, loss and backward. An error in a
+block then shows in seconds. A name is the key of a run, or the file of a search, whose first trial
+is tried. The user's cache holds a mark of each network that passed, named by the digest of options,
+recipe and code. A network with a mark is not tried again.
 
 A command starts this module as a process, as the command itself imports no torch.
 """
@@ -72,7 +71,7 @@ class Rehearsals:
         return user_cache_path("ianet") / "rehearsals" / digest
 
 
-def find_failures(names: Sequence[str], plan: Plan) -> dict[str, Exception]:
+def rehearse(names: Sequence[str], plan: Plan) -> dict[str, Exception]:
     """Try the networks that were not tried yet; return the names of those that fail.
 
     ImageNet's weights are downloaded where this machine trains.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
 COLUMNS = ("epoch", "loss", "triplet", "accuracy", "lr", "seconds", "images_per_second", "bits")
-DIAGNOSTIC_IMAGES = 8
+BLOCK_IMAGES = 8  # of the training in which blocks are described after each epoch
 FAILURE = "failure.json"  # of workers, which the next ones would only repeat
 PACKAGES = ("torch", "torchvision", "ray")
 
@@ -140,7 +140,7 @@ class Training:
 
         if not self.network.blocks:
             return {}
-        blocks = describe_blocks(self.network, self.images[:DIAGNOSTIC_IMAGES])
+        blocks = describe_blocks(self.network, self.images[:BLOCK_IMAGES])
         return {
             f"{block.name}.{name}": value
             for block in blocks
