@@ -231,7 +231,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paths = [f"Market-1501-v15.09.15/query/{name}" for name in names]
     prepared = tmp_path / "data/prepared/market1501"
     prepared.mkdir(parents=True)
-    pd.DataFrame({"path": paths}).to_parquet(prepared / "table.parquet")
+    table = pd.DataFrame({"path": paths, "person": [60, 60, 112], "camera": [1, 5, 1]})
+    table.to_parquet(prepared / "table.parquet")
     np.save(prepared / "128x64.npy", np.random.default_rng(0).integers(
         0, 256, (3, 128, 64, 3), dtype=np.uint8
     ))  # fmt: skip
