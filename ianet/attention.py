@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ianet.blocks.ia import IABlock
-from ianet.drawing import HeatMap, PersonMaps, Point
+from ianet.maps import HeatMap, PersonMaps, Point
 from ianet.network import Network
 from ianet.receptive import view_block
 

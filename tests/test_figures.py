@@ -16,6 +16,7 @@ import yaml
 from ianet import drawing, receptive, relations
 from ianet.blocks.ia import ARRANGEMENTS, ChannelIA, SpatialIA
 from ianet.images import normalize
+from ianet.maps import HeatMap, PersonMaps, draw_maps
 from ianet.network import Network, save
 from ianet.options import NetworkOptions
 from pipeline.config.experiments import RelationFigure, experiments
@@ -156,9 +157,7 @@ def test_same_bytes_each_time(name: str) -> None:
     figure = read_figure(name)
     people = draw_people(figure, seed=0)
     first, second = (
-        drawing.svg(
-            drawing.relation_maps(compute_maps(figure, trained(), people), "Title", "Caption")
-        )
+        drawing.svg(draw_maps(compute_maps(figure, trained(), people), "Title", "Caption"))
         for _ in range(2)
     )
     assert first == second
@@ -168,15 +167,15 @@ def test_same_bytes_each_time(name: str) -> None:
 def test_numbers_under_the_maps() -> None:
     flat = np.full((4, 2), 0.125)
     flat[3, 1] *= 1 + 2e-6
-    near = drawing.HeatMap(flat, "near", (0.9, 0.9))
-    steep = drawing.HeatMap(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
+    near = HeatMap(flat, "near", (0.9, 0.9))
+    steep = HeatMap(np.array([[1e-9, 1e-5], [1e-5, 1.0]]), "steep", (0.9, 0.9), True)
     far = np.full((4, 2), 0.125)
     far[3] = 0.125 * (1 + np.array([-2.5e-4, 1.5e-3]))
-    less = drawing.HeatMap(far, "less", (0.9, 0.9))
-    channel = drawing.HeatMap(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
+    less = HeatMap(far, "less", (0.9, 0.9))
+    channel = HeatMap(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
     image = np.zeros((4, 2, 3), np.uint8)
-    row = drawing.PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, less, steep]}, [channel])
-    drawn = drawing.relation_maps([row], "Title", "Caption")
+    row = PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, less, steep]}, [channel])
+    drawn = draw_maps([row], "Title", "Caption")
     numbers = [text.get_text() for axes in drawn.axes for text in axes.texts]
     assert numbers == ["+0", "+2 ppm", "-250", "+1500 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
     norms = [axes.images[0].norm for axes in drawn.axes if axes.get_title()]
@@ -190,9 +189,9 @@ def test_numbers_under_the_maps() -> None:
 
 def test_a_figure_is_as_tall_as_its_parts_with_and_without_a_title() -> None:
     """Titles of maps of two lines stand within the figure."""
-    heat_map = drawing.HeatMap(np.eye(8, 4), "S\nhead", (0.5, 0.5))
-    row = drawing.PersonMaps("", np.zeros((8, 4, 3), np.uint8), [], {"": [heat_map]}, [])
-    figures = [drawing.relation_maps([row], title, "Caption") for title in ("", "Figure")]
+    heat_map = HeatMap(np.eye(8, 4), "S\nhead", (0.5, 0.5))
+    row = PersonMaps("", np.zeros((8, 4, 3), np.uint8), [], {"": [heat_map]}, [])
+    figures = [draw_maps([row], title, "Caption") for title in ("", "Figure")]
     tops = []
     for figure, count in zip(figures, (1, 2), strict=True):
         figure.draw_without_rendering()

@@ -21,7 +21,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import ianet
 from ianet import backbones
 from ianet.blocks.ia import IABlock
-from ianet.cost import multiply_adds, parameters
+from ianet.cost import count_multiply_adds, count_parameters
 from ianet.network import Network, load, save
 from ianet.options import BACKBONES, STAGES, NetworkOptions
 
@@ -107,7 +107,7 @@ def test_cost_is_the_papers() -> None:
 
     def giga(*stages: str, **options: Any) -> float:
         options = {"backbone": "resnet50", **options}
-        return multiply_adds(network(*stages, **options), 256, 128) / 1e9
+        return count_multiply_adds(network(*stages, **options), 256, 128) / 1e9
 
     base = giga()
     assert base == pytest.approx(4.06, abs=0.01)
@@ -122,21 +122,24 @@ def test_cost_is_the_papers() -> None:
 
 def test_cost_of_googlenet_is_torchvisions_with_the_last_modules_at_four_times_the_size() -> None:
     model = torchvisions("googlenet")
-    assert multiply_adds(model, 224, 224) == pytest.approx(1.498e9, abs=5e5)  # as torchvision says
+    # As torchvision says.
+    assert count_multiply_adds(model, 224, 224) == pytest.approx(1.498e9, abs=5e5)
     # 5a and 5b at 1/32, from the channels of Table 1 (5 x 5 is 3 x 3 there, a known deviation)
     first = 832 * (256 + 160 + 32 + 128) + 9 * (160 * 320 + 32 * 128)
     second = 832 * (384 + 192 + 48 + 128) + 9 * (192 * 384 + 48 * 128)
     classifier = 1024 * 1000  # ours gives features in evaluation mode
-    expected = multiply_adds(model, 256, 128) + 3 * 8 * 4 * (first + second) - classifier
+    expected = count_multiply_adds(model, 256, 128) + 3 * 8 * 4 * (first + second) - classifier
     ours = network(backbone="googlenet")
-    assert multiply_adds(ours, 256, 128) == expected
-    without = parameters(ours) - parameters(ours.classifier)
-    assert without == 6_624_904 - parameters(model.fc)  # torchvision's count has no auxiliaries
+    assert count_multiply_adds(ours, 256, 128) == expected
+    without = count_parameters(ours) - count_parameters(ours.classifier)
+    # torchvision's count has no auxiliaries.
+    assert without == 6_624_904 - count_parameters(model.fc)
 
 
 def test_parameters_of_blocks_are_those_of_their_batch_norms() -> None:
     # SIA and CIA: weight and bias for 128 and for 256 channels
-    assert parameters(network("stage2", "stage3")) - parameters(network()) == 4 * (128 + 256)
+    more = count_parameters(network("stage2", "stage3")) - count_parameters(network())
+    assert more == 4 * (128 + 256)
 
 
 def test_positions() -> None:
@@ -284,6 +287,7 @@ CURRENT = "this version of ianet computes with"
                               "scale, mean, deviation are expected"),
         ("input.height", "256", "height is '256': it must be a whole number"),
         ("input.width", 0, "width is 0: it must be 1 pixel at least"),
+        ("input.width", 8193, "width is 8193: it must be 1 pixel at least and 8192 at most"),
         ("input.channels", "BGR", f"channels is 'BGR': {CURRENT} 'RGB'"),
         ("input.resize", "bicubic", f"resize is 'bicubic': {CURRENT} 'bilinear, antialiased'"),
         ("input.mean", [0.5] * 3, f"mean is (0.5, 0.5, 0.5): {CURRENT} (0.485, 0.456, 0.406)"),

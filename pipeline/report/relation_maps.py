@@ -10,6 +10,7 @@ from PIL import Image
 from ianet import attention, drawing
 from ianet.attention import Person, Variant
 from ianet.images import load as load_images
+from ianet.maps import PersonMaps, draw_maps
 from ianet.network import Network
 from ianet.network import load as load_network
 from ianet.synthetic.portrait import portrait
@@ -61,7 +62,7 @@ def read_photographs(figure: RelationFigure, run: Run, size: str) -> list[Person
 
 def compute_maps(
     figure: RelationFigure, network: Network, people: Sequence[Person]
-) -> list[drawing.PersonMaps]:
+) -> list[PersonMaps]:
     """The people with the receptive fields of their points, and the channels asked for.
 
     Raises:
@@ -106,4 +107,4 @@ def draw_figure(figure: RelationFigure, run: Run, settings: Settings) -> str:
         f"Run {run.key}, trained on images of {size}, here fed with {height}x{width}; "
         f"the block after {figure.stage}."
     )
-    return drawing.svg(drawing.relation_maps(maps, "", f"{figure.caption} {note}"))
+    return drawing.svg(draw_maps(maps, "", f"{figure.caption} {note}"))

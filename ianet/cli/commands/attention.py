@@ -44,11 +44,14 @@ def attention(
       ianet attention MODEL anna.jpg --point 0.5,0.1 --point 0.4,0.9 --channel 5 -o maps.svg
     """
     from ianet.attention import Person, compute_maps, find_stages
-    from ianet.drawing import check_suffix, relation_maps, save
+    from ianet.drawing import check_suffix, save
+    from ianet.files import check_output
+    from ianet.maps import draw_maps
     from ianet.model import load
     from ianet.pictures import find_pictures, read_batches
 
     check_suffix(output)
+    check_output(output, [image])
     points = dict(_parse_point(text) for text in point)
     loaded = load(model)
     stages = find_stages(loaded.network)
@@ -72,7 +75,7 @@ def attention(
     caption = (
         "Warmer is more; every map has its own scale. ppm: millionths more or less than alike."
     )
-    save(relation_maps([maps], title, caption), output)
+    save(draw_maps([maps], title, caption), output)
     if not json:
         print(f"{output}: {len(points)} points after {chosen}")
         return
