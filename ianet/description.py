@@ -16,6 +16,7 @@ from ianet.images import DEVIATION, MEAN
 from ianet.options import NetworkOptions, check_types
 
 PACKAGES = ("torch", "torchvision")
+MOST_PIXELS = 8192  # of a side, as in `ianet.training.recipe`
 LATER = "later"
 """Key of the metadata of a field that older files lack, which then has its default."""
 
@@ -52,8 +53,11 @@ class InputDescription:
         check_types(self)
         check_constants(self)
         for name in ("height", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be 1 pixel at least")
+            pixels = getattr(self, name)
+            if not 1 <= pixels <= MOST_PIXELS:
+                raise ValueError(
+                    f"{name} is {pixels}: it must be 1 pixel at least and {MOST_PIXELS} at most"
+                )
 
 
 @dataclass(frozen=True)
@@ -161,11 +165,11 @@ def parse_description(kind: type[Value], content: bytes, where: str, remedy: str
     """
     try:
         values = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is damaged ({error}): {remedy}") from error
     try:
         value: Value = _build(kind, values, remedy)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # texts of what is nested deeply recur too
         raise ValueError(f"{where}: {error}") from error
     return value
 

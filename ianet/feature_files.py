@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -23,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ianet.escapes import defuse, restore
 from ianet.feature_table import BLOCK, FeatureTable, Identity, concatenate
@@ -33,7 +35,7 @@ MODEL, FLIP = b"ianet.model", b"ianet.flip"
 FLIPS = {"true": True, "false": False}
 LABELS = ("path", "person", "camera")
 FOREIGN = (
-    *(KeyError, TypeError, AttributeError, ValueError),
+    *(KeyError, TypeError, AttributeError, ValueError, OverflowError),
     *(EOFError, BadZipFile, pa.ArrowException),
 )
 """What files raise that are damaged or hold something else, apart from OSError."""
@@ -124,7 +126,7 @@ def is_feature_file(path: Path) -> bool:
     if path.suffix.lower() != ".csv":
         return path.suffix.lower() in SUFFIXES
     with path.open(errors="replace") as file:
-        return "model" in file.readline().strip().split(",")
+        return "model" in [name.strip('"') for name in file.readline().strip().split(",")]
 
 
 class FeatureFile:
@@ -151,9 +153,16 @@ class FeatureFile:
         try:
             if path.suffix.lower() == ".parquet":
                 schema = pq.read_schema(path)
+                for name in LABELS:
+                    schema.field(name)
                 self.model = _parse_model(schema.metadata[MODEL].decode())
                 self.flip = FLIPS[schema.metadata.get(FLIP, b"false").decode()]
-                self.size = schema.field("feature").type.list_size
+                kind = schema.field("feature").type
+                self.size = kind.list_size
+                if not (
+                    pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type)
+                ):
+                    raise ValueError(f"its features are {kind.value_type}, and no numbers")
                 self._rows = pq.read_metadata(path).num_rows
                 _refuse_empty(self._rows)
                 return
@@ -165,6 +174,8 @@ class FeatureFile:
                 f"{path} holds no features of ianet ({_line(error)}): `ianet embed` makes a file "
                 "that does"
             ) from error
+        except (OSError, MemoryError) as error:
+            raise _describe_damage(path, error) from error
         self.model, self.flip = self._table.model, self._table.flip
         self._rows, self.size = self._table.features.shape
 
@@ -175,22 +186,25 @@ class FeatureFile:
         """Return path, person and camera of each picture, "" where unknown."""
         if self._table is not None:
             return self._table.labels()
-        return pd.read_parquet(self.path, columns=list(LABELS)).astype("str").fillna("")
+        with _name_file(self.path):
+            return pd.read_parquet(self.path, columns=list(LABELS)).astype("str").fillna("")
 
     def blocks(self) -> Iterator[FeatureTable]:
         """Yield the features of at most `BLOCK` pictures at a time.
 
         Raises:
-            ValueError: a block that cannot be read, or a feature that is not finite; one line.
+            ValueError: a block that cannot be read, or a feature that is not finite or too large to
+                be compared; one line.
         """
         first = 0
         for table in self._read():
-            bad = ~np.isfinite(table.features).all(axis=1)
+            with np.errstate(over="ignore"):
+                bad = ~np.isfinite(np.linalg.norm(table.features, axis=1))
             if bad.any():
                 row = int(bad.argmax())
                 raise ValueError(
                     f"{self.path}: the feature of row {first + row + 1} ({table.paths[row]}) holds "
-                    "NaN or infinite values: embed the pictures again"
+                    "NaN or infinite values, or too large ones: embed the pictures again"
                 )
             first += len(table)
             yield table
@@ -199,22 +213,15 @@ class FeatureFile:
         if self._table is not None:
             yield from self._table.blocks()
             return
-        try:
-            # A buffer would hold all that was read.
-            with pq.ParquetFile(self.path, pre_buffer=False) as file:
-                for batch in file.iter_batches(BLOCK):
-                    paths, persons, cameras = (
-                        batch.column(name).fill_null("").to_pylist() for name in LABELS
-                    )
-                    features = batch.column("feature").flatten().to_numpy()
-                    features = features.reshape(len(batch), self.size).copy()  # may be written to
-                    yield FeatureTable(
-                        features, paths, persons, cameras, self.model, flip=self.flip
-                    )
-        except (ValueError, pa.ArrowException, OSError) as error:
-            raise ValueError(
-                f"{self.path} cannot be read ({_line(error)}): embed the pictures again"
-            ) from error
+        # A buffer would hold all that was read.
+        with _name_file(self.path), pq.ParquetFile(self.path, pre_buffer=False) as file:
+            for batch in file.iter_batches(BLOCK):
+                paths, persons, cameras = (
+                    batch.column(name).fill_null("").to_pylist() for name in LABELS
+                )
+                features = _to_float32(batch.column("feature").flatten().to_numpy(False))
+                features = features.reshape(len(batch), self.size)
+                yield FeatureTable(features, paths, persons, cameras, self.model, flip=self.flip)
 
 
 def read_features(path: Path) -> FeatureTable:
@@ -251,7 +258,7 @@ def _parse_model(text: str) -> Identity:
 def _read_npz(path: Path) -> FeatureTable:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         paths, persons, cameras = (arrays[name].tolist() for name in LABELS)
-        features = np.asarray(arrays["feature"], np.float32)
+        features = _to_float32(arrays["feature"])
         model = _parse_model(str(arrays["model"]))
         flip = bool(arrays["flip"]) if "flip" in arrays else False
     if features.ndim != 2 or not len(paths) == len(persons) == len(cameras) == len(features):
@@ -272,12 +279,46 @@ def _read_csv(path: Path) -> FeatureTable:
         raise ValueError("it has features with and without flip")
     paths, persons, cameras = (frame.pop(name).map(restore).tolist() for name in LABELS)
     model, flip = _parse_model(restore(models[0])), FLIPS[flips[0]]
-    return FeatureTable(frame.to_numpy(np.float32), paths, persons, cameras, model, flip=flip)
+    numbers = list(map(str, range(frame.shape[1])))
+    if set(frame) != set(numbers):
+        other = next(name for name in frame if name not in numbers)
+        raise ValueError(
+            f"its {len(numbers)} columns of numbers are not 0 to {len(numbers) - 1}, as one is "
+            f"{other!r}"
+        )
+    with np.errstate(over="ignore"):
+        features = frame[numbers].to_numpy(np.float32)
+    return FeatureTable(features, paths, persons, cameras, model, flip=flip)
+
+
+def _to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
+    """Return a copy of features as float32, infinite where they are beyond the range of float32.
+
+    Raises:
+        ValueError: the features are no real numbers.
+    """
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"its features are {values.dtype}, and no real numbers")
+    with np.errstate(over="ignore"):
+        return values.astype(np.float32)
 
 
 def _refuse_empty(pictures: int) -> None:
     if not pictures:
         raise ValueError("it has no picture")
+
+
+@contextmanager
+def _name_file(path: Path) -> Iterator[None]:
+    """Name the file in an error of a part that cannot be read."""
+    try:
+        yield
+    except (ValueError, pa.ArrowException, OSError, MemoryError) as error:
+        raise _describe_damage(path, error) from error
+
+
+def _describe_damage(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be read ({_line(error)}): embed the pictures again")
 
 
 def _line(error: Exception) -> str:

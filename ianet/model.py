@@ -24,7 +24,7 @@ from ianet.datasets.source import Files, open_source
 from ianet.description import Description, parse_description, write_description
 from ianet.feature_table import FeatureTable, Identity, concatenate
 from ianet.features import Precision, extract_batches
-from ianet.files import whole
+from ianet.files import check_place, whole
 from ianet.model_description import ModelDescription, ModelScores, write_card
 from ianet.network import DESCRIPTION as RUN
 from ianet.network import Network, TrainedNetwork, restore, serialize
@@ -82,7 +82,8 @@ class Model:
 
         Raises:
             FileNotFoundError, TypeError: as `find_pictures`.
-            ValueError: a picture that cannot be decoded, a wrong option, or as `find_pictures`.
+            ValueError: a picture that cannot be decoded, features that are not finite or too large
+                to be compared, a wrong option, or as `find_pictures`; one line.
         """
         pictures = find_pictures(images, labels)
         return concatenate(
@@ -127,6 +128,13 @@ class Model:
             self.network, pixels(), device=find_device(device), precision=precision, flip=flip
         ):
             done = batches.pop()
+            is_finite = torch.linalg.vector_norm(features, dim=1).isfinite()
+            if not is_finite.all():
+                path = done.pictures[int(is_finite.int().argmin())].path
+                raise ValueError(
+                    f"the features of {path} are not finite or too large: the weights of the model "
+                    f"{self.identity.name} are damaged, so {REMEDY}"
+                )
             yield FeatureTable(
                 features.cpu().numpy(),
                 [picture.path for picture in done.pictures],
@@ -148,8 +156,8 @@ def find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).tolist()  # the device meta has no values
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(f"device {name!r} cannot be used ({reason}): take auto or cpu") from error
     return device
@@ -205,12 +213,13 @@ def _read(files: Files, source: Path, name: str, limit: int) -> bytes:
     """Return the content of a file of a model, unless the file is larger than any such file."""
     if name not in files.paths():
         raise FileNotFoundError(f"{source} holds no {name}. Expected: {EXPECTED}")
-    if files.size(name) > limit:
-        raise ValueError(
-            f"{source}/{name} has {files.size(name):,} bytes, and such a file has {limit:,} at "
-            f"most: {REMEDY}"
-        )
     try:
+        size = files.size(name)
+        if size > limit:
+            raise ValueError(
+                f"{source}/{name} has {size:,} bytes, and such a file has {limit:,} at most: "
+                f"{REMEDY}"
+            )
         return files.read(name)
     except OSError as error:
         raise ValueError(f"{source}/{name} is damaged ({error}): {REMEDY}") from error
@@ -238,8 +247,7 @@ def save_model(
         commit: of the code that trained the network.
 
     Raises:
-        FileExistsError: the folder exists.
-        ValueError: a wrong name.
+        FileExistsError, ValueError: as `refuse_existing`, or a wrong name.
     """
     model = ModelDescription(
         **{field.name: getattr(description, field.name) for field in fields(Description)},
@@ -256,7 +264,7 @@ def write_model(network: Network, description: ModelDescription, folder: Path) -
     """Write the folder of a model, which appears whole or not at all.
 
     Raises:
-        FileExistsError: the folder exists.
+        FileExistsError, ValueError: as `refuse_existing`.
     """
     refuse_existing(folder)
     weights = serialize(network)
@@ -270,6 +278,19 @@ def write_model(network: Network, description: ModelDescription, folder: Path) -
 
 
 def refuse_existing(folder: Path) -> None:
-    """Raise FileExistsError if there is something at the place of a model that is to be made."""
-    if folder.exists():
+    """Refuse a place at which no model can be made, before the work.
+
+    Raises:
+        FileExistsError: there is something at the place, such as a link that leads nowhere.
+        ValueError: the place is in the folder of a model, which would hold two models then, or as
+            `ianet.files.check_place`; one line.
+    """
+    if os.path.lexists(folder):
         raise FileExistsError(f"{folder} exists: name another folder, or move this one away")
+    check_place(folder)
+    for parent in folder.resolve().parents:
+        if (parent / CONFIG).is_file() and (parent / WEIGHTS).is_file():
+            raise ValueError(
+                f"{folder} is in the folder of a model, {parent}, and would damage that model: "
+                "name another folder"
+            )

@@ -27,7 +27,7 @@ from ianet.description import (
 )
 from ianet.numerics import zero_denormals
 from ianet.options import STAGES, NetworkOptions
-from ianet.weights import find_misfits
+from ianet.weights import describe_damage, find_misfits, first_line
 
 DESCRIPTION, WEIGHTS = "network.json", "weights.safetensors"
 
@@ -205,7 +205,8 @@ def restore(
         The network in evaluation mode.
 
     Raises:
-        ValueError: the weights are damaged, not finite, or of another network; one line.
+        ValueError: the weights are damaged as `ianet.weights.describe_damage` says, or of another
+            network, or the description asks for a network that cannot be built; one line.
     """
     try:
         state = safetensors.torch.load(weights)
@@ -223,6 +224,11 @@ def restore(
         network = TrainedNetwork(description)
     except ValueError as error:
         raise ValueError(f"{description_path}: {error}") from error
+    except (ArithmeticError, MemoryError, RuntimeError) as error:  # of wrong numbers
+        raise ValueError(
+            f"{description_path} asks for a network that cannot be built ({first_line(error)}): "
+            f"{remedy}"
+        ) from error
     shapes = {name: value.shape for name, value in state.items()}
     expected = {name: value.shape for name, value in network.state_dict().items()}
     wrong = sorted(dict(shapes.items() ^ expected.items()))
@@ -231,12 +237,8 @@ def restore(
             f"{weights_path} does not fit {name}: {len(wrong)} tensors are missing, unknown or of "
             f"another shape than expected, the first of them {wrong[0]}"
         )
-    infinite = [name for name, value in state.items() if not value.isfinite().all()]
-    if infinite:
-        raise ValueError(
-            f"{weights_path} holds NaN or infinite values in {len(infinite)} of {len(state)} "
-            f"tensors, the first of them {infinite[0]}: {remedy}"
-        )
+    if damage := describe_damage(state):
+        raise ValueError(f"{weights_path} holds {damage}: {remedy}")
     network.load_state_dict(state)
     return network.eval()
 

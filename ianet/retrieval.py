@@ -153,8 +153,8 @@ def per_query(
         first_rank (from 1), average_precision and inverse_negative_penalty (fractions).
 
     Raises:
-        ValueError: no query has a match, lengths that disagree, an unknown name, or features
-            that are not finite.
+        ValueError: no query has a match, lengths that disagree, an unknown name, labels that are no
+            integers of 64 bits, or features that are complex or not finite.
     """
     refuse_unknown("average_precision", average_precision, AVERAGE_PRECISIONS)
     comparison = prepare(
@@ -336,6 +336,8 @@ def _labels(
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
     """Return identities (N,) and cameras (N,) of features (N, D) on a device."""
+    if "complex" in str(features.dtype):  # of NumPy or torch
+        raise ValueError(f"{name} features are {features.dtype}: give real numbers")
     if features.ndim != 2:
         raise ValueError(f"{name} features have shape {tuple(features.shape)}, not (images, D)")
     identity, camera = (
@@ -358,7 +360,10 @@ def _integers(name: str, labels: Tensor | ArrayLike) -> Tensor:
             raise ValueError(f"{name} are {values.dtype}: give integers, as pandas.factorize does")
         values = torch.from_numpy(values)
     integers = values.to(torch.int64)
-    wrong = (integers != values).nonzero()  # NaN differs from all numbers
+    # torch compares no unsigned integers of more than 8 bits. Those beyond int64 become negative.
+    # NaN differs from all numbers.
+    is_wrong = integers != values if values.dtype.is_signed else integers < 0
+    wrong = is_wrong.nonzero()
     if len(wrong):
         value = values[tuple(wrong[0])].item()
         raise ValueError(f"{name} hold {value}: give integers, as pandas.factorize does")

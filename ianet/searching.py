@@ -127,11 +127,12 @@ def find_neighbours(
         excluded: pairs of a query and a place in the gallery that are left out.
 
     Raises:
-        ValueError: k is less than 1, or a block with other features than the queries.
+        ValueError: k is less than 1, a block with other features than the queries, or features
+            that are not finite or too large for float32.
     """
     if k < 1:
         raise ValueError(f"k is {k}: it must be 1 at least")
-    query = F.normalize(torch.from_numpy(queries), dim=1)
+    query = _normalize("query", queries)
     # A key holds a distance in its upper 32 bits and a place in its lower: the least k are exact.
     best = torch.empty(len(query), 0, dtype=torch.int64)
     pairs = torch.tensor(sorted(excluded, key=lambda pair: pair[1]), dtype=torch.int64)
@@ -143,7 +144,7 @@ def find_neighbours(
                 f"a gallery feature has {block.shape[1]} numbers and a query feature "
                 f"{query.shape[1]}: both must come from the same model"
             )
-        gallery = F.normalize(torch.from_numpy(block), dim=1)
+        gallery = _normalize("gallery", block)
         bounds = torch.tensor([first, first + len(block)])
         start, end = torch.searchsorted(pairs[:, 1].contiguous(), bounds).tolist()
         best = _merge(best, query, gallery, first, pairs[start:end], k)
@@ -151,6 +152,14 @@ def find_neighbours(
     distances = _from_ordered(best >> 32)
     indices = torch.where(distances.isinf(), -1, best & PLACE)
     return Neighbours(distances.numpy(), indices.numpy())
+
+
+def _normalize(name: str, features: NDArray[np.float32]) -> Tensor:
+    """Return features (N, D) of length 1; a zero vector stays zero."""
+    vectors = torch.from_numpy(features)
+    if not torch.linalg.vector_norm(vectors, dim=1).isfinite().all():
+        raise ValueError(f"{name} features hold values that are NaN, infinite or too large")
+    return F.normalize(vectors, dim=1)
 
 
 def _merge(

@@ -241,9 +241,15 @@ def check_limit(far: float, number: int, kind: str) -> None:
     if not 0 < far < 1:
         raise ValueError(f"the false-accept rate is {far:g}: choose a share between 0 and 1")
     if far * number < LEAST_ERRORS:
+        least = LEAST_ERRORS / number
+        remedy = (
+            f"{least:.2g}, or add images"
+            if least < 1
+            else f"a data set of {-(-LEAST_ERRORS // far):,.0f} {kind} at least"
+        )
         raise ValueError(
             f"a false-accept rate of {far:g} is {far * number:.2g} of {number:,} {kind}, and a "
-            f"rate needs {LEAST_ERRORS}: choose {LEAST_ERRORS / number:.2g}, or add images"
+            f"rate needs {LEAST_ERRORS}: choose {remedy}"
         )
 
 
@@ -255,14 +261,16 @@ def normalize_rows(features: Tensor | ArrayLike, images: int) -> Tensor:
         images: N.
 
     Raises:
-        ValueError: another shape, or features that are not finite.
+        ValueError: another shape, or features that are not real, not finite or too large.
     """
     vectors = features if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
+    if vectors.is_complex():
+        raise ValueError(f"features are {vectors.dtype}: give real numbers")
     if vectors.ndim != 2 or len(vectors) != images:
         raise ValueError(f"features of shape {tuple(vectors.shape)}, and {images:,} persons")
     vectors = vectors.float()
-    if not vectors.isfinite().all():
-        raise ValueError("features hold values that are NaN or infinite")
+    if not torch.linalg.vector_norm(vectors, dim=1).isfinite().all():
+        raise ValueError("features hold values that are NaN or infinite, or too large")
     return F.normalize(vectors)
 
 

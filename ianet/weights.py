@@ -17,7 +17,8 @@ DataParallel puts `module.` before each name. Training loops put the weights und
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -110,8 +111,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a damaged file, a file without weights, or with a weight that is NaN or
-            infinite; one line.
+        ValueError: a damaged file, a file without weights, or weights that are damaged as
+            `describe_damage` says; one line.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -131,18 +132,41 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"the weights file {path} holds a {type(content).__name__}"
             f"{f' of {found}' if found else ''}, and no tensor under a name: {EXPECTED}"
         )
-    _refuse_infinite(state, path)
+    if damage := describe_damage(state):
+        raise ValueError(f"the weights {path} hold {damage}: take another file")
     return sort_weights(state)
 
 
-def _refuse_infinite(state: Mapping[str, Tensor], path: Path) -> None:
-    """Raise ValueError, one line, if a weight in a file is NaN or infinite."""
-    infinite = [name for name, value in state.items() if not value.isfinite().all()]
-    if infinite:
-        raise ValueError(
-            f"the weights {path} hold NaN or infinite values in {len(infinite)} of {len(state)} "
-            f"tensors, the first of them {infinite[0]}: take another file"
-        )
+def describe_damage(state: Mapping[str, Tensor]) -> str:
+    """Return which values no network can have as weights, or "" where all are right.
+
+    Weights are dense tensors of floating-point numbers, of any precision, that are finite. No
+    variance is negative. A counter of batches may be of whole numbers.
+    """
+    for what, is_wrong in DAMAGE.items():
+        names = [name for name, value in state.items() if is_wrong(name, value)]
+        if names:
+            return f"{what} in {len(names)} of {len(state)} tensors, the first of them {names[0]}"
+    return ""
+
+
+def _is_dense(name: str, value: Tensor) -> bool:
+    """Return whether a tensor holds each of its values, as a floating-point number or a counter."""
+    has_values = value.layout is torch.strided and not (value.is_meta or value.is_nested)
+    is_counter = name.endswith("num_batches_tracked") and value.dtype is torch.int64
+    return has_values and (value.is_floating_point() or is_counter)
+
+
+DAMAGE: dict[str, Callable[[str, Tensor], bool]] = {
+    "other values than dense floating-point numbers": lambda name, value: (
+        not _is_dense(name, value)
+    ),
+    "NaN or infinite values": lambda name, value: not bool(value.isfinite().all()),
+    "negative variances": lambda name, value: (
+        name.endswith("running_var") and bool((value.float() < 0).any())
+    ),
+}
+"""What weights may hold that no network can have, in the order in which it is looked for."""
 
 
 def _describe_failure(path: Path, error: Exception) -> str:
@@ -151,10 +175,13 @@ def _describe_failure(path: Path, error: Exception) -> str:
         return f"folder {path} is no model ({first_line(error)})"
     with path.open("rb") as file:
         start = file.read(12)
-    if isinstance(error, UnpicklingError) and start.startswith((b"PK", b"\x80")):
+    # torch advises to set `weights_only` to False, which would run code in the file.
+    if not (isinstance(error, UnpicklingError) or "weights_only" in str(error)):
+        reason = first_line(error)
+    elif start.startswith((b"PK", b"\x80")):
         reason = "it holds Python objects, which could run code: save its state_dict alone"
     else:
-        reason = first_line(error)
+        reason = "it is no file of torch.save"
     return f"file {path}, which begins with {start!r}, cannot be read ({reason})"
 
 
@@ -183,7 +210,8 @@ def _read(path: Path) -> Any:
             return safetensors.torch.load(archive.read(member))
     if path.suffix == ".safetensors":
         return safetensors.torch.load_file(path)
-    with torch.serialization.safe_globals(NUMBERS):
+    # A warning would stand beside the one line of an error.
+    with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(NUMBERS):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 

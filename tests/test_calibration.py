@@ -173,7 +173,7 @@ def test_the_threshold_of_searches() -> None:
     calibration = replace(CALIBRATION, search=searches)
     assert calibration.find_search_threshold() is searches.thresholds[0]
     assert calibration.find_search_threshold(0.1) is searches.thresholds[1]
-    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: 0\.5, 0\.1 is"):
+    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.5, 0\.1"):
         calibration.find_search_threshold(0.3)
     assert replace(calibration, search=None).find_search_threshold(0.3) is None
 
@@ -187,7 +187,7 @@ def test_a_judgement_worked_by_hand() -> None:
     assert not far.is_same
     assert (far.same_farther, far.other_nearer) == pytest.approx((0.3, 0.15))
     assert CALIBRATION.judge(0.4, 0.2).is_same
-    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: 0\.1, 0\.2 is"):
+    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.1, 0\.2"):
         CALIBRATION.judge(0.4, 0.3)
 
 
@@ -287,7 +287,10 @@ def test_a_model_is_calibrated_and_compares(
     assert "100 % of the same person are as far" in outcome.output
     outcome = run("compare", target, files / "a.png", files / "a.png", "--far", "0.3")
     assert (outcome.code, outcome.output) == (2, "")
-    assert "no threshold is known for a false-accept rate of 0.3: 0.05, 0.2 is" in outcome.errors
+    assert (
+        "no threshold is known for a false-accept rate of 0.3: choose one of 0.05, 0.2"
+        in outcome.errors
+    )
 
 
 @pytest.fixture(scope="module")
@@ -367,6 +370,11 @@ def test_without_a_calibration_the_distance_alone_is_printed(
         (["--far", "2"], "the false-accept rate is 2: choose a share between 0 and 1"),
         (["--search-far", "0.01"], "a false-accept rate of 0.01 is "),
         (["--picture", "roc.gif"], "roc.gif is to be a picture: name it .png or .svg"),
+        (["--picture", "folder.png"], "folder.png is a folder: name a file"),
+        (["--picture", "file/roc.png"], "file/roc.png cannot be written, as "),
+        (["--picture", "same.png", "-o", "same.png"], "same.png would overwrite same.png: name"),
+        (["-o", "tiny/sub"], "tiny/sub is in the folder of a model, "),
+        (["-o", "file/sub"], "file/sub cannot be written, as "),
     ],
 )
 def test_bad_input_is_one_line_before_the_work(
@@ -379,6 +387,10 @@ def test_bad_input_is_one_line_before_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ianet.model.Model, "embed_batches", None)
+    monkeypatch.chdir(tmp_path)
+    Path("folder.png").mkdir()
+    Path("file").touch()
+    Path("tiny").symlink_to(model)
     target = tmp_path / "calibrated"
     far = () if "--far" in words else ("--far", "0.2")
     outcome = run("calibrate", model, people, *PUBLISHED, *far, "-o", target, *words)
@@ -460,3 +472,20 @@ def test_an_existing_model_is_not_replaced(
     outcome = run("calibrate", model, people, *PUBLISHED, "-o", model)
     assert outcome.code == 2
     assert "exists: name another folder" in outcome.errors
+
+
+@pytest.mark.usefixtures("any_number")
+def test_the_picture_may_be_in_the_folder_of_the_model(
+    run: Callable[..., Outcome], model: Path, tmp_path: Path
+) -> None:
+    names = [f"{person}/{number}.jpg" for person in "abc" for number in "12"]
+    photos, target = written(tmp_path / "photos", names), tmp_path / "calibrated"
+    options = ("--reader", "persons", "--cameras", "ignore", "--far", "0.5")
+    outcome = run(
+        "calibrate", model, photos, *options, "-o", target, "--picture", target / "roc.svg"
+    )
+    assert outcome.code == 0
+    assert "same person" in (target / "roc.svg").read_text()
+    calibration = ianet.load(target).description.calibration
+    assert calibration is not None
+    assert calibration.pairs.thresholds[0].far == 0.5

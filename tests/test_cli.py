@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -62,6 +63,42 @@ def test_a_traceback_is_shown_where_asked_for(
     monkeypatch.setenv("IANET_DEBUG", "1")
     with pytest.raises(FileNotFoundError, match="m does not exist"):
         run("embed", "m", "p", "-o", "f.csv")
+
+
+def test_an_argument_that_is_not_utf8_is_refused() -> None:
+    """In another process, as pytest-xdist ends at a failure whose text is not UTF-8."""
+    for name, message in (
+        (b"caf\xe9.png", rb"error: the command holds caf\xe9.png, which is not UTF-8: rename it"),
+        ("café.png".encode(), b"error: model does not exist. Expected: a model: "),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "ianet", "embed", "model", name, "-o", "f.csv"],
+            capture_output=True,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.startswith(message)
+        assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_signs_that_the_output_lacks_are_replaced(encoding: str) -> None:
+    code = (
+        "import typer; from ianet.cli import app as cli; from ianet.cli.shared import *\n"
+        "def name(): print_table(['é ✗'], [['a']]); print_json('é ✗')\n"
+        "cli.app = typer.Typer(); cli.app.command()(name); cli.run()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+        check=True,
+    )
+    first, _, last = done.stdout.decode(encoding).split("\n")[:3]
+    assert first.rstrip() == {"ascii": "? ?", "latin-1": "é ?", "utf-8": "é ✗"}[encoding]
+    assert json.loads(last) == "é ✗"
+    assert done.stderr == b""
 
 
 def read_missing() -> None:

@@ -236,6 +236,10 @@ def test_a_speed_is_the_median_of_repeats(
         (["-o", "model.pt2"], "model.pt2 is to be onnx: name it model.onnx"),
         (["--format", "pt2", "-o", "model"], "model is to be pt2: name it model.pt2"),
         (["-o", "model.onnx", "--check", "nowhere"], "nowhere does not exist"),
+        (
+            ["--format", "pt2", "-o", "tiny/config.json/a.pt2"],
+            "tiny/config.json/a.pt2 cannot be wr",
+        ),
         (["--format", "tflite", "-o", "m.tflite"], "Invalid value for '--format'"),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +18,13 @@ from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet import feature_files, feature_table
-from ianet.feature_files import FeatureFile, read_features, refuse_mixed, write_features
+from ianet.feature_files import (
+    FeatureFile,
+    is_feature_file,
+    read_features,
+    refuse_mixed,
+    write_features,
+)
 from ianet.feature_table import FeatureTable, Identity
 
 MODEL = Identity("tiny", "ab" * 32)
@@ -261,3 +269,189 @@ def test_the_command_names_what_it_skips(
     assert outcome.code == 2
     assert outcome.errors.endswith("error: not one of 1 pictures can be decoded\n")
     assert not (tmp_path / "none.csv").exists()
+
+
+def change_parquet(path: Path, features: pa.Array | None = None, without: str = "") -> None:
+    content = pq.read_table(path)
+    if features is not None:
+        place = content.schema.get_field_index("feature")
+        content = content.set_column(place, "feature", features)
+    pq.write_table(content.drop([without] if without else []), path)
+
+
+def lists(values: np.ndarray | list[str], size: int = 3) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values), size)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64, np.int64, np.uint8])
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_features_of_other_numbers_are_read_as_float32(
+    tmp_path: Path, suffix: str, kind: type[np.number]
+) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table()])
+    values = (np.arange(15).reshape(5, 3) * 1.5).astype(kind)
+    if suffix == ".parquet":
+        change_parquet(path, lists(values.ravel()))
+    else:
+        np.savez(path, **dict(np.load(path)) | {"feature": values})
+    read = read_features(path)
+    assert read.features.dtype == np.float32
+    assert np.array_equal(read.features, values.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [(np.ones((5, 3), complex), "complex128"), (np.full((5, 3), "1"), "<U1"),
+     (np.ones((5, 3), bool), "bool")],
+)  # fmt: skip
+def test_features_that_are_no_numbers_are_refused(
+    tmp_path: Path, values: np.ndarray, kind: str
+) -> None:
+    path = tmp_path / "features.npz"
+    write_features(path, [table()])
+    np.savez(path, **dict(np.load(path)) | {"feature": values})
+    with pytest.raises(
+        ValueError, match=rf"npz holds no .* \(its features are {kind}, and no real"
+    ):
+        FeatureFile(path)
+    if kind != "complex128":  # which Parquet has not
+        path = tmp_path / "features.parquet"
+        write_features(path, [table()])
+        change_parquet(path, lists(values.ravel().tolist()))
+        with pytest.raises(
+            ValueError, match=r"parquet holds no .* \(its features are (string|bool)"
+        ):
+            FeatureFile(path)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.filterwarnings("error")
+def test_features_that_are_too_large_are_refused(tmp_path: Path, suffix: str) -> None:
+    values = table()
+    values.features[:] *= 1e21  # of a length of some 1e18, whose square is below 3e38
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [values])
+    assert np.isfinite(read_features(path).features).all()
+    values.features[3] *= 1e3
+    write_features(path, [values])
+    with pytest.raises(
+        ValueError, match=r"of row 4 \(3, .* infinite values, or too large ones: emb"
+    ):
+        read_features(path)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_number_beyond_float32_is_too_large(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        path, numbers = tmp_path / f"features{suffix}", np.full((5, 3), 1e300)
+        write_features(path, [table()])
+        if suffix == ".parquet":
+            change_parquet(path, lists(numbers.ravel()))
+        elif suffix == ".npz":
+            np.savez(path, **dict(np.load(path)) | {"feature": numbers})
+        else:
+            pd.read_csv(path, dtype=str, keep_default_na=False).assign(**{"1": 1e300}).to_csv(
+                path, index=False
+            )
+        with pytest.raises(ValueError, match=r"of row 1 \(0, .* infinite values, or too large"):
+            read_features(path)
+
+
+@pytest.mark.parametrize("name", ["path", "person", "camera", "feature"])
+def test_a_parquet_file_without_a_column_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "features.parquet"
+    write_features(path, [table()])
+    change_parquet(path, without=name)
+    with pytest.raises(ValueError, match=rf"parquet holds no features of ianet \(.*{name}.*\): `i"):
+        FeatureFile(path)
+
+
+def test_a_damaged_part_of_a_parquet_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "features.parquet"
+    write_features(path, [table()])
+    content = path.read_bytes()
+    length = int.from_bytes(content[-8:-4], "little")
+    message = (
+        r"^[^\n]*features\.parquet (cannot be read|holds no features of ianet) \([^\n]+\): [^\n]+$"
+    )
+    for start in (4, len(content) - 8 - length):  # the first page, the footer
+        damaged = bytearray(content)
+        damaged[start : start + 60] = b"\xff" * 60
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=message):
+            FeatureFile(path).labels()
+        with pytest.raises(ValueError, match=message):
+            read_features(path)
+
+
+@pytest.mark.parametrize("shape", [(10**12, 512), (10**30, 512), (-5, 3)])
+def test_a_shape_that_no_memory_holds_is_one_line(tmp_path: Path, shape: tuple[int, int]) -> None:
+    path = tmp_path / "features.npz"
+    write_features(path, [table()])
+    arrays = dict(np.load(path))
+    del arrays["feature"]
+    np.savez(path, **arrays)
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    with zipfile.ZipFile(path, "a") as archive, archive.open("feature.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(ValueError, match=r"features\.npz (cannot be read|holds no) ") as error:
+        FeatureFile(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_columns_of_a_csv_file_may_have_any_order(tmp_path: Path) -> None:
+    path, values = tmp_path / "features.csv", table(size=12)
+    write_features(path, [values])
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame[frame.columns[::-1]].to_csv(path, index=False)
+    read = read_features(path)
+    assert np.array_equal(read.features, values.features)
+    assert read.paths == values.paths
+    for other, number, named in (
+        (frame.drop(columns="3"), 11, "11"),
+        (frame.assign(note="7"), 13, "note"),
+        (frame.rename(columns={"3": "X3"}), 12, "X3"),
+    ):
+        other.to_csv(path, index=False)
+        message = (
+            rf"\(its {number} columns of numbers are not 0 to {number - 1}, as one is '{named}'"
+        )
+        with pytest.raises(ValueError, match=message):
+            FeatureFile(path)
+
+
+def test_a_csv_file_with_quotes_holds_features(tmp_path: Path) -> None:
+    path, values = tmp_path / "features.csv", table()
+    write_features(path, [values])
+    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    frame.to_csv(path, index=False, quoting=csv.QUOTE_ALL)
+    assert path.read_text().startswith('"path","person","camera","model"')
+    assert is_feature_file(path)
+    assert np.array_equal(read_features(path).features, values.features)
+    path.write_text('"path","person"\n"a.jpg","anna"\n')
+    assert not is_feature_file(path)
+
+
+@pytest.mark.parametrize("name", ["folder.csv", "file/f.csv", "list.csv"])
+def test_a_wrong_output_is_refused_before_the_work(
+    model: Path,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    monkeypatch.setattr(ianet.model.Model, "embed_batches", None)
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "file").touch()
+    listed = tmp_path / "list.csv"
+    listed.write_text("path\na.jpg\n")
+    output = tmp_path / name
+    reason = {
+        "folder.csv": "is a folder: name a file",
+        "file/f.csv": f"cannot be written, as {tmp_path}/file is no folder: name another one",
+        "list.csv": f"would overwrite {listed}: name another file",
+    }[name]
+    outcome = run("embed", model, listed, "-o", output)
+    assert outcome == (2, "", f"error: {output} {reason}\n")
+    assert listed.read_text() == "path\na.jpg\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ianet.files import delete_leftovers, whole, write_whole
+from ianet.files import check_output, check_place, delete_leftovers, whole, write_whole
 from ianet.packing import pack
 
 
@@ -131,3 +131,54 @@ def test_a_full_disk_is_named_by_a_library_that_packs(
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    Path("folder.csv").mkdir()
+    Path("link").symlink_to("nowhere")
+    with pytest.raises(ValueError, match=r"^folder\.csv is a folder: name a file$"):
+        check_output(Path("folder.csv"))
+    for name in ("file", "link"):
+        for below in (Path(name, "a.csv"), Path(name, "b/c/a.csv")):
+            message = f"{below} cannot be written, as {tmp_path / name} is no folder: name another"
+            for check in (check_output, check_place):
+                with pytest.raises(ValueError, match=f"^{re.escape(message)} one$"):
+                    check(below)
+    long = Path(f"{'x' * 253}.csv")  # the temporary file has a longer name
+    for name in (long, Path("x" * 300, "a.csv")):
+        with pytest.raises(
+            ValueError, match=r"cannot be written \(File name too long\): rename it"
+        ):
+            check_output(name)
+    check_output(Path("new/folder/a.csv"))
+    check_output(Path("file"))
+    check_output(Path("link"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.csv", "link"]
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(ValueError, match=f"as {re.escape(str(tmp_path))} is read-only: name ano"):
+        check_output(Path("new/a.csv"))
+
+
+def test_a_file_that_is_read_is_not_overwritten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("in.csv", "other.csv"):
+        Path(name).touch()
+    Path("folder").mkdir()
+    Path("link.csv").symlink_to("in.csv")
+    Path("hard.csv").hardlink_to("in.csv")
+    others = [Path("missing.csv"), Path("folder"), tmp_path / "in.csv"]
+    for name in ("in.csv", "folder/../in.csv", "link.csv", "hard.csv"):
+        with pytest.raises(
+            ValueError, match=rf"^{name} would overwrite {tmp_path}/in\.csv: name another file$"
+        ):
+            check_output(Path(name), others)
+    with pytest.raises(ValueError, match=r"/missing\.csv would overwrite missing\.csv: name an"):
+        check_output(tmp_path / "folder/../missing.csv", others)
+    check_output(Path("other.csv"), others)
+    check_output(Path("folder/in.csv"), others)

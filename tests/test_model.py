@@ -30,7 +30,8 @@ from ianet.comparison import Interval
 from ianet.features import extract
 from ianet.model import Model, save_model, write_model
 from ianet.model_description import ModelScores
-from ianet.network import describe, save
+from ianet.network import Network, describe, save
+from ianet.options import NetworkOptions
 from ianet.packing import pack
 from ianet.pictures import find_pictures, open_picture
 
@@ -237,6 +238,12 @@ def test_wrong_options(model: Model, photos: Path) -> None:
         model.embed(photos, batch=0)
     with pytest.raises(ValueError, match=r"device 'gpu' cannot be used \(.+\): take auto or cpu"):
         model.embed(photos, device="gpu")
+    for name in ("meta", "hpu"):
+        with pytest.raises(
+            ValueError, match=rf"^device '{name}' cannot be used \(.+\): take"
+        ) as error:
+            model.embed(photos, device=name)
+        assert "\n" not in str(error.value)
 
 
 def test_a_gpu_without_memory_for_a_batch_is_told(
@@ -428,6 +435,26 @@ def edit_weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Change:
     return rewrite
 
 
+def edit_input(**values: int) -> Change:
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        edit(input=config["input"] | values)(folder)
+
+    return change
+
+
+VARIANCE = "stem.0.1.running_var"
+
+
+def bias_of(state: dict[str, torch.Tensor], kind: torch.dtype) -> dict[str, torch.Tensor]:
+    return {"classifier.bias": state["classifier.bias"].to(kind)}
+
+
+def link_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("nowhere")
+
+
 def cut(name: str) -> Change:
     return lambda folder: os.truncate(folder / name, (folder / name).stat().st_size // 2)
 
@@ -452,10 +479,40 @@ def cut(name: str) -> Change:
             edit_options(weights="imagenet"),
             "config.json: options.weights is 'imagenet': a trained network needs none",
         ),
+        (edit(identities=2**70), "the file has fewer numbers than a classifier of 1,180,591,620"),
+        (
+            edit_input(height=10**9),
+            "config.json: height is 1000000000: it must be 1 pixel at least",
+        ),
+        (edit_input(height=10**5, width=10**5), "height is 100000: .* and 8192 at most$"),
+        (edit_input(width=2**63), "config.json: width is 9223372036854775808: it must be 1 pixel"),
+        (
+            lambda folder: (folder / "config.json").write_text("[" * 10**5 + "]" * 10**5),
+            r"config.json is damaged \(maximum recursion depth .*\): fetch or make the model again",
+        ),
+        (
+            edit_options(block="sca_cnn", options={"common_space": 10**13}),
+            r"config.json asks for a network that cannot be built \(.+\): fetch or make the model",
+        ),
         (edit(identities=7), r"model.safetensors does not fit config.json: 2 tensors are missing"),
         (
             edit_weights(lambda state: state["classifier.bias"].fill_(torch.nan)),
             "model.safetensors holds NaN or infinite values in 1 of .* tensors, .* classifier.bias",
+        ),
+        (
+            edit_weights(lambda state: state[VARIANCE][1:2].fill_(-0.5)),
+            rf"model.safetensors holds negative variances in 1 of \d+ tensors, .* {VARIANCE}: f",
+        ),
+        *(
+            (
+                edit_weights(lambda state, kind=kind: state.update(bias_of(state, kind))),
+                "holds other values than dense floating-point numbers in 1 of .* classifier.bias:",
+            )
+            for kind in (torch.int8, torch.bool, torch.complex64)
+        ),
+        (
+            link_config,
+            r"model/config.json is damaged \(.*No such file.*\): fetch or make the model",
         ),
         (
             lambda folder: os.truncate(folder / "config.json", 2**20 + 1),
@@ -517,3 +574,55 @@ def test_ianet_is_light_and_has_no_other_name_than_load() -> None:
     code = "import sys, ianet; assert 'torch' not in sys.modules; ianet.embed"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr.endswith("AttributeError: module 'ianet' has no attribute 'embed'\n")
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_right(
+    folder: Path, model: Model, tmp_path: Path, kind: torch.dtype
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    edit_weights(lambda state: state.update(bias_of(state, kind)))(tmp_path / "model")
+    bias = ianet.load(tmp_path / "model").network.classifier.bias
+    assert bias.dtype == torch.float32
+    assert torch.equal(bias, model.network.classifier.bias.to(kind).float())
+
+
+@pytest.mark.parametrize("scale", [1e30, 3e38])
+def test_features_that_cannot_be_compared_are_refused(
+    photos: Path, tmp_path: Path, run: Callable[..., Outcome], scale: float
+) -> None:
+    """The weights are finite, and the features or their lengths are not."""
+    network = Network(5, NetworkOptions(backbone="mobilenet_v2", neck=True))
+    with torch.no_grad():
+        network.neck.weight.fill_(scale)
+    description = describe(network, dataset="synthetic", height=64, width=32)
+    save_model(network, description, tmp_path / "model", name="tiny", terms=TERMS)
+    picture = photos / "c/grey.png"
+    message = (
+        f"the features of {picture} are not finite or too large: the weights of the model tiny are "
+        "damaged, so fetch or make the model again"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        ianet.load(tmp_path / "model").embed([picture])
+    output = tmp_path / "features.parquet"
+    outcome = run("embed", tmp_path / "model", picture, "-o", output)
+    assert outcome == (2, "", f"error: {message}\n")
+    assert not output.exists()
+
+
+def test_a_model_is_not_made_in_the_folder_of_another(
+    folder: Path, model: Model, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "link").symlink_to("model")
+    for place in ("model/sub", "model/a/b", "link/sub"):
+        message = rf" is in the folder of a model, {re.escape(str(tmp_path))}/model, and would"
+        with pytest.raises(ValueError, match=message):
+            write_model(model.network, model.description, tmp_path / place)
+    assert ianet.load(tmp_path / "model").identity == model.identity
+    (tmp_path / "dangling").symlink_to("nowhere")
+    with pytest.raises(FileExistsError, match="dangling exists: name another folder, or move"):
+        write_model(model.network, model.description, tmp_path / "dangling")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"cannot be written, as .*/file is no folder: name ano"):
+        write_model(model.network, model.description, tmp_path / "file/sub")

@@ -427,6 +427,18 @@ def with_nan(features: Tensor) -> Tensor:
         (changed(query_features=with_nan), "query features hold values that are NaN"),
         (changed(gallery_features=with_nan), "gallery features hold values that are NaN"),
         (changed(gallery_features=lambda f: f * 1e30), "gallery features hold .* too large"),
+        (
+            changed(query_ids=np.array([1, 2, 2**63, 2], np.uint64)),
+            "query identities hold 9223372036854775808: give integers",
+        ),
+        (
+            changed(query_features=lambda f: f.to(torch.complex64)),
+            r"query features are torch\.complex64: give real numbers",
+        ),
+        (
+            changed(gallery_features=lambda f: f.numpy().astype(complex)),
+            "gallery features are complex128: give real numbers",
+        ),
         (changed(query_ids=lambda ids: ids + 100), "every query would be left without a match"),
         (changed(query_ids=torch.full((4,), -1)), "every query would be left without a match"),
         (changed(gallery_ids=torch.full((7,), -1)), "every query would be left without a match"),
@@ -440,3 +452,23 @@ def with_nan(features: Tensor) -> Tensor:
 def test_mistakes_are_named(case: Case, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         evaluate(**case)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64, np.int8])
+@pytest.mark.parametrize("labels", ["ids", "cameras"])
+@pytest.mark.parametrize("as_tensor", [True, False])
+def test_labels_may_be_unsigned(kind: type[np.integer], labels: str, as_tensor: bool) -> None:
+    expected = evaluate(**WORKED)
+    changes = {}
+    for name in (f"query_{labels}", f"gallery_{labels}"):
+        values = np.asarray(WORKED[name])
+        if values.min() < 0 and np.dtype(kind).kind == "u":
+            values = np.where(values < 0, 200, values)  # junk
+        values = values.astype(kind)
+        changes[name] = torch.from_numpy(values) if as_tensor else values
+    case = changed(**changes)
+    if labels == "ids":
+        case["gallery_ids"] = WORKED["gallery_ids"]
+    found = evaluate(**case)
+    assert (found.mAP, found.mINP) == (expected.mAP, expected.mINP)
+    assert np.array_equal(found.cmc, expected.cmc)

@@ -196,7 +196,7 @@ def test_a_false_accept_rate_needs_a_search_threshold(
     assert outcome.errors.startswith(f"error: {model} has no search threshold: find one with ")
     outcome = run("search", accepting, "query", "gallery", "--far", "0.1")
     assert outcome.errors == (
-        "error: no threshold is known for a false-accept rate of 0.1: 0.01, 0.5 is\n"
+        "error: no threshold is known for a false-accept rate of 0.1: choose one of 0.01, 0.5\n"
     )
 
 
@@ -267,6 +267,50 @@ def test_bad_options(arguments: list[str], message: str, run: Callable[..., Outc
     outcome = run("search", "model", "query", "gallery", *arguments)
     assert (outcome.code, outcome.output) == (2, "")
     assert outcome.errors.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"),
+    [
+        *(("-o", "folder.csv"), ("--html", "folder.html"), ("-o", "file/ranks.csv")),
+        *(("-o", "gallery.parquet"), ("-o", "query.csv")),
+    ],
+)
+def test_a_wrong_output_is_refused_before_the_work(
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder.csv", "folder.html"):
+        Path(folder).mkdir()
+    for file in ("file", "gallery.parquet", "query.csv"):
+        Path(file).write_text("as before")
+    outcome = run("search", "model", "query.csv", tmp_path / "gallery.parquet", option, name)
+    reason = {
+        "file/ranks.csv": f"cannot be written, as {tmp_path}/file is no folder: name another one",
+        "gallery.parquet": f"would overwrite {tmp_path}/gallery.parquet: name another file",
+        "query.csv": "would overwrite query.csv: name another file",
+    }.get(name, "is a folder: name a file")
+    assert outcome == (2, "", f"error: {name} {reason}\n")
+    assert Path("gallery.parquet").read_text() == Path("query.csv").read_text() == "as before"
+
+
+def test_the_terminal_says_where_all_queries_are(
+    model: Path,
+    people: Path,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ianet.cli.commands.search.SHOWN", 1)
+    arguments = ["search", model, people / "query", people / "gallery", "-k", "1"]
+    assert run(*arguments).errors == "1 more queries: -o FILE writes all of them\n"
+    output = tmp_path / "ranks.csv"
+    assert run(*arguments, "-o", output).errors == f"{output} has all 2 queries\n"
+    assert pd.read_csv(output)["query"].nunique() == 2
 
 
 class Page(HTMLParser):

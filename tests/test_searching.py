@@ -95,6 +95,18 @@ def test_wrong_arguments() -> None:
         find_neighbours(features(1, 0), [features(2, 1, size=5)], 1)
 
 
+@pytest.mark.parametrize("scale", [1e30, np.inf, np.nan])
+def test_features_that_cannot_be_compared_are_refused(scale: float) -> None:
+    right = np.array([[1, 2], [2, -1]], np.float32)
+    wrong = right * np.array([[1], [scale]], np.float32)
+    large = find_neighbours(right * np.float32(1e18), [right * np.float32(1e18)], 1)
+    assert large.indices.tolist() == [[0], [1]]
+    for queries, gallery, name in ((wrong, right, "query"), (right, wrong, "gallery")):
+        message = f"^{name} features hold values that are NaN, infinite or too large$"
+        with pytest.raises(ValueError, match=message):
+            find_neighbours(queries, [right, gallery], 1)
+
+
 def table(values: list[list[float]], paths: list[str], persons: list[str]) -> FeatureTable:
     cameras = ["c"] * len(paths)
     return FeatureTable(np.array(values, np.float32), paths, persons, cameras, MODEL)

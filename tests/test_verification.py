@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from test_retrieval import peak_bytes
 
 from ianet import verification
-from ianet.verification import Curve, cosine_distance, count_pairs, verify
+from ianet.verification import Curve, check_limit, cosine_distance, count_pairs, verify
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -314,6 +314,18 @@ def test_a_limit_that_too_few_pairs_stand_behind_is_refused() -> None:
     verify(case["features"], case["persons"], fars=[least * 1.001], draws=2)
 
 
+@pytest.mark.parametrize(
+    ("far", "number", "least"), [(0.5, 12, "60"), (0.9, 30, "34"), (0.001, 12, "30,000")]
+)
+def test_no_limit_above_1_is_advised(far: float, number: int, least: str) -> None:
+    message = rf"and a rate needs 30: choose a data set of {least} pairs at least$"
+    with pytest.raises(ValueError, match=message):
+        check_limit(far, number, "pairs")
+    check_limit(far, int(least.replace(",", "")), "pairs")
+    with pytest.raises(ValueError, match=r"needs 30: choose 0\.97, or add images$"):
+        check_limit(0.5, 31, "pairs")
+
+
 @pytest.mark.parametrize("far", [0.0, 1.0, -0.1, float("nan")])
 def test_a_limit_that_is_no_share_is_refused(far: float) -> None:
     with pytest.raises(ValueError, match="choose a share between 0 and 1"):
@@ -337,3 +349,7 @@ def test_features_that_do_not_fit_are_refused() -> None:
     case["features"][3, 2] = np.nan
     with pytest.raises(ValueError, match="NaN or infinite"):
         verify(**case, fars=[0.1])
+    with pytest.raises(ValueError, match=r"or infinite, or too large$"):
+        cosine_distance(np.array([1e30, 0], np.float32), np.array([1, 0], np.float32))
+    with pytest.raises(ValueError, match=r"^features are torch\.complex128: give real numbers$"):
+        cosine_distance(np.array([1j, 0]), np.array([1, 0]))

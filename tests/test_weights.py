@@ -167,6 +167,15 @@ def change(project: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[
     return write
 
 
+ODD = r"hold other values than dense floating-point numbers in 1 of \d+ tensors, the first of them "
+
+
+def replace_bias(state: dict[str, Any], edit: Callable[[Tensor], Tensor]) -> None:
+    name = max(name for name in state if name.endswith(".bias") and "layer" not in name)
+    state[name] = edit(state[name])
+
+
+@pytest.mark.filterwarnings("ignore:.*(quantize|torch.jit)")
 @pytest.mark.parametrize(
     ("write", "message"),
     [
@@ -206,6 +215,33 @@ def change(project: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[
             r"model\.pth hold NaN or infinite values in 1 of \d+ tensors, the first of them "
             r"classifier\.bias: take another file",
         ),
+        (
+            change("fastreid", lambda state: state["backbone.bn1.running_var"][2:3].fill_(-1)),
+            r"hold negative variances in 1 of \d+ tensors, the first of them backbone\.bn1\.runn",
+        ),
+        (
+            change("strong_baseline", lambda state: replace_bias(state, Tensor.to_sparse)),
+            f"{ODD}bottleneck.bias: take another file",
+        ),
+        *(
+            (change("torchreid", lambda state, edit=edit: replace_bias(state, edit)), f"{ODD}class")
+            for edit in (
+                *(Tensor.to_sparse, Tensor.bool, lambda bias: bias.to("meta")),
+                *(lambda bias: bias.to(torch.int8), lambda bias: bias.to(torch.complex64)),
+                lambda bias: torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8),
+            )
+        ),
+        *(
+            (
+                lambda path, text=text: path.write_bytes(text),
+                r"read \(it is no file of torch\.save\)",
+            )
+            for text in (b"<html>", b"version https://git-lfs.github.com/spec/v1\n")
+        ),
+        (
+            lambda path: torch.jit.save(torch.jit.script(torch.nn.ReLU()), path),
+            r"cannot be read \(it holds Python objects",
+        ),
         (lambda path: path.write_bytes(b"PK\x03\x04 cut"), r"cannot be read \(Pytorch"),
         (lambda path: path.write_bytes(b""), r"cannot be read"),
     ],
@@ -219,6 +255,54 @@ def test_what_cannot_be_converted_is_one_line(
         convert(path, "resnet18")
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+    assert "weights_only" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_another_precision_are_taken(tmp_path: Path, kind: torch.dtype) -> None:
+    reference, path = Reference("torchreid"), tmp_path / "model.pth"
+    state = reference.checkpoint()["state_dict"]
+    torch.save(
+        {
+            key: value.to(kind) if value.is_floating_point() else value
+            for key, value in state.items()
+        },
+        path,
+    )
+    weight = convert(path, "resnet18").network.classifier.weight
+    assert weight.dtype == torch.float32
+    assert torch.equal(weight, reference.base.fc.weight.to(kind).float())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--height", "1000000000"],
+            "height is 1000000000: it must be 1 pixel at least and 8192 at",
+        ),
+        (["-o", "dangling"], "dangling exists: name another folder, or move this one away"),
+        (["-o", "file/model"], "file/model cannot be written, as "),
+        (["-o", "tiny/sub"], "tiny/sub is in the folder of a model, "),
+    ],
+)
+def test_a_model_that_cannot_be_made_is_refused_before_the_work(
+    words: list[str],
+    message: str,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_model(Path("tiny"))
+    Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    size = ("--height", "64", "--width", "32")
+    outcome = run("convert", "none.pth", "--backbone", "resnet18", *size, "-o", "new", *words)
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith(f"error: {message}")
+    assert outcome.errors.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file", "tiny"]
 
 
 def network(**options: Any) -> Network:

@@ -15,10 +15,12 @@ and shows its own.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import pkgutil
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -64,7 +66,10 @@ for module in pkgutil.iter_modules(commands.__path__):
 
 def run() -> int | None:
     """Run the command of this process's arguments; return its exit code, None for 0."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # signs that the encoding lacks
     try:
+        _check_arguments(sys.argv[1:])
         return app(prog_name="ianet", standalone_mode=False)
     except typer.TyperException as error:
         _end(error.format_message())
@@ -72,6 +77,15 @@ def run() -> int | None:
         if os.environ.get(DEBUG):
             raise
         _end(str(error) if _is_told(error) else f"{error} ({DEBUG}=1 shows the traceback)")
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    """Raise ValueError if an argument is not UTF-8: files and answers hold names as text."""
+    if not all(map(str.isascii, arguments)):
+        from ianet.datasets.source import refuse_undecodable  # imports what few commands need
+
+        for argument in arguments:
+            refuse_undecodable(argument, "the command")
 
 
 def _is_told(error: BaseException) -> bool:

@@ -103,8 +103,9 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 def print_json(answer: Any) -> None:
-    """Print an answer as one JSON document."""
-    print(json.dumps(answer, indent=2, ensure_ascii=False))
+    """Print an answer as one JSON document, with escapes where the output is not UTF-8."""
+    is_utf8 = "utf" in (sys.stdout.encoding or "").lower()
+    print(json.dumps(answer, indent=2, ensure_ascii=not is_utf8))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -84,12 +84,14 @@ def calibrate(
     from ianet.calibration import calibrate as find_thresholds
     from ianet.cli.embedding import embed
     from ianet.evaluation import embed_test, list_test
+    from ianet.files import check_output
     from ianet.model import load, refuse_existing, write_model
     from ianet.readers import read_source
 
     refuse_existing(output)
     if picture:
         drawing.check_suffix(picture)
+        check_output(picture, [dataset, output])
     loaded = load(model)
     listing = read_source(dataset, reader, parse_options(option))
     query, gallery = list_test(listing, dataset)
@@ -121,6 +123,8 @@ def calibrate(
             advance=advance,
         )
     pairs, search = calibration.pairs, calibration.search
+    # Before the picture, which may be in the folder of the model.
+    write_model(loaded.network, replace(loaded.description, calibration=calibration), output)
     if picture:
         points = {each.far: (each.distance.value, each.tar.value) for each in pairs.thresholds}
         title = f"{loaded.identity.name} on {dataset.name}"
@@ -128,7 +132,6 @@ def calibrate(
             pairs.curve.distance, pairs.curve.same, pairs.curve.other, points, title
         )
         drawing.save(figure, picture)
-    write_model(loaded.network, replace(loaded.description, calibration=calibration), output)
     if json:
         answer = asdict(calibration)
         del answer["pairs"]["curve"]

@@ -52,10 +52,12 @@ def convert(
     """
     from ianet.conversion import NOTES
     from ianet.conversion import convert as build
+    from ianet.description import InputDescription
     from ianet.model import load, refuse_existing, save_model
     from ianet.network import describe
 
     refuse_existing(output)
+    InputDescription(height, width)  # a wrong size is refused before the work
     result = build(checkpoint, backbone, project)
     network = result.network
     description = describe(network, dataset=dataset, height=height, width=width)

@@ -51,10 +51,12 @@ def embed(
     """
     from ianet.cli.embedding import embed as embed_pictures
     from ianet.feature_files import check_suffix, write_features
+    from ianet.files import check_output
     from ianet.model import load
     from ianet.pictures import find_pictures
 
     check_suffix(output)
+    check_output(output, images)
     loaded = load(model)
     pictures = find_pictures(images, labels)
     tables = embed_pictures(

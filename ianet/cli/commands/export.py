@@ -66,11 +66,13 @@ def export(
     from ianet.evaluation import list_test
     from ianet.export import check_packages, describe
     from ianet.export import export as write_exported
+    from ianet.files import check_output
     from ianet.model import load
     from ianet.readers import read_source
 
     if output.suffix != f".{format}":
         raise ValueError(f"{output} is to be {format}: name it {output.with_suffix('.' + format)}")
+    check_output(output)
     if format == "onnx":
         check_packages()
     loaded = load(model)

@@ -81,7 +81,7 @@ def search(
     from ianet.cli.embedding import choose_flip, embed, open_features
     from ianet.escapes import to_csv
     from ianet.feature_table import concatenate
-    from ianet.files import whole, write_whole
+    from ianet.files import check_output, whole, write_whole
     from ianet.model import load
     from ianet.pictures import find_pictures, open_picture
     from ianet.ranks_page import sort_queries, write_page
@@ -91,6 +91,8 @@ def search(
         raise ValueError(f"{output} does not end in .csv or .parquet: name the file so")
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{html} does not end in .html: name the file so")
+    for file in filter(None, (output, html)):
+        check_output(file, [query, gallery])
     loaded = load(model)
     calibration = loaded.description.calibration
     threshold = calibration.find_search_threshold(far) if calibration else None
@@ -159,6 +161,10 @@ def search(
             f"accepted: nearer than {threshold.distance.value:.4f}, the threshold at a "
             f"false-accept rate of {threshold.far:g} in a gallery of {calibration.search.gallery:,}"
         )
-    more = ranks["query"].nunique() - SHOWN
-    if more > 0:
-        print_note(f"{more:,} more queries: -o FILE writes all of them")
+    found = ranks["query"].nunique()
+    if found > SHOWN:
+        print_note(
+            f"{found - SHOWN:,} more queries: -o FILE writes all of them"
+            if output is None
+            else f"{output} has all {found:,} queries"
+        )
