@@ -65,6 +65,7 @@ def test_a_traceback_is_shown_where_asked_for(
         run("embed", "m", "p", "-o", "f.csv")
 
 
+@pytest.mark.slow
 def test_an_argument_that_is_not_utf8_is_refused() -> None:
     """In another process, as pytest-xdist ends at a failure whose text is not UTF-8."""
     for name, message in (
