@@ -46,6 +46,7 @@ def test_each_command_has_examples_and_json(command: str, run: Callable[..., Out
         (["embed", "m", "p", "-o", "f.csv", "--batch", "0"], "error: Invalid value for '--batch'"),
         (["embed", "m", "p", "-o", "f.csv"], "error: m does not exist. Expected: a model: a fol"),
         (["embd"], "error: No such command 'embd'."),
+        (["embed", "m", "", "-o", "f.csv"], "error: an argument is empty: a variable of the"),
     ],
 )
 def test_bad_input_is_one_line(

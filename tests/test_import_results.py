@@ -112,7 +112,9 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     shutil.rmtree(there)
     frame, note = read_cells()
     assert "market1501: recipe cpu and cpu-block-lr, 1 seed, scored on test" in note
-    assert "Gain: over base or base cpu, with" in note
+    assert "Gain: over base, with" in note
+    against = frame.against[frame.gain.notna()]
+    assert against.to_dict() == {"IA": "base", "IA, used": "base cpu"}
     assert frame.ours.to_dict() == {"base.": 37.5, "IA": 50.0, "IA, used": 62.5}
     assert frame.gain.dropna().to_dict() == {"IA": 12.5, "IA, used": 25.0}
     assert frame.runs["IA, used"] == USED.key

@@ -80,7 +80,12 @@ def run() -> int | None:
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
-    """Raise ValueError if an argument is not UTF-8: files and answers hold names as text."""
+    """Raise ValueError if an argument is empty, or not UTF-8.
+
+    pathlib takes an empty path for the working directory. Files and answers hold names as text.
+    """
+    if "" in arguments:
+        raise ValueError("an argument is empty: a variable of the command may be unset")
     if not all(map(str.isascii, arguments)):
         from ianet.datasets.source import refuse_undecodable  # imports what few commands need
 
