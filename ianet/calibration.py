@@ -111,7 +111,9 @@ def _choose_threshold(thresholds: Sequence[Limit], far: float | None) -> Limit:
         if far in (None, threshold.far):
             return threshold
     known = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
-    raise ValueError(f"no threshold is known for a false-accept rate of {far:g}: choose one of {known}")
+    raise ValueError(
+        f"no threshold is known for a false-accept rate of {far:g}: choose one of {known}"
+    )
 
 
 class PictureLabels(NamedTuple):

@@ -21,7 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ianet.datasets.listing import IMAGES
+from ianet.datasets.listing import IMAGES, read_csv
 from ianet.datasets.source import ARCHIVES, Files, open_source, refuse_irregular
 from ianet.decoding import decode, to_viewed
 from ianet.options import refuse_unknown
@@ -90,7 +90,8 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder or archive holds no picture.
-        ValueError: unknown `labels`, or a damaged archive or list, or one that is no regular file.
+        ValueError: unknown `labels`, an empty path, or a damaged archive or list, or one that is no
+            regular file.
         TypeError: an object of another type.
     """
     refuse_unknown("labels", labels, get_args(Labels))
@@ -106,6 +107,8 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
 
 def _find(images: Images, labels: Labels) -> Iterator[Picture]:
     if isinstance(images, str | os.PathLike):
+        if not os.fspath(images):  # which pathlib takes for the working directory
+            raise ValueError(f"a path is empty: give {EXPECTED}")
         yield from _find_files(Path(images), labels)
     elif isinstance(images, bytes):
         yield Picture("", partial(decode, images))
@@ -155,8 +158,7 @@ def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
     refuse_irregular(source)
     try:
         if source.suffix.lower() == ".csv":
-            # As text: 007 and NA are names too.
-            table = pd.read_csv(source, dtype=str, keep_default_na=False, skipinitialspace=True)
+            table = read_csv(source.read_bytes())
         else:
             lines = source.read_text(encoding="utf-8-sig").splitlines()
             table = pd.DataFrame({"path": [line.strip() for line in lines if line.strip()]})
@@ -164,14 +166,15 @@ def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source} is no list of paths ({reason}): write it anew") from error
     if "path" not in table:
-        raise ValueError(
-            f"{source} has the columns {', '.join(map(str, table.columns))}, and no column path"
-        )
-    for row in table.to_dict("records"):
-        path = source.parent / row["path"]
-        picture = _label(str(path), partial(_decode_file, path), labels, row["path"])
-        known = {name: row[name].strip() for name in ("person", "camera") if name in row}
-        yield picture._replace(**known)
+        raise ValueError(f"{source} has the columns {', '.join(table.columns)}, and no column path")
+    columns = [name for name in ("path", "person", "camera") if name in table]
+    for name in columns:
+        if list(table.columns).count(name) > 1:
+            raise ValueError(f"{source} has several columns {name}: keep a single one")
+    for relative, *known in table[columns].itertuples(index=False, name=None):
+        path = source.parent / relative
+        picture = _label(str(path), partial(_decode_file, path), labels, relative)
+        yield picture._replace(**dict(zip(columns[1:], known, strict=True)))
 
 
 def _label(path: str, opener: Callable[[], Image.Image], labels: Labels, relative: str) -> Picture:

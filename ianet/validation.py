@@ -27,15 +27,31 @@ def find_table_problems(table: pd.DataFrame, cameras: Cameras = "respect") -> It
         ValueError: unknown `cameras`.
     """
     refuse_unknown("cameras", cameras, get_args(Cameras))
+    repeated = {column: _find_repetition(table, column) for column in split_columns(table)}
+    remedy = "" if cameras == "ignore" else ", or ignore them (--cameras ignore)"
     if cameras == "ignore":
         table = table.assign(camera=table.path)
-    for column in split_columns(table):
+    for column, paths in repeated.items():
         where = "" if column == "split" else f"{column}: "
-        for problem in _find_split_problems(table, table[column]):
+        if paths:
+            yield (
+                f"{where}{_count(paths, 'image', 'images')} listed more than once: {_list(paths)}. "
+                "Keep a single row of an image; a query may have a second one in the gallery"
+            )
+        for problem in _find_split_problems(table, table[column], remedy):
             yield where + problem
 
 
-def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]:
+def _find_repetition(table: pd.DataFrame, column: str) -> set[str]:
+    """Return the paths that stand in several rows, but for those of a query and its gallery."""
+    rows = table[table[column] != ""]
+    labels = rows.assign(is_train=rows[column] == "train")
+    labels = labels[["path", "person", "camera", "is_train"]].drop_duplicates()
+    again = rows.path[rows.duplicated(["path", column])]
+    return {*again, *labels.path[labels.path.duplicated()]}
+
+
+def _find_split_problems(table: pd.DataFrame, split: pd.Series, remedy: str) -> Iterator[str]:
     train, query, gallery = (table[split == name] for name in SPLITS)
     is_for_scores = train.empty and set(query.path) == set(gallery.path)
     for name, images in zip(SPLITS, (train, query, gallery), strict=True):
@@ -67,17 +83,18 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series) -> Iterator[str]
     if list(cameras) == [""]:
         yield (
             "every query would be left without a match: no camera is known, and a match must be "
-            "from another camera than the query. Name the cameras, or ignore them"
+            f"from another camera than the query. Name the cameras{remedy}"
         )
     elif len(cameras) == 1:
         yield (
             f"every query would be left without a match: all images of query and gallery are from "
-            f"one camera, {cameras[0]}, and a match must be from another camera than the query"
+            f"one camera, {cameras[0]}, and a match must be from another camera than the query. "
+            f"Name the cameras{remedy}"
         )
     elif not is_matched.any():
         yield (
             "every query would be left without a match: none has a gallery image of its identity "
-            "from another camera"
+            f"from another camera. Add images from other cameras{remedy}"
         )
     else:
         unmatched = query[~is_matched & ~query.person.isin(missing)]

@@ -3,6 +3,7 @@
     python -m pipeline.new_dataset photos
     python -m pipeline.new_dataset photos --name lobby --recipe cpu
     python -m pipeline.new_dataset photos --start model
+    python -m pipeline.new_dataset photos --terms "Only within our house."
 
 With --start, trainings start from a model, such as that of Market-1501: a copy of the recipe, named
 after the data set, says so.
@@ -15,14 +16,17 @@ folder. The data set is checked first. Nothing is written where anything is wron
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
 from rich.progress import track
 from ruamel.yaml import YAML
 
+from ianet.datasets import listed
 from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
 from ianet.datasets.source import image_opener, open_source
 from ianet.files import whole, write_whole
@@ -30,7 +34,15 @@ from ianet.options import Cameras
 from ianet.pictures import find_pictures
 from ianet.readers import UnknownLayoutError, guess_reader, read_source
 from ianet.validation import find_image_problems, find_table_problems, image_digests
-from pipeline.config.settings import PARAMS, RecipeSettings, SettingsError, check_known
+from pipeline.config.settings import (
+    PARAMS,
+    RESULT_FOLDERS,
+    RecipeSettings,
+    Settings,
+    SettingsError,
+    check_known,
+    is_name,
+)
 from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
@@ -48,7 +60,8 @@ def propose_listing(folder: Path) -> pd.DataFrame:
     """Path, person, camera and split of photos in a folder for each person.
 
     Raises:
-        SettingsError: photos that lie in no person's folder, or an archive.
+        SettingsError: photos that lie in no person's folder, an archive, a table beside the photos,
+            or a name that a list cannot hold.
         FileNotFoundError: no photo.
         ValueError: too few persons, see `propose_split`.
     """
@@ -56,7 +69,15 @@ def propose_listing(folder: Path) -> pd.DataFrame:
         raise SettingsError(f"{folder} has no split: unpack the archive, and give the folder")
     pictures = find_pictures(folder, "folders")
     paths = [Path(picture.path).relative_to(folder).as_posix() for picture in pictures]
-    alone = [path for path in paths if "/" not in path]
+    persons = [picture.person for picture in pictures]
+    files = open_source(folder, EXPECTED).paths()
+    tables = [path for path in files if path.lower().endswith(listed.KINDS)]
+    if tables:
+        raise SettingsError(
+            f"{folder} holds {', '.join(tables[:5])}: a reader takes a table for the list of the "
+            "images, so move each such file away, or name the right one in place of the folder"
+        )
+    alone = [path for path, person in zip(paths, persons, strict=True) if not person.strip()]
     if alone:
         raise SettingsError(
             f"{folder / alone[0]} lies in no person's folder: put the photos of each person into a "
@@ -65,10 +86,51 @@ def propose_listing(folder: Path) -> pd.DataFrame:
     cameras = [picture.camera for picture in pictures]
     if not all(cameras):
         cameras = ["0"] * len(cameras)  # where some names tell no camera, none is known
-    persons = [picture.person for picture in pictures]
     table = pd.DataFrame({"path": paths, "person": persons, "camera": cameras})
     choice: Cameras = "respect" if have_two_cameras(table).any() else "ignore"
-    return table.assign(split=propose_split(table, cameras=choice))
+    table = table.assign(split=propose_split(table, cameras=choice))
+    refuse_other_names(table, folder)
+    return table
+
+
+def refuse_other_names(table: pd.DataFrame, folder: Path) -> None:
+    """Refuse names that a reader of the list takes for others, or for none.
+
+    Args:
+        table: path, person, camera and split.
+        folder: of the photos, for the message.
+
+    Raises:
+        SettingsError: such as a person 1.0, who is read as 1.
+    """
+    with TemporaryDirectory() as temporary:
+        path = Path(temporary) / LIST
+        write_whole(path, table.to_csv(index=False))
+        found = listed.read(path).table.astype(str)
+    known = set(found.itertuples(index=False, name=None))
+    for row in table.itertuples(index=False, name=None):
+        if row not in known:
+            raise SettingsError(
+                f"{folder / row[0]} cannot be listed: a list has no blanks at the ends of a name, "
+                "takes -1 for junk and 1.0 for 1, so rename the person's folder or the photo"
+            )
+
+
+def check_name(name: str, settings: Settings) -> None:
+    """Refuse a name that no new data set can have.
+
+    Raises:
+        SettingsError: the name is taken, or cannot be a part of commands and file names.
+    """
+    if name in settings.datasets:
+        raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
+    if name in RESULT_FOLDERS:
+        raise SettingsError(f"{name} is a folder of results/: give another name by --name")
+    if not is_name(name):
+        raise SettingsError(
+            f"{name!r} cannot name a data set: give --name with letters, digits, - and _, of which "
+            "the first is no -"
+        )
 
 
 def find_cameras(table: pd.DataFrame) -> Cameras:
@@ -143,17 +205,21 @@ def estimate_minutes(recipe: RecipeSettings, images: int) -> str:
 
 def main() -> None:
     options = parser(__doc__, "pipeline.new_dataset")
-    options.add_argument("folder", type=Path, help="of the photos, or an archive")
+    options.add_argument("folder", help="of the photos, or an archive")
     options.add_argument("--name", help="of the data set; the folder's name if none is given")
     options.add_argument("--recipe", default="cpu", help="of params.yaml; cpu if none is given")
     options.add_argument("--start", type=Path, metavar="MODEL", help="folder or zip of a model")
+    options.add_argument("--terms", metavar="TEXT", help="under which the photos are to be had")
     arguments = options.parse_args()
-    folder = arguments.folder
+    if not arguments.folder:
+        raise SettingsError(f"the path is empty: name {EXPECTED}")
+    folder = Path(arguments.folder)
     settings = load_plan().settings
-    name = arguments.name or re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().stem).strip("-")
+    name = arguments.name
+    if name is None:
+        name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder.resolve().stem).strip("-")
     check_known(arguments.recipe, settings.recipes, "--recipe", "recipes of params.yaml")
-    if name in settings.datasets:
-        raise SettingsError(f"params.yaml has a data set {name}: give another one by --name")
+    check_name(name, settings)
     title, recipe = arguments.recipe, settings.recipes[arguments.recipe]
     recipes = {}
     if arguments.start is not None:
@@ -187,6 +253,8 @@ def main() -> None:
         "recipes": {"plain": title},
         "networks": NETWORKS,
     }
+    if arguments.terms is not None:
+        entry["terms"] = arguments.terms
     with exclusive(LOGS / "repro.lock", "making results in this folder"):
         before = PARAMS.read_bytes()
         add_entry(name, entry, recipes)
@@ -200,9 +268,15 @@ def main() -> None:
     print(f"{name}: {', '.join(f'{number:,} {what}' for what, number in listing.counts.items())}")
     if cameras == "ignore":
         print("No person is seen by two cameras: cameras are ignored when scores are computed")
-    key = f"{name}.{NETWORKS[-1]}.{title}.0"
+    keys = [f"{name}.{network}.{title}.0" for network in NETWORKS]
     estimate = estimate_minutes(recipe, int((split == "train").sum()))
-    print(f"params.yaml has {name}. This trains models/{key}{estimate}:\n    dvc repro model@{key}")
+    print(f"params.yaml has {name}. Each line trains a network{estimate}:")
+    for key in keys:
+        print(f"    dvc repro model@{key}")
+    print("Each line scores a model:")
+    choice = " --cameras ignore" if cameras == "ignore" else ""
+    for key in keys:
+        print(f"    ianet evaluate models/{key} {shlex.quote(str(folder))}{choice}")
 
 
 if __name__ == "__main__":

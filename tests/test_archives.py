@@ -52,6 +52,19 @@ def test_a_folder_is_read_once_whatever_links_lead_to_it(tmp_path: Path) -> None
     assert open_source(root, "").paths() == ["a/1.jpg", "b/1.jpg"]
 
 
+def test_a_folder_goes_before_links_to_the_folder(tmp_path: Path) -> None:
+    """However early the name of a link comes, and however deep the folder lies."""
+    root = tmp_path / "set"
+    written(root, ["b/1.jpg", "b/c/d/2.jpg"])
+    written(tmp_path / "elsewhere", ["3.jpg", "x/4.jpg"])
+    (root / "a").symlink_to(root / "b/c/d")
+    (root / "aa").symlink_to(root / "b")
+    for name in ("b/link", "y", "z"):
+        (root / name).symlink_to(tmp_path / "elsewhere")
+    expected = ["b/1.jpg", "b/c/d/2.jpg", "y/3.jpg", "y/x/4.jpg"]
+    assert open_source(root, "").paths() == expected
+
+
 def tarred(path: Path, *members: tuple[str, bytes, bytes]) -> Path:
     """A tar of members (name, type, content)."""
     with tarfile.open(path, "w") as archive:
@@ -118,6 +131,22 @@ def test_half_an_archive_is_refused(tmp_path: Path, kind: str) -> None:
     message = rf"set\.{kind} is damaged or not a {kind[:3]} \(.+\): fetch it again. Expected: a set"
     with pytest.raises(ValueError, match=message):
         open_source(source, "a set")
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("name", ["query/1.jpg", "query\\1.jpg"])
+def test_two_contents_of_one_name_in_a_zip_are_refused(name: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("query/1.jpg", b"one")
+        archive.writestr("query/", b"")
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr(name, b"one")
+    assert open_source(tmp_path / "a.zip", "").read("query/1.jpg") == b"one"
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive:
+        archive.writestr(name, b"two")
+    message = r"a\.zip holds query/1\.jpg twice, with different contents: pack a single one$"
+    with pytest.raises(ValueError, match=message):
+        open_source(tmp_path / "a.zip", "")
 
 
 def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:

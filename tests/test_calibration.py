@@ -173,7 +173,9 @@ def test_the_threshold_of_searches() -> None:
     calibration = replace(CALIBRATION, search=searches)
     assert calibration.find_search_threshold() is searches.thresholds[0]
     assert calibration.find_search_threshold(0.1) is searches.thresholds[1]
-    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.5, 0\.1"):
+    with pytest.raises(
+        ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.5, 0\.1"
+    ):
         calibration.find_search_threshold(0.3)
     assert replace(calibration, search=None).find_search_threshold(0.3) is None
 
@@ -187,7 +189,9 @@ def test_a_judgement_worked_by_hand() -> None:
     assert not far.is_same
     assert (far.same_farther, far.other_nearer) == pytest.approx((0.3, 0.15))
     assert CALIBRATION.judge(0.4, 0.2).is_same
-    with pytest.raises(ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.1, 0\.2"):
+    with pytest.raises(
+        ValueError, match=r"no threshold is known .* of 0\.3: choose one of 0\.1, 0\.2"
+    ):
         CALIBRATION.judge(0.4, 0.3)
 
 

@@ -20,6 +20,7 @@ from pipeline.config.settings import (
     build,
     build_network,
     build_recipe,
+    check_known,
     load,
 )
 
@@ -110,11 +111,64 @@ def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
         ({"networks": {"a.b": {}}}, "String should match pattern"),  # dots separate a key's names
         ({"networks": {"a b": {}}}, "String should match pattern"),
         ({"recipes": {"quick": {"training": {"width": 3}}}}, "training.height must be given"),
+        (
+            {"recipes": {"quick": {"training": {"width": 3, "height": True}}}},
+            "training.height must be given",
+        ),
+        ({"workers": True}, "give auto, or a whole number from 1"),
+        ({"checkpoint_minutes": True}, "true is no number: give a number"),
+        ({"datasets": datasets(synthetic={"held_out": True})}, "true is no number"),
+        ({"datasets": datasets(synthetic={"seeds": [False]})}, "false is no number"),
+        (
+            {"datasets": datasets(synthetic={"synthetic": {**SIZES, "seed": True}})},
+            "true is no num",
+        ),
+        (
+            {"datasets": datasets(synthetic={"source": ""})},
+            "the path is empty: name a folder or an",
+        ),
     ],
 )
 def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         change_settings(**sections)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "workers: auto",
+            "workers: 0",
+            r"workers \(line \d+\): give auto, or a whole number from 1",
+        ),
+        ("networks: all", "networks: al", r"networks\.all \(line \d+\): Input should be 'all'"),
+        ("networks: all", "networks: [base, base]", r"\(line \d+\): 'base' stands there more than"),
+    ],
+)
+def test_a_mistake_is_a_line(
+    old: str, new: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["datasets"]["synthetic"]["networks"] = "all"
+    text = yaml.safe_dump({**content, "workers": "auto"})
+    assert old in text
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(text.replace(old, new, 1))
+    with pytest.raises(SettingsError, match=message) as info:
+        load()
+    assert "\n" not in str(info.value)
+
+
+def test_a_similar_name_is_proposed() -> None:
+    names = ["stage2", "stage23", "base"]
+    with pytest.raises(SettingsError) as info:
+        check_known("stag23", names, "row", "networks")
+    message = "row names 'stag23', but networks has only stage2, stage23, base"
+    assert str(info.value) == f"{message}. Did you mean stage23?"
+    with pytest.raises(SettingsError) as info:
+        check_known("x", names, "row", "networks")
+    assert str(info.value) == "row names 'x', but networks has only stage2, stage23, base"
 
 
 def test_mistakes_name_the_file_and_the_place(
@@ -211,6 +265,24 @@ def test_a_file_that_cannot_name_a_stage_is_refused_in_a_line(
     assert list(experiments(settings)) == ["t"]
 
 
+@pytest.mark.parametrize("name", ["b.yml", "b.YAML", "b.YML"])
+def test_another_suffix_of_yaml_is_refused_and_hidden_files_are_not(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load()
+    content = {"kind": "table", "title": "T", "caption": "c", "metrics": ["mAP"],
+               "rows": [{"label": "a", "network": "base"}]}  # fmt: skip
+    monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "._t.yaml").write_bytes(b"\0\5\x16\7")
+    (tmp_path / ".#t.yaml").symlink_to("someone@computer.1")
+    (tmp_path / "notes.md").touch()
+    assert list(experiments(settings)) == ["t"]
+    (tmp_path / name).touch()
+    with pytest.raises(SettingsError, match=rf"{name} would be passed over: name it b\.yaml$"):
+        experiments(settings)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -237,6 +309,11 @@ def test_mistakes_in_options(values: dict[str, Any], message: str) -> None:
         {"milestones": ["a"]},
         {"milestones": [20, 10]},
         {"block_lr": 0.0},
+        {"lr": True},
+        {"epochs": True},
+        {"height": True},
+        {"block_lr": False},
+        {"milestones": [True, 20]},
     ],
 )
 def test_a_mistake_in_a_recipe_has_the_message_of_the_library(changes: dict[str, Any]) -> None:

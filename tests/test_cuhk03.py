@@ -217,6 +217,27 @@ def test_mistakes_in_cuhk03(mat: Path, tmp_path: Path) -> None:
         cuhk03.read(mat, images="labeled", protocol="classic")
 
 
+@pytest.mark.parametrize(
+    ("tests", "message"),
+    [
+        ([(1, 1.5)], r"a test set holds pair 1\.0, person 1\.5"),
+        ([(1.5, 1)], r"a test set holds pair 1\.5, person 1\.0"),
+        ([(1, float("nan"))], r"a test set holds pair 1\.0, person nan"),
+        ([], "its testsets are empty"),
+    ],
+)
+def test_wrong_test_sets_are_refused(
+    tests: list[tuple[float, float]], message: str, mat: Path
+) -> None:
+    with h5py.File(mat, "r+") as file:
+        del file["testsets"]
+        cells = file.create_dataset("testsets", (1, len(tests)), h5py.ref_dtype)
+        for number, test in enumerate(tests):
+            cells[0, number] = file.create_dataset(f"test {number}", data=np.array([test]).T).ref
+    with pytest.raises(ValueError, match=rf"cuhk-03\.mat \({message}\): fetch it again$"):
+        cuhk03.read(mat, images="labeled", protocol="classic", published=False)
+
+
 @pytest.mark.parametrize("images", ["labeled", "detected"])
 def test_a_damaged_mat_names_itself(images: str, mat: Path) -> None:
     """Each part of the file in turn is overwritten."""

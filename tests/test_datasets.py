@@ -278,6 +278,8 @@ def test_integers_stay_integers(tmp_path: Path) -> None:
         ("-1", " ", r"image 5 has no person: fill it in"),
         ("person", "view", r"has no column person, or several\. Expected: a CSV or Parquet file"),
         ("note", "camera ", r"has no column camera, or several\. Expected: a CSV or Parquet file"),
+        ("note", "person", r"has no column person, or several\. Expected: a CSV or Parquet file"),
+        ("-1,door", "-1,door,x", r"people\.csv is no CSV or Parquet file \(.*saw 6\): write it"),
     ],
 )
 def test_mistakes_in_a_list(tmp_path: Path, old: str, new: str, message: str) -> None:
@@ -285,6 +287,35 @@ def test_mistakes_in_a_list(tmp_path: Path, old: str, new: str, message: str) ->
     (tmp_path / "people.csv").write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
         listed.read(tmp_path / "people.csv")
+
+
+@pytest.mark.parametrize(
+    ("cameras", "expected"),
+    [
+        (pd.array([1, None, 2, 3, 3], "Int64"), ["1", "", "2", "3"]),
+        (pd.array([True, None, False, True, True], "boolean"), ["True", "", "False", "True"]),
+        (pd.Categorical(["hall", None, "door", "hall", "hall"]), ["hall", "", "door", "hall"]),
+        (["hall", None, "door", "hall", "hall"], ["hall", "", "door", "hall"]),
+        (
+            pd.to_datetime(["2026-11-29 09:00", None, "2026-11-30 10:00", None, None]),
+            ["2026-11-29 09:00:00", "", "2026-11-30 10:00:00", ""],
+        ),
+    ],
+)
+def test_a_gap_is_a_camera_that_is_unknown(
+    cameras: Any, expected: list[str], tmp_path: Path
+) -> None:
+    LISTED.assign(camera=cameras).to_parquet(tmp_path / "people.parquet")
+    assert listed.read(tmp_path / "people.parquet").table.camera.tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["Int64", "category", "boolean"])
+@pytest.mark.parametrize("column", ["path", "person", "split"])
+def test_a_gap_elsewhere_is_refused(column: str, kind: str, tmp_path: Path) -> None:
+    values = pd.array([1, 1, 0, None, 0]).astype(kind)
+    LISTED.assign(**{column: values}).to_parquet(tmp_path / "people.parquet")
+    with pytest.raises(ValueError, match=rf"people\.parquet: image 4 has no {column}: fill it in"):
+        listed.read(tmp_path / "people.parquet")
 
 
 def test_files_that_are_no_lists(tmp_path: Path) -> None:

@@ -6,7 +6,10 @@ import base64
 import io
 import re
 import struct
+import subprocess
+import sys
 from typing import Any
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base as Tag
 
-from ianet.decoding import decode
+from ianet.datasets.listing import IMAGES
+from ianet.decoding import FORMATS, decode
 
 
 def encode(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -107,6 +111,85 @@ def test_grey_of_a_tiff(
     order: str, bits: int, white: int, data: bytes, expected: list[int]
 ) -> None:
     assert pixels(tiff(order, bits, white, data))[0, :, 1].tolist() == expected
+
+
+def test_16_bits_of_a_pgm_are_scaled() -> None:
+    found = pixels(b"P5 5 1 65535\n" + struct.pack(">5H", *GREY[0]))
+    assert found.tolist() == [[[value] * 3 for value in BYTES]]
+    # A third of the range, of 10 bits.
+    assert pixels(b"P5 4 1 1023\n" + struct.pack(">4H", 0, 341, 682, 1023))[0, :, 2].tolist() == [
+        0, 85, 170, 255,
+    ]  # fmt: skip
+
+
+def png(bits: int, kind: int, colour: bytes, rows: list[bytes], width: int) -> bytes:
+    """A PNG with a transparent colour; `kind` 0 is grey, 2 is RGB."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, len(rows), bits, kind, 0, 0, 0)
+    data = compress(b"".join(b"\0" + row for row in rows))
+    chunks = [(b"IHDR", header), (b"tRNS", colour), (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+TRANSPARENT = {
+    1: (png(1, 0, b"\0\0", [b"\x40"], 2), [255, 255]),
+    2: (png(2, 0, b"\0\1", [b"\x1b"], 4), [0, 255, 170, 255]),
+    4: (png(4, 0, b"\0\5", [b"\x05\xaf"], 4), [0, 255, 170, 255]),
+    8: (png(8, 0, b"\0\5", [bytes([5, 85, 6])], 3), [255, 85, 6]),
+    # 256 and 257 are not the transparent 258.
+    16: (png(16, 0, b"\1\2", [struct.pack(">4H", 256, 257, 258, 515)], 4), [1, 1, 255, 2]),
+}
+"""By their bits, grey PNGs with a transparent colour, and what is seen on white."""
+
+
+@pytest.mark.parametrize("bits", TRANSPARENT)
+def test_the_transparent_grey_of_a_png_is_white(bits: int) -> None:
+    content, expected = TRANSPARENT[bits]
+    assert pixels(content)[0].tolist() == [[value] * 3 for value in expected]
+
+
+def test_the_transparent_colour_of_16_bits_is_white() -> None:
+    colours = [(100, 200, 300), (0, 0, 300), (25_600, 51_200, 11_264), (65_535, 100, 200)]
+    row = struct.pack(">12H", *(value for colour in colours for value in colour))
+    found = pixels(png(16, 2, struct.pack(">3H", *colours[3]), [row], 4))
+    assert found.tolist() == [[[0, 0, 1], [0, 0, 1], [100, 200, 44], [255, 255, 255]]]
+    # Of 8 bits, (100, 200, 300) would be (100, 200, 44).
+    found = pixels(png(16, 2, struct.pack(">3H", *colours[0]), [row], 4))
+    assert found[0, 2:].tolist() == [[100, 200, 44], [255, 0, 0]]
+    assert found[0, 0].tolist() == [255, 255, 255]
+
+
+def test_only_formats_that_have_a_suffix_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EPS would be run by Ghostscript, under whatever name."""
+    suffixes = Image.registered_extensions()
+    assert {suffixes[suffix] for suffix in IMAGES if suffix in suffixes} == {*FORMATS} - {"HEIF"}
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("it was run"))
+    image = Image.new("RGB", (8, 8))
+    for content in (encode(image, "EPS"), encode(image, "ICO"), encode(image, "PDF")):
+        with pytest.raises(ValueError, match=r"the content is no picture that Pillow reads$"):
+            decode(content)
+
+
+def test_warnings_of_pillow_are_not_shown() -> None:
+    """Of a TIFF whose end is missing, and of a picture of 95 million pixels."""
+    code = (
+        "import io; from PIL import Image; from ianet.decoding import decode\n"
+        "file = io.BytesIO(); Image.new('1', (10_000, 9_500)).save(file, 'PNG')\n"
+        "print(decode(file.getvalue()).size)\n"
+        "try: decode(b'II*\\0\\x08' + bytes(5))\n"
+        "except ValueError as error: print(error)\n"
+    )
+    outcome = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert outcome.stderr == ""
+    assert outcome.stdout.splitlines() == [
+        "(10000, 9500)",
+        "cannot identify image: the content is no picture that Pillow reads",
+    ]
 
 
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
@@ -209,6 +292,7 @@ def pictures() -> dict[str, bytes]:
         "palette PNG": encode(few, "PNG"),
         "translucent palette PNG": encode(few, "PNG", transparency=bytes(range(0, 256, 16))),
         "transparent GIF": encode(few, "GIF", transparency=3),
+        **{f"transparent {bits}-bit PNG": content for bits, (content, _) in TRANSPARENT.items()},
         "RGBA WebP": encode(colour, "WEBP", lossless=True, exact=True),
     }
 

@@ -14,8 +14,9 @@ import yaml
 from conftest import noise
 from tiny_models import tiny_model
 
+from ianet.readers import guess_reader
 from pipeline import new_dataset
-from pipeline.config.settings import SettingsError, load
+from pipeline.config.settings import Dataset, SettingsError, load
 from pipeline.data.proposal import propose_split
 from pipeline.plan.plan import load_plan
 
@@ -157,6 +158,12 @@ def test_a_layout_with_a_split_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None
         (PHOTOS, ["--recipe", "fast"], "--recipe names 'fast'"),
         (PHOTOS, ["--start", "model.zip"], r"model\.zip"),
         (PHOTOS, ["--name", "market1501"], "has a data set market1501"),
+        (
+            [*PHOTOS, "a.csv", "b/c.PARQUET"],
+            [],
+            r"photos holds a\.csv, b/c\.PARQUET: a reader takes",
+        ),
+        ([*PHOTOS, " /a.jpg"], [], r"photos/ /a\.jpg lies in no person's folder"),
     ],
 )
 def test_what_is_not_ready_changes_nothing(
@@ -167,6 +174,91 @@ def test_what_is_not_ready_changes_nothing(
         run(monkeypatch, "photos", *arguments)
     assert Path("params.yaml").read_text() == (ROOT / "params.yaml").read_text()
     assert not Path("photos/images.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("anna", " anna"), ("anna", "anna "), ("anna", "-1"), ("door", "door\t"),
+        ("hall_", " hall_"), ("hall_", "1.0_"),
+    ],
+)  # fmt: skip
+def test_a_name_that_a_list_cannot_hold_is_refused(
+    old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [name.replace(old, new).replace("door_", "1_") for name in PHOTOS]
+    write_photos(Path("photos"), names)
+    message = r"^photos/.+ cannot be listed: a list has no blanks at the ends of a name, takes -1"
+    with pytest.raises(SettingsError, match=message) as info:
+        run(monkeypatch, "photos")
+    assert new in str(info.value)
+    assert Path("params.yaml").read_text() == (ROOT / "params.yaml").read_text()
+    assert not Path("photos/images.csv").exists()
+
+
+def test_persons_that_a_list_would_merge_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    persons = dict(zip(("anna", "bert", "carl", "dora", "emil", "fred"), range(6), strict=True))
+    numbers = [
+        f"{persons[name[:4]]}{name[4:].replace('hall', '2').replace('door', '1')}"
+        for name in PHOTOS
+    ]
+    write_photos(Path("photos"), [*numbers, "1.0/1_0.jpg"])
+    with pytest.raises(SettingsError, match=r"^photos/1\.0/1_0\.jpg cannot be listed"):
+        run(monkeypatch, "photos")
+    shutil.rmtree("photos/1.0")
+    run(monkeypatch, "photos")
+    assert pd.read_csv("photos/images.csv").person.nunique() == 6
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "message"),
+    [
+        ("照片", [], r"^'' cannot name a data set: give --name with letters"),
+        ("photos", ["--name", "a/b"], r"^'a/b' cannot name a data set: give --name with letters"),
+        ("photos", ["--name", ""], r"^'' cannot name a data set: give --name with letters"),
+        ("photos", ["--name=-x"], r"^'-x' cannot name a data set: give --name with letters"),
+        ("photos", ["--name", "tables"], r"^tables is a folder of results/: give another name by"),
+        ("tables", [], r"^tables is a folder of results/: give another name by --name$"),
+        ("", [], r"^the path is empty: name a folder with a folder of photos for each person$"),
+    ],
+)
+def test_a_wrong_name_is_told_before_any_image_is_looked_at(
+    folder: str, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_photos(Path(folder), PHOTOS)
+    monkeypatch.setattr(new_dataset, "find_reader", lambda _: pytest.fail("images were looked at"))
+    with pytest.raises(SettingsError, match=message):
+        run(monkeypatch, folder, *arguments)
+
+
+def test_an_entry_has_the_terms(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photos(Path("photos"), PHOTOS)
+    run(monkeypatch, "photos", "--name", "plain")
+    run(monkeypatch, "photos", "--terms", "Yes: only # within our house.")
+    sets = load().datasets
+    assert sets["photos"].terms == "Yes: only # within our house."
+    assert sets["plain"].terms == Dataset.model_fields["terms"].default
+
+
+@pytest.mark.parametrize(("names", "choice"), [(PHOTOS, ""), (None, " --cameras ignore")])
+def test_each_network_has_a_line_that_trains_and_one_that_scores(
+    names: list[str] | None,
+    choice: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_photos(Path("my photos"), names or [name.replace("_", "-") for name in PHOTOS])
+    run(monkeypatch, "my photos")
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("    ")]
+    assert lines == [
+        "    dvc repro model@my-photos.base.cpu.0",
+        "    dvc repro model@my-photos.stage23.cpu.0",
+        f"    ianet evaluate models/my-photos.base.cpu.0 'my photos'{choice}",
+        f"    ianet evaluate models/my-photos.stage23.cpu.0 'my photos'{choice}",
+    ]
+    assert guess_reader(Path("my photos")) == "listed"  # as `ianet evaluate` does
 
 
 def test_a_photo_that_is_damaged_or_there_twice_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -399,3 +399,19 @@ def test_a_loss_that_is_no_number_is_sent(tracked_project: Path) -> None:
     assert math.isnan(value)
     sync([{"epoch": 1, "loss": math.nan, "lr": 0.5}])
     assert metric(run_id, "lr") == [(1, 0.5)]
+
+
+def test_a_blank_address_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[str] = []
+
+    def stop(uri: str) -> None:
+        chosen.append(uri)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mlflow, "set_tracking_uri", stop)
+    for address in ("   ", " http://127.0.0.1:9 "):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+        with pytest.raises(KeyboardInterrupt):
+            server.connect()
+    assert chosen == ["sqlite:///mlflow.db", "http://127.0.0.1:9"]

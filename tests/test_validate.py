@@ -14,6 +14,7 @@ import pytest
 from conftest import noise
 from tiny_models import Outcome
 
+from ianet.options import Cameras
 from ianet.readers import guess_reader
 from ianet.validation import find_table_problems
 
@@ -52,12 +53,14 @@ def test_nothing_is_wrong() -> None:
         (
             [(person, 6, split) for person, _, split in RIGHT],
             "every query would be left without a match: all images of query and gallery are from "
-            "one camera, 6, and a match must be from another camera than the query",
+            "one camera, 6, and a match must be from another camera than the query. Name the "
+            "cameras, or ignore them (--cameras ignore)",
         ),
         (
             [(person, "", split) for person, _, split in RIGHT],
             "every query would be left without a match: no camera is known, and a match must be "
-            "from another camera than the query. Name the cameras, or ignore them",
+            "from another camera than the query. Name the cameras, or ignore them (--cameras "
+            "ignore)",
         ),
         (
             [*RIGHT, ("carl", "", "gallery")],
@@ -71,7 +74,8 @@ def test_nothing_is_wrong() -> None:
         ),
         (
             [("x", 1, "train"), ("a", 1, "query"), ("a", 1, "gallery"), ("b", 2, "gallery")],
-            "every query would be left without a match: none has a gallery image",
+            "every query would be left without a match: none has a gallery image of its identity "
+            "from another camera. Add images from other cameras, or ignore them (--cameras ignore)",
         ),
     ],
 )
@@ -81,6 +85,42 @@ def test_what_is_wrong_with_who_is_where(
     problems = list(find_table_problems(table(*rows)))
     assert len(problems) == 1
     assert problems[0].startswith(message)
+
+
+def test_who_ignores_cameras_is_not_told_to() -> None:
+    rows = [("x", 1, "train"), ("a", 1, "query"), ("b", 2, "gallery")]
+    problems = list(find_table_problems(table(*rows), "ignore"))
+    assert problems[-1].startswith("every query would be left without a match: none")
+    assert "--cameras" not in problems[-1]
+
+
+@pytest.mark.parametrize("cameras", ["respect", "ignore"])
+@pytest.mark.parametrize(
+    ("path", "person", "camera", "split", "is_told"),
+    [
+        ("0.jpg", "anna", "hall", "train", True),
+        ("0.jpg", "dora", "hall", "train", True),
+        ("2.jpg", "bert", "hall", "query", True),
+        ("3.jpg", "bert", "door", "gallery", True),
+        ("2.jpg", "bert", "hall", "gallery", False),  # the query's own picture
+        ("2.jpg", "carl", "hall", "gallery", True),
+        ("0.jpg", "bert", "door", "gallery", True),  # of a person of test, as of train
+    ],
+)
+def test_an_image_that_is_listed_twice_is_told(
+    path: str, person: str, camera: str, split: str, is_told: bool, cameras: Cameras
+) -> None:
+    frame = table(*RIGHT, (person, camera, split))
+    frame.loc[len(RIGHT), "path"] = path
+    told = f"1 image is listed more than once: {path}. Keep a single row of an image"
+    problems = list(find_table_problems(frame, cameras))
+    assert [problem.startswith(told) for problem in problems] == [True] * is_told
+
+
+def test_an_image_may_stand_in_several_splits_of_a_protocol() -> None:
+    frame = table(*RIGHT).rename(columns={"split": "split_0"})
+    frame["split_1"] = ["query", "gallery", "train", "train", "", ""]
+    assert list(find_table_problems(frame)) == []
 
 
 def test_each_of_several_splits_is_looked_at() -> None:

@@ -38,6 +38,10 @@ def write(folder: Path, text: str) -> Path:
         ("1_000", "1_000"),  # 1000
         ("0x1F", "0x1F"),
         ("true", True),
+        ("!!bool true", True),
+        ("!!float 5", 5.0),
+        ("!!int '7'", 7),
+        ("!!str 7", "7"),
         ("~", None),
         ("''", ""),
         ("'7'", "7"),
@@ -94,6 +98,17 @@ def test_each_value_has_its_line(tmp_path: Path) -> None:
             "".join(f"- &a{n} [{f'*a{n - 1}, ' * 9 if n else 'x'}]\n" for n in range(15)),
             rf" is not YAML: it holds more than {VALUES:,} values",
         ),
+        (
+            "a:\n- !!bool maybe\n",
+            ", line 2: the value is no bool: correct the value or leave out !!b",
+        ),
+        ('a:\n- !!bool ""\n', ", line 2: the value is no bool"),
+        ('a: !!bool "true\\n"\n', ", line 1: the value is no bool"),
+        ('a: !!float ""\n', ", line 1: the value is no float"),
+        ("b: 1\na: !!int abc\n", ", line 2: the value is no int"),
+        ("a: !!int [1]\n", ", line 1: the value is no int"),
+        ("a: !!null 1\n", ", line 1: the value is no null"),
+        ("!!bool maybe: 1\n", ", line 1: the value is no bool"),
         ("a: \x00", " is not YAML: unacceptable character #x0000"),
         ("9" * 5000, " is not YAML: Exceeds the limit"),
     ],
@@ -129,6 +144,12 @@ def test_what_is_no_regular_file_is_told(tmp_path: Path, make_pipe: Callable[[Pa
         ("values: [1, 2]", f"subsets: {list(range(64))}", "more than 100,000 choices cannot be"),
         ("grid", "random\ntrials: 1e9", r"trials \(line 8\): Input should be less than or"),
         ("values: [1, 2]", "integers: [0, 1e300]", r"line 8\): .*exceeded maximum size"),
+        ("grid", "random\ntrials: true", r"trials \(line 8\): true is no number: give a number$"),
+        ("values: [1, 2]", "uniform: [true, 2]", r"line 8\): true is no number: give a number$"),
+        ("values: [1, 2]", "integers: [false, 2]", r"line 8\): false is no number: give a number$"),
+        ("values: [1, 2]", "uniform: [5, 2]", r"line 8\): uniform is \[5.0, 2.0\]: the first must"),
+        ("{values: [1, 2]}", "3", r"\.lr \(line 8\): give one of values, subsets, integers, unifo"),
+        ("values: [1, 2]", "value: 1", r"\.lr \(line 8\): give one of values, subsets, integers"),
     ],
 )
 def test_a_mistake_in_an_experiment_has_its_line(
@@ -142,8 +163,17 @@ def test_a_mistake_in_an_experiment_has_its_line(
     if message is None:
         validated(AnyExperiment, path)
         return
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(SettingsError, match=message) as info:
         validated(AnyExperiment, path)
+    assert "\n" not in str(info.value)
+
+
+def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").symlink_to("a.yaml")
+    with pytest.raises(
+        SettingsError, match=r"^\S+a\.yaml cannot be read \(Too many .+\): write it"
+    ):
+        validated(AnyExperiment, tmp_path / "a.yaml")
 
 
 def test_a_number_in_quotes_is_a_number_of_a_search() -> None:

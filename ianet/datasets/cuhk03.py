@@ -181,9 +181,11 @@ def _read_mat(
         # Cells are references, n x 1 or 1 x n of them.
         pairs = [file[reference][:].T for reference in np.ravel(file[images])]
         testsets = [
-            {(int(pair), int(person)) for pair, person in file[reference][:].T}
+            {_read_person(*numbers) for numbers in file[reference][:].T}
             for reference in np.ravel(file["testsets"])
         ]
+        if not testsets:
+            raise ValueError("its testsets are empty")
         cells = {
             Place(pair, person + 1, column + 1): reference
             for pair, people in enumerate(pairs, 1)
@@ -206,6 +208,12 @@ def _read_mat(
             ) from error
 
     return {place: place.name for place in cells}, open_image, testsets
+
+
+def _read_person(pair: float, person: float) -> tuple[int, int]:
+    if pair % 1 or person % 1:  # also of NaN
+        raise ValueError(f"a test set holds pair {pair}, person {person}")
+    return int(pair), int(person)
 
 
 def _read_files(source: Path) -> tuple[dict[Place, str], Opener]:

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 import pandas as pd
 import pyarrow
 
-from ianet.datasets.listing import JUNK, SPLITS, Listing, count_images, sort_rows
+from ianet.datasets.listing import JUNK, SPLITS, Listing, count_images, read_csv, sort_rows
 from ianet.datasets.source import image_opener, open_source, refuse_outside
 
 KINDS = (".csv", ".parquet")
@@ -49,7 +49,7 @@ def read(source: Path, *, published: bool = True) -> Listing:
         name = _only_table(source, files.paths())
         where = f"{source}/{name}"
     try:
-        content = io.BytesIO(files.read(name))
+        content = files.read(name)
     except ValueError as error:  # no regular file
         raise ValueError(f"{where} cannot be read ({error})") from error
     except OSError as error:
@@ -57,11 +57,8 @@ def read(source: Path, *, published: bool = True) -> Listing:
             f"{where} cannot be read ({error}). Expected: {EXPECTED}"
         ) from error
     try:
-        if name.lower().endswith(".csv"):
-            # As text: 007 and NA are names too.
-            table = pd.read_csv(content, dtype=str, keep_default_na=False, skipinitialspace=True)
-        else:
-            table = pd.read_parquet(content)
+        is_csv = name.lower().endswith(".csv")
+        table = read_csv(content) if is_csv else pd.read_parquet(io.BytesIO(content))
     except (ValueError, OSError, pyarrow.ArrowException) as error:
         raise ValueError(f"{where} is no CSV or Parquet file ({error}): write it anew") from error
     table.columns = table.columns.astype(str).str.strip()
@@ -97,16 +94,16 @@ def _only_table(source: Path, paths: Sequence[str]) -> str:
 
 
 def _check(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    """Return the table without blanks around its values.
+    """Return the table without blanks around its values; a gap is "".
 
     Persons and cameras are integers if all are, else text.
     """
-    table = table.fillna({"camera": ""})
+    table = table.astype(object).where(table.notna(), "")  # some types take no "" for a gap
+    table = table.astype(str).apply(lambda column: column.str.strip())
     for column in REQUIRED:
-        empty = table[column].isna() | (table[column].astype(str).str.strip() == "")
+        empty = table[column] == ""
         if empty.any():
             raise ValueError(f"{where}: image {empty.argmax() + 1} has no {column}: fill it in")
-    table = table.astype(str).apply(lambda column: column.str.strip())
     table = table.assign(
         **{column: _integers_or_text(table[column]) for column in ("person", "camera")}
     )

@@ -9,6 +9,7 @@ A reader is a module of this folder, named as `reader` in params.yaml, with
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +46,29 @@ class Listing(NamedTuple):
     counts: dict[str, int]
     open: Opener
     scoring: Scoring = "ranking"
+
+
+def read_csv(content: bytes) -> pd.DataFrame:
+    """Return a CSV file as text, without blanks around names and values.
+
+    Two columns of one name keep this name. pandas would rename the second.
+
+    Raises:
+        ValueError: the content is no CSV file; one line.
+    """
+    try:
+        # As text: 007 and NA are names too.
+        cells = pd.read_csv(
+            io.BytesIO(content),
+            header=None,
+            dtype=str,
+            keep_default_na=False,
+            skipinitialspace=True,
+        )
+    except ValueError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    cells = cells.apply(lambda column: column.str.strip())
+    return cells[1:].set_axis(cells.iloc[0].tolist(), axis="columns").reset_index(drop=True)
 
 
 def split_columns(table: pd.DataFrame) -> list[str]:

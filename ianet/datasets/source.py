@@ -149,16 +149,22 @@ class Folder:
         return paths
 
     def _folders(self) -> Iterator[tuple[Path, list[str]]]:
-        """Yield each real folder once, with its files: a link may lead back to a folder above."""
-        root = self._root.stat()
-        seen = {(root.st_dev, root.st_ino)}
-        for folder, subfolders, names in os.walk(self._root, onerror=_raise, followlinks=True):
-            yield Path(folder), names
-            for name in sorted(subfolders):
-                entry = (Path(folder) / name).stat()
+        """Yield each real folder once, with its files: a link may lead back to a folder above.
+
+        Links come after all folders, so that no folder has the path of a link to the folder.
+        """
+        seen: set[tuple[int, int]] = set()
+        starts = [self._root]
+        for start in starts:  # which grows by the links
+            for folder, subfolders, names in os.walk(start, onerror=_raise):
+                entry = Path(folder).stat()
                 if (entry.st_dev, entry.st_ino) in seen:
-                    subfolders.remove(name)
+                    subfolders.clear()
+                    continue
                 seen.add((entry.st_dev, entry.st_ino))
+                yield Path(folder), names
+                subfolders.sort()
+                starts += filter(Path.is_symlink, (Path(folder) / name for name in subfolders))
 
     def read(self, path: str) -> bytes:
         refuse_irregular(self._root / path)
@@ -184,8 +190,13 @@ class Zip:
                 raise ValueError(f"{path} holds {name}, a link: pack the files themselves")
             held += member.file_size  # zipfile reads no more of a member than this
             _refuse_large(path, name, member.file_size, held)
-            if not name.endswith("/"):
-                self._members[name] = member
+            if name.endswith("/"):
+                continue
+            if self._members.get(name, member).CRC != member.CRC:
+                raise ValueError(
+                    f"{path} holds {name} twice, with different contents: pack a single one"
+                )
+            self._members[name] = member
 
     def paths(self) -> list[str]:
         return sorted(filter(_is_visible, self._members))

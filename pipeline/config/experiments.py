@@ -6,10 +6,18 @@ from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    Strict,
+    Tag,
+    model_validator,
+)
 
 from pipeline.config.settings import (
+    Integer,
     Name,
+    Number,
     Seed,
     Seeds,
     Settings,
@@ -17,6 +25,7 @@ from pipeline.config.settings import (
     Unique,
     Value,
     check_known,
+    is_name,
     validated,
 )
 
@@ -60,7 +69,7 @@ class Row(Value):
     against: Name | None = None
     against_recipe: Name | None = None
     group: str = ""
-    paper: dict[Name, tuple[float | None, ...]] = Field({})
+    paper: dict[Name, tuple[Number | None, ...]] = Field({})
 
     def references(self) -> list[tuple[str, str]]:
         """The names that must stand in params.yaml, each with its section there."""
@@ -124,7 +133,7 @@ class Curve(ScoreTable):
 
     kind: Literal["curve"]
     axis: str
-    at: tuple[float | None, ...]
+    at: tuple[Number | None, ...]
 
     @model_validator(mode="after")
     def _check_axis(self) -> Curve:
@@ -144,7 +153,7 @@ class CostRow(Value):
 
     label: str
     network: Name
-    paper: float | None = None
+    paper: Number | None = None
 
 
 class CostTable(Experiment):
@@ -172,8 +181,8 @@ class RankedLists(Experiment):
     kind: Literal["ranks"]
     networks: list[Name] = Field(min_length=1)
     against: Name
-    queries: int = Field(ge=1, le=20)
-    neighbours: int = Field(ge=1, le=50)
+    queries: Integer = Field(ge=1, le=20)
+    neighbours: Integer = Field(ge=1, le=50)
 
     @model_validator(mode="after")
     def _check_networks(self) -> RankedLists:
@@ -187,12 +196,12 @@ class SyntheticPerson(Value):
     """The label of an image, and the person in it, see `ianet.synthetic.portrait.portrait`."""
 
     label: str
-    person: int = Field(ge=0)
-    facing: float
-    stride: float
-    phase: float
-    stature: float = Field(gt=0)
-    camera: int
+    person: Integer = Field(ge=0)
+    facing: Number
+    stride: Number
+    phase: Number
+    stature: Number = Field(gt=0)
+    camera: Integer
 
 
 class Photo(Value):
@@ -203,7 +212,7 @@ class Photo(Value):
 
     label: str
     image: str
-    points: dict[str, tuple[float, float]]
+    points: dict[str, tuple[Number, Number]]
 
 
 class Variant(Value):
@@ -235,13 +244,15 @@ class RelationFigure(Experiment):
     kind: Literal["relations"]
     network: Name
     stage: str
-    size: tuple[Annotated[int, Field(ge=32, le=2048)], Annotated[int, Field(ge=16, le=2048)]]
+    size: tuple[
+        Annotated[Integer, Field(ge=32, le=2048)], Annotated[Integer, Field(ge=16, le=2048)]
+    ]
     people: tuple[SyntheticPerson, ...] = Field(min_length=1)
     photographs: dict[Name, tuple[Photo, ...]] = Field({})
     points: Annotated[tuple[str, ...], Field(min_length=1), Unique]
     maps: dict[str, dict[str, Any]] = Field(min_length=1)
     variants: dict[str, Variant] = Field(min_length=1)
-    channels: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Unique] = ()
+    channels: Annotated[tuple[Annotated[Integer, Field(ge=1)], ...], Unique] = ()
 
 
 Choice = Annotated[
@@ -285,7 +296,7 @@ class Range(Value):
         return self
 
 
-Whole = Annotated[int, Field(gt=-(2**53), lt=2**53)]  # as far as a float is exact
+Whole = Annotated[Integer, Field(gt=-(2**53), lt=2**53)]  # as far as a float is exact
 
 
 class Integers(Range):
@@ -297,13 +308,13 @@ class Integers(Range):
 class Uniform(Range):
     """A number between two, each as likely."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[Number, Number]
 
 
 class LogUniform(Range):
     """A number between two above 0, its logarithm as likely everywhere."""
 
-    log_uniform: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]]
+    log_uniform: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]]
 
 
 class Twice(Value):
@@ -312,7 +323,27 @@ class Twice(Value):
     twice: str
 
 
-Choices = Values | Subsets | Integers | Uniform | LogUniform | Twice
+def _find_kind(choices: Any) -> str | None:
+    """The first option of choices, as each kind of choices has a single one."""
+    options = type(choices).model_fields if isinstance(choices, Value) else choices
+    return next(map(str, options), None) if isinstance(options, dict) else None
+
+
+Choices = Annotated[
+    Annotated[Values, Tag("values")]
+    | Annotated[Subsets, Tag("subsets")]
+    | Annotated[Integers, Tag("integers")]
+    | Annotated[Uniform, Tag("uniform")]
+    | Annotated[LogUniform, Tag("log_uniform")]
+    | Annotated[Twice, Tag("twice")],
+    Discriminator(
+        _find_kind,
+        custom_error_type="choices",
+        custom_error_message=(
+            "give one of values, subsets, integers, uniform, log_uniform, twice, and its value"
+        ),
+    ),
+]
 COUNTABLE = (Values, Subsets)
 TRIALS = 100_000  # of a search, each a training
 
@@ -338,7 +369,7 @@ class Search(Experiment):
     seed: Seed = 0
     space: dict[str, Choices] = Field(min_length=1)
     algorithm: Literal["grid", "random", "optuna"]
-    trials: int | None = Field(None, ge=1, le=TRIALS)
+    trials: Integer | None = Field(None, ge=1, le=TRIALS)
     scheduler: Literal["none", "asha"] = "none"
     maximise: Literal["mAP", "top-1"] = "mAP"
 
@@ -376,12 +407,16 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
 
     Raises:
         SettingsError: no file, a mistake in one, a name that params.yaml lacks, or a file whose
-            name no stage of dvc.yaml can have.
+            name no stage of dvc.yaml can have or whose suffix is another of YAML.
     """
-    paths = sorted(EXPERIMENTS.glob("*.yaml"))
+    # Hidden files are of editors and of macOS.
+    files = [path for path in sorted(EXPERIMENTS.glob("*")) if not path.name.startswith(".")]
+    paths = [path for path in files if path.suffix.lower() in (".yaml", ".yml")]
     if not paths:
         raise SettingsError(f"{EXPERIMENTS}/ holds no *.yaml: run this in the project's root")
     for path in paths:
+        if path.suffix != ".yaml":
+            raise SettingsError(f"{path} would be passed over: name it {path.stem}.yaml")
         _check_file_name(path)
     described: dict[str, Experiment] = {path.stem: validated(AnyExperiment, path) for path in paths}
     for name, experiment in described.items():
@@ -409,13 +444,11 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
 
 def _check_file_name(path: Path) -> None:
     """The name of a file becomes the name of a stage and a word of its command."""
-    try:
-        TypeAdapter(Name).validate_python(path.stem)
-    except ValidationError:
+    if not is_name(path.stem):
         raise SettingsError(
             f"{str(path)!r} cannot name a stage: rename the file with letters, digits, - and _, "
             "of which the first is no -"
-        ) from None
+        )
     if path.stem in STAGES:
         raise SettingsError(
             f"{path} is named like the stage {path.stem!r} of dvc.yaml: give the file another name"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, replace
+from difflib import get_close_matches
 from functools import cache
 from inspect import signature
 from pathlib import Path
@@ -12,10 +13,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
+    Tag,
     TypeAdapter,
     ValidationError,
+    ValidatorFunctionWrapHandler,
     field_validator,
     model_validator,
     validate_call,
@@ -42,6 +47,17 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
+def refuse_boolean(value: Any) -> Any:
+    """Return a value unless it is true or false, which pydantic takes for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"{str(value).lower()} is no number: give a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(refuse_boolean)]
+Number = Annotated[float, BeforeValidator(refuse_boolean)]
+
+
 def refuse_repetition(items: Sequence[Any]) -> Sequence[Any]:
     """Return a list unless an item stands there more than once, which is a slip."""
     texts = list(map(repr, items))
@@ -60,18 +76,27 @@ Unique = AfterValidator(refuse_repetition)
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]*$")]
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+def is_name(text: str) -> bool:
+    """Whether a text can be a `Name`."""
+    try:
+        _adapter(Name).validate_python(text)
+    except ValidationError:
+        return False
+    return True
+
+
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(refuse_boolean)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Unique]
 
 
 class SyntheticSizes(Value):
     """Sizes and seed of a set that `ianet.synthetic.archive.write` draws."""
 
-    train_identities: int
-    test_identities: int
-    distractors: int
-    junk: int
-    seed: int
+    train_identities: Integer
+    test_identities: Integer
+    distractors: Integer
+    junk: Integer
+    seed: Integer
 
     @model_validator(mode="after")
     def _check_sizes(self) -> SyntheticSizes:
@@ -104,11 +129,21 @@ class Dataset(Value):
     published: bool = False
     cameras: Cameras = "respect"
     terms: str = "Unknown. Ask whoever made the data set."
-    held_out: int = Field(0, ge=0)
+    held_out: Integer = Field(0, ge=0)
     recipes: dict[Name, Name] = {"plain": "paper"}
     seeds: Seeds = (0,)
-    networks: Literal["all"] | Annotated[tuple[Name, ...], Unique] = "all"
+    networks: Annotated[
+        Annotated[Literal["all"], Tag("all")] | Annotated[tuple[Name, ...], Unique, Tag("list")],
+        Discriminator(lambda value: "all" if isinstance(value, str) else "list"),
+    ] = "all"
     without: Annotated[tuple[Name, ...], Unique] = ()
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _check_source(cls, source: Any) -> Any:
+        if source == "":  # which pathlib takes for the working directory
+            raise ValueError("the path is empty: name a folder or an archive")
+        return source
 
     @field_validator("recipes")
     @classmethod
@@ -134,7 +169,7 @@ class RecipeSettings(Value):
     """
 
     hold_out: bool = False
-    minutes: float | None = Field(None, gt=0)
+    minutes: Number | None = Field(None, gt=0)
     network: dict[str, Any] = {}
     training: dict[str, Any]
 
@@ -145,7 +180,7 @@ class RecipeSettings(Value):
     @model_validator(mode="after")
     def _check_size(self) -> RecipeSettings:
         for side in ("height", "width"):
-            if not isinstance(self.training.get(side), int):
+            if type(self.training.get(side)) is not int:  # true is an int, too
                 raise ValueError(f"training.{side} must be given, in pixels")
         return self
 
@@ -159,12 +194,20 @@ class Cluster(Value):
 
 class Settings(Value):
     at_hand: Annotated[tuple[Name, ...], Field(min_length=1), Unique]
-    workers: Literal["auto"] | Annotated[int, Field(ge=1)]
-    checkpoint_minutes: float = Field(5, ge=0)
+    workers: Literal["auto"] | Annotated[Integer, Field(ge=1)]
+    checkpoint_minutes: Number = Field(5, ge=0)
     cluster: Cluster = Cluster()
     datasets: dict[Name, Dataset]
     recipes: dict[Name, RecipeSettings]
     networks: dict[Name, dict[str, Any]]
+
+    @field_validator("workers", mode="wrap")
+    @classmethod
+    def _check_workers(cls, workers: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return validate(workers)
+        except ValidationError:
+            raise ValueError("give auto, or a whole number from 1") from None
 
     @model_validator(mode="after")
     def _check_names(self) -> Settings:
@@ -199,14 +242,17 @@ def load() -> Settings:
     return settings
 
 
-def check_known(name: str, names: Iterable[str], where: str, section: str) -> None:
+def check_known(name: str, names: Collection[str], where: str, section: str) -> None:
     """Refuse a name that is not among those of a section.
 
     Raises:
-        SettingsError: the message lists the section's names.
+        SettingsError: the message lists the section's names, and repeats the most similar.
     """
     if name not in names:
-        raise SettingsError(f"{where} names {name!r}, but {section} has only {', '.join(names)}")
+        similar = "".join(f". Did you mean {each}?" for each in get_close_matches(name, names, n=1))
+        raise SettingsError(
+            f"{where} names {name!r}, but {section} has only {', '.join(names)}{similar}"
+        )
 
 
 def validated(model: Any, path: Path) -> Any:
@@ -219,6 +265,8 @@ def validated(model: Any, path: Path) -> Any:
         document = read_yaml(path)
     except FileNotFoundError:
         raise SettingsError(f"{path} does not exist: run this in the project's root") from None
+    except OSError as error:  # such as a link to itself
+        raise SettingsError(f"{path} cannot be read ({error.strerror}): write it anew") from error
     except ValueError as error:
         raise SettingsError(str(error)) from error
     try:
@@ -263,7 +311,13 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
 
 
 def _convert(value: Any, annotation: Any) -> Any:
-    """A value as one of the type that is annotated, or the value itself if that cannot be."""
+    """A value as one of the type that is annotated, or the value itself if that cannot be.
+
+    True and false stay as they are, also in a list: pydantic would make numbers of them.
+    """
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, bool) for item in items):
+        return value
     try:
         return _adapter(annotation).validate_python(value)
     except ValidationError:

@@ -56,6 +56,8 @@ _Loader.yaml_implicit_resolvers = {}  # SafeLoader has those of YAML 1.1
 _NUMBER = (
     r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
+_PATTERNS: dict[str, re.Pattern[str]] = {}
+"""How the values of a type are written, by the tag of the type."""
 for _name, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", "~nN"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
@@ -63,8 +65,10 @@ for _name, _pattern, _first in (
     ("float", _NUMBER, "-+.0123456789"),
     ("merge", r"<<", "<"),
 ):
+    _tag = PREFIX + _name
+    _PATTERNS[_tag] = re.compile(f"^(?:{_pattern})$")
     # The first letter of a value chooses the patterns that are tried. "" is the empty value.
-    _Loader.add_implicit_resolver(PREFIX + _name, re.compile(f"^(?:{_pattern})$"), [*_first, ""])
+    _Loader.add_implicit_resolver(_tag, _PATTERNS[_tag], [*_first, ""])
 # PyYAML's own reads 010 as 8.
 _Loader.add_constructor(f"{PREFIX}int", lambda _, node: int(node.value))
 
@@ -106,6 +110,7 @@ def _walk(node: yaml.Node, loader: _Loader, place: Place) -> Iterator[tuple[Plac
         raise _problem(f"values are nested more than {DEPTH} deep: flatten them", node)
     if node.tag.removeprefix(PREFIX) not in TYPES:
         raise _problem(f"the type {node.tag} is unknown: leave out the tag", node)
+    _refuse_misfit(node)
     if isinstance(node, yaml.SequenceNode):
         for number, item in enumerate(node.value):
             yield from _walk(item, loader, (*place, number))
@@ -114,6 +119,7 @@ def _walk(node: yaml.Node, loader: _Loader, place: Place) -> Iterator[tuple[Plac
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag.removeprefix(PREFIX) not in TYPES:
                 raise _problem("a name must be a text or a number", key)
+            _refuse_misfit(key)
             merges = key.tag == f"{PREFIX}merge"
             name = key.value if merges else loader.construct_object(key)
             if name in first:
@@ -122,6 +128,14 @@ def _walk(node: yaml.Node, loader: _Loader, place: Place) -> Iterator[tuple[Plac
                 )
             first[name] = key.start_mark.line + 1
             yield from _walk(value, loader, place if merges else (*place, name))
+
+
+def _refuse_misfit(node: yaml.Node) -> None:
+    """Refuse a value that is not written as the type of its own tag, such as `!!bool maybe`."""
+    pattern = _PATTERNS.get(node.tag)
+    if pattern and not (isinstance(node, yaml.ScalarNode) and pattern.fullmatch(node.value)):
+        name = node.tag.removeprefix(PREFIX)
+        raise _problem(f"the value is no {name}: correct the value or leave out !!{name}", node)
 
 
 def _problem(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:

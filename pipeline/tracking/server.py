@@ -75,7 +75,7 @@ def connect() -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     # MLflow's advice on integer columns and on sources.
     warnings.filterwarnings("ignore", module="mlflow")
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or LOCAL
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "").strip() or LOCAL
     mlflow.set_tracking_uri(uri)
     if uri == LOCAL and COPIES in str(Path.cwd()):
         log.warning(
