@@ -180,16 +180,16 @@ MUTANTS = (
     ),
     Mutant(
         "scoring: mINP for mAP",
-        "pipeline/scoring.py",
+        "ianet/protocols.py",
         '"mAP": "average_precision"',
         '"mAP": "inverse_negative_penalty"',
         FILES,
     ),
     Mutant(
         "scoring: ranks from 0",
-        "pipeline/scoring.py",
-        "np.arange(1, 51)",
-        "np.arange(0, 50)",
+        "ianet/protocols.py",
+        "np.arange(1, RANKS + 1)",
+        "np.arange(0, RANKS)",
         FILES,
     ),
     Mutant(

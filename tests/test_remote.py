@@ -74,7 +74,7 @@ def test_a_run_is_scored_on_a_gpu_that_ray_gives(
     monkeypatch.setattr(scoring, "load_network", lambda folder: f"network of {folder}")
     monkeypatch.setattr(scoring, "assess", assess)
     storage: Any = SimpleNamespace(
-        url="s3://bucket", is_folder=False, share=lambda folder, names: f"{folder} in the bucket"
+        url="s3://bucket", is_folder=False, publish=lambda folder, names: f"{folder} in the bucket"
     )
     scores: Any = scoring.score_run(Path("run"), "synthetic", "64x32", storage, 3, hold_out=True)
     place = "data/prepared/synthetic in the bucket"

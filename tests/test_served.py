@@ -75,7 +75,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     queries.to_parquet(evaluation.queries)
     means = queries.drop(columns="person").mean().to_dict()
     evaluation.scores.write_text(json.dumps({**means, "split": "test", "torch": "2"}))
-    monkeypatch.setattr(stage, "_send", lambda run: None)
+    monkeypatch.setattr(stage, "send_run", lambda run: None)
     monkeypatch.setattr(sys, "argv", ["model", KEY])
     return tmp_path
 
