@@ -32,6 +32,9 @@ from ianet.verification import (
     verify,
 )
 
+LIST = "images.csv"
+"""Name of the list beside pictures, which the reader `listed` reads and other readers do not."""
+
 
 class Judgement(NamedTuple):
     """Whether two pictures show one person.
@@ -244,7 +247,8 @@ def describe_doubt(training: str, table: pd.DataFrame, source: Path) -> str:
     """Return why a model may have been trained on people of the query, or "".
 
     A set with one split, whose training people the query lacks, gives no doubt. Of several splits
-    the first is scored, and a model does not tell on which split it was trained.
+    the first is scored, and a model does not tell on which split it was trained. A list that was
+    not read may name the people of the training.
 
     Args:
         training: name of the data set on which the model was trained.
@@ -257,10 +261,15 @@ def describe_doubt(training: str, table: pd.DataFrame, source: Path) -> str:
             f"{source} has {len(columns)} splits, and the first is scored: scores are too good for "
             "a model that was trained on another one"
         )
-    if _simplify(source.name) != _simplify(training):
-        return ""
     split = table[columns[0]]
     train = set(table.person[split == "train"])
+    if not train and (source / LIST).is_file():
+        return (
+            f"{source / LIST} may name a training split, and the reader does not read the list: "
+            "leave out --reader to score the test split alone"
+        )
+    if _simplify(source.name) != _simplify(training):
+        return ""
     if train and train.isdisjoint(table.person[split == "query"]):
         return ""
     reason = "has people of the query in its training split" if train else "has no training split"

@@ -436,6 +436,18 @@ def test_people_of_the_training_may_be_in_a_set_of_its_name(
     assert describe_doubt("my_photos", table, Path(source)) == expected
 
 
+def test_a_list_that_was_not_read_is_a_doubt(tmp_path: Path) -> None:
+    """As of photos that new_dataset split, whatever the data set is called."""
+    everybody = pd.DataFrame({"person": [1, 2], "split": ["query", "gallery"]})
+    listed = everybody.assign(split=["train", "query"])
+    assert describe_doubt("lobby", everybody, tmp_path) == ""
+    (tmp_path / "images.csv").write_text("path,person,camera,split\n")
+    doubt = describe_doubt("lobby", everybody, tmp_path)
+    assert doubt.startswith(f"{tmp_path}/images.csv may name a training split")
+    assert doubt.endswith("leave out --reader to score the test split alone")
+    assert describe_doubt("lobby", listed, tmp_path) == ""
+
+
 def test_people_of_the_query_in_a_training_split_are_a_doubt() -> None:
     table = pd.DataFrame({"person": [1, 1, 2], "split": ["train", "query", "train"]})
     expected = f"{DOUBT}my_photos has people of the query in its training split{REMEDY}"
