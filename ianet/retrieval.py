@@ -53,7 +53,7 @@ AVERAGE_PRECISIONS = ("step", "trapezoid")
 JUNK = -1
 NO_MATCH = (
     "every query would be left without a match: none has another gallery image of its identity, "
-    "from another camera where cameras count"
+    "from another camera where cameras count: name the cameras, or ignore them (--cameras ignore)"
 )
 COLUMNS = ["first_rank", "average_precision", "inverse_negative_penalty"]
 

@@ -31,11 +31,8 @@ class Recorder:
 
     def send(self, content: Any) -> None:
         """Send a content, unless a call failed a moment ago: the next one sends all."""
-        if time.monotonic() - self.failed > PAUSE:
-            self.send_now(content)
-
-    def send_now(self, content: Any) -> None:
-        """Send a content."""
+        if time.monotonic() - self.failed <= PAUSE:
+            return
         try:
             self.sync(content)
         except Exception as error:  # whatever MLflow raises, the training is worth more
