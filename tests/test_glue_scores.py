@@ -148,7 +148,7 @@ def test_scores_are_a_slow_count(
     (trained.folder / "training.json").write_text(json.dumps(RECORD))
     monkeypatch.setattr(scoring, "load_network", lambda folder: Corner())
     monkeypatch.setattr(scoring, "extract", partial(extract, batch=3))
-    monkeypatch.setattr(evaluate, "_send", lambda evaluation: None)
+    monkeypatch.setattr(evaluate, "send_run", lambda run: None)
     run(evaluate, trained.key, monkeypatch)
 
     queries = read_samples(source.path, "query", sum(shot.split == "train" for shot in shots()))
