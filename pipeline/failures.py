@@ -45,16 +45,15 @@ def code_errors() -> Iterator[None]:
     except CodeError:
         raise
     except Exception as error:
-        if is_told(error) or _is_loss(error):
+        is_message = isinstance(error, OSError) or has_message(error)
+        if is_message or _is_loss(error):
             raise
         raise explain(error) from None
 
 
-def is_told(error: BaseException) -> bool:
-    """Whether an exception has a message for a person: a `raise` of this project made it."""
-    if isinstance(error, OSError):
-        return True
-    if not isinstance(error, ValueError) or error.__traceback__ is None:
+def has_message(error: BaseException) -> bool:
+    """Whether an error has a message for a person: a `raise` of this project made the error."""
+    if not isinstance(error, ValueError | OSError) or error.__traceback__ is None:
         return False
     last = traceback.extract_tb(error.__traceback__)[-1]
     line = linecache.getline(last.filename, last.lineno or 0).strip()

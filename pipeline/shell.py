@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from ianet.files import write_whole
 from pipeline.config.settings import SettingsError
-from pipeline.failures import CodeError, explain
+from pipeline.failures import CodeError, explain, has_message
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
@@ -53,7 +53,7 @@ def command(main: Callable[[], None]) -> None:
         if os.environ.get(DEBUG):
             raise
         message = f"error: {error}"
-        if not isinstance(error, SettingsError):
+        if not (isinstance(error, SettingsError) or has_message(error)):
             with suppress(OSError):  # such as a full disk
                 message += f" (traceback: {_keep_traceback(error)})"
         emit("error", message=message)

@@ -83,6 +83,14 @@ def test_a_mistake_in_an_input_is_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / shell.LOGS).exists()
 
 
+def test_an_error_with_a_message_for_a_person_is_one_line(tmp_path: Path) -> None:
+    body = "from pathlib import Path; from ianet.readers import guess_reader"
+    body += "; guess_reader(Path('none'))"
+    status = run(tmp_path, body)
+    assert status == (1, "", "error: none does not exist. Expected: a data set\n")
+    assert not (tmp_path / shell.LOGS).exists()
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
