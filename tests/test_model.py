@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import noise, packed, written
+from conftest import noise, packed
 from PIL import Image
-from tiny_models import SIZE, Outcome, tiny_model
+from tiny_models import NAMES, SIZE, Outcome, tiny_model, write_photos
 
 import ianet
 from ianet import images
@@ -25,7 +25,6 @@ from ianet.packing import pack
 from ianet.pictures import find_pictures, open_picture
 
 CPU = torch.device("cpu")
-NAMES = ["a/0001_c1s1_1.jpg", "a/0001_c2s1_1.jpg", "b/0002_c1s1_1.jpg"]
 
 
 @pytest.fixture(scope="module")
@@ -40,13 +39,7 @@ def model(folder: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of several sizes and formats."""
-    root = written(tmp_path_factory.mktemp("data") / "photos", NAMES)
-    (root / "c").mkdir()
-    (root / "c/large.jpg").write_bytes(noise(7, 200, 90))
-    grey = np.random.default_rng(8).integers(0, 256, (70, 41), dtype=np.uint8)
-    Image.fromarray(grey).save(root / "c/grey.png")
-    return root
+    return write_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 def expected(model: Model, paths: list[Path], target: Path) -> np.ndarray:

@@ -18,10 +18,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import noise, packed, written
-from PIL import Image
+from conftest import packed
 from safetensors.torch import load_file, save_file
-from tiny_models import TERMS, Outcome, tiny_model, tiny_network
+from tiny_models import TERMS, Outcome, tiny_model, tiny_network, write_photos
 
 import ianet
 from ianet.comparison import Interval
@@ -31,7 +30,6 @@ from ianet.network import Network, describe, save
 from ianet.options import NetworkOptions
 
 CPU = torch.device("cpu")
-NAMES = ["a/0001_c1s1_1.jpg", "a/0001_c2s1_1.jpg", "b/0002_c1s1_1.jpg"]
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +44,7 @@ def model(folder: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of several sizes and formats."""
-    root = written(tmp_path_factory.mktemp("data") / "photos", NAMES)
-    (root / "c").mkdir()
-    (root / "c/large.jpg").write_bytes(noise(7, 200, 90))
-    grey = np.random.default_rng(8).integers(0, 256, (70, 41), dtype=np.uint8)
-    Image.fromarray(grey).save(root / "c/grey.png")
-    return root
+    return write_photos(tmp_path_factory.mktemp("data") / "photos")
 
 
 def test_the_folder_says_what_a_user_needs(folder: Path, model: Model) -> None:

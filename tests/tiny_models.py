@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from conftest import noise, written
+from PIL import Image
 from torch import nn
 
 from ianet.cli.main import main
@@ -18,6 +21,19 @@ from ianet.options import NetworkOptions
 
 SIZE = (64, 32)
 TERMS = "Synthetic people, free for any use."
+
+
+NAMES = ["a/0001_c1s1_1.jpg", "a/0001_c2s1_1.jpg", "b/0002_c1s1_1.jpg"]
+
+
+def write_photos(folder: Path) -> Path:
+    """Pictures of several sizes and formats."""
+    written(folder, NAMES)
+    (folder / "c").mkdir()
+    (folder / "c/large.jpg").write_bytes(noise(7, 200, 90))
+    grey = np.random.default_rng(8).integers(0, 256, (70, 41), dtype=np.uint8)
+    Image.fromarray(grey).save(folder / "c/grey.png")
+    return folder
 
 
 def tiny_network(seed: int = 0) -> Network:
