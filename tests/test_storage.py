@@ -16,7 +16,7 @@ import boto3
 import pytest
 from servers import FAILS, KEYS, bucket, keys
 
-from pipeline.cluster.storage import Storage
+from pipeline.cluster.storage import ATTEMPTS, Storage, _read_patiently
 from pipeline.config.settings import SettingsError
 
 NOWHERE = "s3://reid/tests?region=us-east-1&scheme=http&endpoint_override=127.0.0.1:9"
@@ -276,3 +276,19 @@ def test_keys_in_the_url_open_the_store_and_appear_in_no_message(
     with pytest.raises(OSError, match="s3://reid/tests") as error:
         storage.read_version("a")
     assert not {word for word in ("user", "pass") if word in str(error.value)}
+
+
+def test_a_file_that_must_not_be_read_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy store is asked again, and one that refuses is not."""
+    calls: list[type[OSError]] = []
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    def fail(error: type[OSError]) -> bytes:
+        calls.append(error)
+        raise error
+
+    for error, number in ((PermissionError, 1), (OSError, ATTEMPTS)):
+        calls.clear()
+        with pytest.raises(error):
+            _read_patiently(lambda error=error: fail(error))  # type: ignore[misc]
+        assert len(calls) == number
