@@ -6,11 +6,12 @@ So the process in which the code fails makes a `CodeError` of the exception.
 
 from __future__ import annotations
 
-import linecache
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ianet.messages import has_message, is_below
 
 ROOT = Path(__file__).parents[1]
 GROUP = ("gloo", "nccl", "ncclcomm", "connection closed by peer")
@@ -45,36 +46,25 @@ def code_errors() -> Iterator[None]:
     except CodeError:
         raise
     except Exception as error:
-        is_message = isinstance(error, OSError) or has_message(error)
+        is_message = isinstance(error, OSError) or has_message(error, ROOT)
         if is_message or _is_loss(error):
             raise
         raise explain(error) from None
 
 
-def has_message(error: BaseException) -> bool:
-    """Whether an error has a message for a person: a `raise` of this project made the error."""
-    if not isinstance(error, ValueError | OSError) or error.__traceback__ is None:
-        return False
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    line = linecache.getline(last.filename, last.lineno or 0).strip()
-    return _is_own(last) and line.startswith("raise ")
-
-
 def explain(error: BaseException) -> CodeError:
     """The error as a line with the project's file and line that failed, and its traceback."""
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_own(frame)]
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if is_below(frame.filename, ROOT)
+    ]
     message = " ".join(str(error).split())[:300]
     reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
     if own:
         path = Path(own[-1].filename).relative_to(ROOT)
         reason += f", in {path}, line {own[-1].lineno}: {own[-1].line}"
     return CodeError(reason, "".join(traceback.format_exception(error)))
-
-
-def _is_own(frame: traceback.FrameSummary) -> bool:
-    """Whether a frame is of a file of this project."""
-    path = Path(frame.filename)
-    return path.is_relative_to(ROOT) and "site-packages" not in path.parts
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -19,8 +19,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from ianet.files import write_whole
+from ianet.messages import has_message
 from pipeline.config.settings import SettingsError
-from pipeline.failures import CodeError, explain, has_message
+from pipeline.failures import ROOT, CodeError, explain
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
@@ -53,7 +54,7 @@ def command(main: Callable[[], None]) -> None:
         if os.environ.get(DEBUG):
             raise
         message = f"error: {error}"
-        if not (isinstance(error, SettingsError) or has_message(error)):
+        if not (isinstance(error, SettingsError) or has_message(error, ROOT)):
             with suppress(OSError):  # such as a full disk
                 message += f" (traceback: {_keep_traceback(error)})"
         emit("error", message=message)

@@ -19,7 +19,6 @@ import io
 import os
 import pkgutil
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -28,6 +27,7 @@ import typer
 
 import ianet
 from ianet.cli import commands
+from ianet.messages import has_message
 
 ROOT = Path(ianet.__file__).parent
 DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
@@ -76,7 +76,7 @@ def run() -> int | None:
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG):
             raise
-        _end(str(error) if _is_told(error) else f"{error} ({DEBUG}=1 shows the traceback)")
+        _end(str(error) if has_message(error, ROOT) else f"{error} ({DEBUG}=1 shows the traceback)")
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:
@@ -91,12 +91,6 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 
         for argument in arguments:
             refuse_undecodable(argument, "the command")
-
-
-def _is_told(error: BaseException) -> bool:
-    """Return whether a `raise` of ianet made an error, with a message for a person."""
-    [*_, last] = traceback.extract_tb(error.__traceback__)
-    return Path(last.filename).is_relative_to(ROOT) and str(last.line).startswith("raise ")
 
 
 def _end(message: str) -> NoReturn:
