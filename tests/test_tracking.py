@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from tiny_models import tiny_model
 from pipeline.plan.runs import Run
 from pipeline.tracking import recorder as recording
 from pipeline.tracking import server, training
-from pipeline.tracking.recorder import Recorder
+from pipeline.tracking.recorder import Recorder, send_safely
 
 ROOT = Path(__file__).parents[1]
 RUN = Run("synthetic", "base", "quick", 0)
@@ -326,6 +327,31 @@ def test_a_recorder_lets_no_failure_through_and_sends_all_later(
         "MLflow went away (no answer): all results are on disk, and `python -m pipeline.sync` "
         "sends them"
     ]
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_waits_for_a_write_to_mlflow(stop: signal.Signals) -> None:
+    written = []
+
+    def send(parts: list[int]) -> None:
+        for part in parts:
+            signal.raise_signal(stop)
+            written.append(part)
+
+    handler = signal.signal(stop, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Recorder(send).send([1])
+        assert written == [1]
+        with pytest.raises(KeyboardInterrupt):  # the second signal ends a write that hangs
+            Recorder(send).send([2, 3])
+        assert written == [1, 2]
+        with pytest.raises(KeyboardInterrupt):
+            send_safely(lambda: send([4]))
+        assert written == [1, 2, 4]
+        assert signal.getsignal(stop) is signal.default_int_handler
+    finally:
+        signal.signal(stop, handler)
 
 
 @pytest.mark.slow

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any
 
 import mlflow
@@ -34,7 +37,8 @@ class Recorder:
         if time.monotonic() - self.failed <= PAUSE:
             return
         try:
-            self.sync(content)
+            with hold_signals():
+                self.sync(content)
         except Exception as error:  # whatever MLflow raises, the training is worth more
             if self.failed == -math.inf:
                 _warn(error)
@@ -44,9 +48,40 @@ class Recorder:
 def send_safely(send: Callable[[], object]) -> None:
     """Call what sends results from the disk, and let no failure of MLflow stop the work."""
     try:
-        send()
+        with hold_signals():
+            send()
     except Exception as error:
         _warn(error)
+
+
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back until the block ends; a second signal ends the block.
+
+    A write to MLflow's database that is cut short leaves the database locked.
+
+    Raises:
+        KeyboardInterrupt: a signal came.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread
+        yield
+        return
+    held = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        nonlocal held
+        if held:
+            signal.default_int_handler(number, frame)
+        held = True
+
+    handlers = {stop: signal.signal(stop, hold) for stop in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for stop, handler in handlers.items():
+            signal.signal(stop, handler)
+        if held:
+            raise KeyboardInterrupt
 
 
 def _warn(error: Exception) -> None:
@@ -60,7 +95,8 @@ def _warn(error: Exception) -> None:
 def live(sync: Callable[[str], str]) -> Iterator[None]:
     """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
-    mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
+    with hold_signals():
+        mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
     status = "FAILED"
     try:
         yield
@@ -69,14 +105,14 @@ def live(sync: Callable[[str], str]) -> Iterator[None]:
         status = "KILLED"
         raise
     except Exception as error:
-        with suppress(Exception):  # MLflow went away
+        with suppress(Exception), hold_signals():  # MLflow went away
             mlflow.set_tag(FAILURE, str(error)[:LONGEST])
             text = error.text if isinstance(error, CodeError) else explain(error).text
             mlflow.log_text(text, TRACEBACK)
         raise
     else:
-        with suppress(Exception):  # the tag of an earlier try, if any
+        with suppress(Exception), hold_signals():  # the tag of an earlier try, if any
             mlflow.delete_tag(FAILURE)
     finally:
-        with suppress(Exception):  # MLflow went away
+        with suppress(Exception), hold_signals():  # MLflow went away
             mlflow.end_run(status)
