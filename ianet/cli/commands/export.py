@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -23,10 +23,27 @@ from ianet.cli.shared import (
 )
 
 if TYPE_CHECKING:
+    from ianet.comparison import Interval
+    from ianet.export import Speed
     from ianet.feature_table import FeatureTable
+    from ianet.model import Model
     from ianet.pictures import Picture
 
 BATCHES = (1, 8, 32)  # whose speed is measured
+
+
+class Check(NamedTuple):
+    """How a model, or its exported file, does on a data set.
+
+    Attributes:
+        name: "model", or the name of the file.
+        scores: by name.
+        speeds: of each of `BATCHES`.
+    """
+
+    name: str
+    scores: Mapping[str, Interval]
+    speeds: Sequence[Speed]
 
 
 def export(
@@ -64,7 +81,7 @@ def export(
       ianet export MODEL -o model.onnx --check data/Market-1501-v15.09.15.zip
     """
     from ianet.evaluation import list_test
-    from ianet.export import check_packages, describe
+    from ianet.export import LARGEST_DIFFERENCE, check_packages, describe
     from ianet.export import export as write_exported
     from ianet.files import check_output
     from ianet.model import load
@@ -89,23 +106,45 @@ def export(
             print(f"{output}: {answer['input']}; {answer['output']}")
         return
 
+    scoring = {"cameras": cameras, "scoring": listing.scoring}
+    difference, checks = _compare(loaded, output, query, gallery, batch, scoring)
+    if json:
+        print_json({**answer, "difference": difference, "check": list(map(_list_values, checks))})
+    else:
+        _print_checks(checks)
+        print_note(f"the largest difference of a feature is {difference:.1e}, on a CPU")
+    if not difference <= LARGEST_DIFFERENCE:
+        print_note(f"too much: {LARGEST_DIFFERENCE:g} at most is what rounding explains")
+        raise typer.Exit(1)
+
+
+def _compare(
+    model: Model,
+    file: Path,
+    query: list[Picture],
+    gallery: list[Picture],
+    batch: int,
+    scoring: Mapping[str, Any],
+) -> tuple[float, list[Check]]:
+    """Return the largest difference of a feature, and how the model and its file do.
+
+    Args:
+        model: of which the file is an export.
+        file: that is compared.
+        query, gallery: pictures of a data set.
+        batch: pictures of one forward pass.
+        scoring: arguments of `ianet.evaluation.evaluate`.
+    """
     from functools import partial
 
     from ianet.cli.embedding import embed
     from ianet.evaluation import embed_test, evaluate
-    from ianet.export import (
-        LARGEST_DIFFERENCE,
-        embed_exported,
-        find_difference,
-        measure,
-        open_exported,
-        open_model,
-    )
+    from ianet.export import embed_exported, find_difference, measure, open_exported, open_model
 
-    run = open_exported(output)
+    run = open_exported(file)
     embed_original = partial(
         embed,
-        loaded,
+        model,
         batch=batch,
         device="cpu",
         precision="float32",
@@ -115,59 +154,56 @@ def export(
 
     def embed_copy(pictures: list[Picture]) -> Iterator[FeatureTable]:
         with progress("embedding with the file", len(pictures)) as advance:
-            for table in embed_exported(run, loaded, pictures, batch):
+            for table in embed_exported(run, model, pictures, batch):
                 yield table
                 advance(len(table))
 
-    originals, copies = (
-        embed_test(query, gallery, function) for function in (embed_original, embed_copy)
-    )
-    difference = max(map(find_difference, originals, copies))
+    originals = embed_test(query, gallery, embed_original)
+    copies = embed_test(query, gallery, embed_copy)
     first = query[: BATCHES[-1]]
-    rows = []
-    for name, tables, runner in (
-        ("model", originals, open_model(loaded)),
-        (output.name, copies, run),
-    ):
-        scores = evaluate(*tables, cameras=cameras, scoring=listing.scoring).scores
-        speeds = measure(runner, loaded, first, BATCHES)
-        rows.append((name, scores, speeds))
-    if json:
-        answer["difference"] = difference
-        answer["check"] = [
-            {
-                "name": name,
-                "scores": {score: value.value for score, value in scores.items()},
-                "speed": [
-                    {
-                        "batch": speed.batch,
-                        "latency_s": speed.latency,
-                        "images_per_s": speed.images_per_second,
-                    }
-                    for speed in speeds
-                ],
-            }
-            for name, scores, speeds in rows
-        ]
-        print_json(answer)
-    else:
-        print_table(
-            ["", "top-1 %", "mAP %", *(f"ms, batch {size}" for size in BATCHES)]
-            + [f"images/s, batch {size}" for size in BATCHES],
-            [
-                [
-                    name,
-                    *(
-                        f"{100 * scores[score].value:.2f}" if score in scores else "–"
-                        for score in ("top-1", "mAP")
-                    ),
-                    *(f"{1000 * speed.latency:.1f}" for speed in speeds),
-                    *(f"{speed.images_per_second:.1f}" for speed in speeds),
-                ]
-                for name, scores, speeds in rows
-            ],
+    checks = [
+        Check(name, evaluate(*tables, **scoring).scores, measure(runner, model, first, BATCHES))
+        for name, tables, runner in (
+            ("model", originals, open_model(model)),
+            (file.name, copies, run),
         )
-        print_note(f"the largest difference of a feature is {difference:.1e}, on a CPU")
-    if not difference <= LARGEST_DIFFERENCE:
-        print_note(f"too much: {LARGEST_DIFFERENCE:g} at most is what rounding explains")
-        raise typer.Exit(1)
+    ]
+    return max(map(find_difference, originals, copies)), checks
+
+
+def _list_values(check: Check) -> dict[str, Any]:
+    """Return a check as JSON has it."""
+    return {
+        "name": check.name,
+        "scores": {name: score.value for name, score in check.scores.items()},
+        "speed": [
+            {
+                "batch": speed.batch,
+                "latency_s": speed.latency,
+                "images_per_s": speed.images_per_second,
+            }
+            for speed in check.speeds
+        ],
+    }
+
+
+def _print_checks(checks: Sequence[Check]) -> None:
+    """Print a row for each check."""
+    columns = [
+        *("", "top-1 %", "mAP %"),
+        *(f"ms, batch {size}" for size in BATCHES),
+        *(f"images/s, batch {size}" for size in BATCHES),
+    ]
+    rows = [
+        [
+            check.name,
+            *(
+                f"{100 * check.scores[name].value:.2f}" if name in check.scores else "–"
+                for name in ("top-1", "mAP")
+            ),
+            *(f"{1000 * speed.latency:.1f}" for speed in check.speeds),
+            *(f"{speed.images_per_second:.1f}" for speed in check.speeds),
+        ]
+        for check in checks
+    ]
+    print_table(columns, rows)
