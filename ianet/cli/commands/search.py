@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -21,6 +21,9 @@ from ianet.cli.shared import (
     print_table,
     progress,
 )
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SHOWN = 10  # queries in the terminal
 
@@ -75,8 +78,6 @@ def search(
       ianet search MODEL query gallery.parquet -k 50 -o ranks.parquet
     """
     from functools import partial
-
-    from pandas import isna
 
     from ianet.cli.embedding import choose_flip, embed, open_features
     from ianet.escapes import to_csv
@@ -139,10 +140,28 @@ def search(
     if json:
         print_json(ranks.astype(object).where(ranks.notna(), None).to_dict("records"))
         return
-    first = ranks[ranks["query"].isin(ranks["query"].unique()[:SHOWN])]
+    _print_ranks(ranks, output)
+    if threshold and calibration and calibration.search:
+        print_note(
+            f"accepted: nearer than {threshold.distance.value:.4f}, the threshold at a "
+            f"false-accept rate of {threshold.far:g} in a gallery of {calibration.search.gallery:,}"
+        )
+
+
+def _print_ranks(ranks: DataFrame, output: Path | None) -> None:
+    """Print the ranks of the first queries.
+
+    Args:
+        ranks: of `ianet.searching.search`, with "accepted" where a threshold is known.
+        output: the file that has all ranks.
+    """
+    from pandas import isna
+
     signs = {True: "✓", False: "✗"}
+    accepted = ["accepted"] if "accepted" in ranks else []
+    queries = ranks["query"].unique()
     print_table(
-        ["query", "rank", "path", "distance", "person", "right", *(["accepted"] * bool(threshold))],
+        ["query", "rank", "path", "distance", "person", "right", *accepted],
         [
             [
                 row["query"] if row["rank"] == 1 else "",
@@ -151,20 +170,14 @@ def search(
                 f"{row['distance']:.4f}",
                 row["person"],
                 "" if isna(row["right"]) else signs[bool(row["right"])],
-                *([signs[row["accepted"]]] if threshold else []),
+                *(signs[row[column]] for column in accepted),
             ]
-            for row in first.to_dict("records")
+            for row in ranks[ranks["query"].isin(queries[:SHOWN])].to_dict("records")
         ],
     )
-    if threshold and calibration and calibration.search:
+    if len(queries) > SHOWN:
         print_note(
-            f"accepted: nearer than {threshold.distance.value:.4f}, the threshold at a "
-            f"false-accept rate of {threshold.far:g} in a gallery of {calibration.search.gallery:,}"
-        )
-    found = ranks["query"].nunique()
-    if found > SHOWN:
-        print_note(
-            f"{found - SHOWN:,} more queries: -o FILE writes all of them"
+            f"{len(queries) - SHOWN:,} more queries: -o FILE writes all of them"
             if output is None
-            else f"{output} has all {found:,} queries"
+            else f"{output} has all {len(queries):,} queries"
         )
