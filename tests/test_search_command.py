@@ -5,8 +5,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
+import resource
 import shutil
-from collections.abc import Callable
+import signal
+import tempfile
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,15 +20,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import noise, packed
+from conftest import noise, packed, written
+from numpy.typing import NDArray
 from PIL import Image
 from test_calibration import CALIBRATION
 from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet.comparison import Interval
-from ianet.model import write_model
+from ianet.feature_table import FeatureTable
+from ianet.model import Model, write_model
 from ianet.open_set import OpenSetSearch, SearchThreshold
+from ianet.pictures import Picture
 from ianet.ranks_page import sort_queries, write_page
 
 
@@ -99,6 +107,114 @@ def test_feature_files_give_the_ranks_of_their_pictures(
     listed = tmp_path / "list.csv"
     listed.write_text(f"path\n{people}/query/anna/a.jpg\n")
     assert len(json.loads(run("search", model, listed, files["gallery"], "--json").output)) == 4
+
+
+NUMBERS = 2**16
+"""Of a feature in the tests of memory, so that other memory does not matter."""
+
+
+def draw(path: str) -> NDArray[np.float32]:
+    """Return the feature of a picture, which no network computes."""
+    return np.random.default_rng([*Path(path).name.encode()]).standard_normal(NUMBERS, np.float32)
+
+
+def draw_batches(
+    model: Model, pictures: list[Picture], *, batch: int, **options: object
+) -> Iterator[FeatureTable]:
+    for first in range(0, len(pictures), batch):
+        paths = [picture.path for picture in pictures[first : first + batch]]
+        unknown = [""] * len(paths)
+        yield FeatureTable(np.stack([*map(draw, paths)]), paths, unknown, unknown, model.identity)
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `tempfile`, empty. Features are drawn, and four are a block of a file."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setattr(Model, "embed_batches", draw_batches)
+    monkeypatch.setattr("ianet.feature_files.BLOCK", 4)
+    return folder
+
+
+def test_the_features_of_a_gallery_of_pictures_are_not_held_as_a_whole(
+    model: Path,
+    temporary: Path,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gallery = written(tmp_path / "gallery", [f"{number}.jpg" for number in range(64)])
+    output = tmp_path / "ranks.csv"
+
+    def trace(
+        model: Model, pictures: list[Picture], *, batch: int, **options: object
+    ) -> Iterator[FeatureTable]:
+        tracemalloc.start()  # the model has been loaded
+        yield from draw_batches(model, pictures, batch=batch)
+
+    monkeypatch.setattr(Model, "embed_batches", trace)
+    arguments = ("search", model, gallery / "9.jpg", gallery, "-k", "63", "--batch", "2")
+    assert run(*arguments, "-o", output).code == 0
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 4 * NUMBERS / 2
+    assert list(temporary.iterdir()) == []
+    ranks = pd.read_csv(output)
+    query = draw("9.jpg")
+    for row in ranks.itertuples():
+        feature = draw(str(row.path))
+        cosine = query @ feature / np.linalg.norm(query) / np.linalg.norm(feature)
+        assert row.distance == pytest.approx(1 - cosine, abs=1e-5)
+    assert ranks.distance.is_monotonic_increasing
+    assert set(ranks.path) == {str(path) for path in gallery.iterdir()} - {f"{gallery}/9.jpg"}
+
+
+def test_ctrl_c_leaves_no_temporary_file(
+    model: Path,
+    temporary: Path,
+    tmp_path: Path,
+    run: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gallery = written(tmp_path / "gallery", [f"{number}.jpg" for number in range(8)])
+    kept: list[Path] = []
+
+    def stop(
+        model: Model, pictures: list[Picture], *, batch: int, **options: object
+    ) -> Iterator[FeatureTable]:
+        yield from draw_batches(model, pictures, batch=batch)
+        if len(pictures) > 1:
+            kept.extend(path for path in temporary.rglob("*") if path.is_file())
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Model, "embed_batches", stop)
+    outcome = run("search", model, gallery / "0.jpg", gallery, "--batch", "2")
+    assert outcome == (130, "", "stopped\n")
+    assert len(kept) == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_full_disk_of_temporary_files_is_one_line(
+    model: Path, temporary: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    """The system allows no file above some bytes, which fails as a full disk does."""
+    gallery = written(tmp_path / "gallery", ["0.jpg", "1.jpg"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+        outcome = run("search", model, gallery / "0.jpg", gallery)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert (outcome.code, outcome.output) == (2, "")
+    place = re.escape(f"{temporary}/ianet-")
+    assert re.fullmatch(
+        rf"error: .*File too large: '{place}\w+/features.parquet'\n", outcome.errors
+    )
+    assert list(temporary.iterdir()) == []
 
 
 def test_features_of_another_model_are_refused(

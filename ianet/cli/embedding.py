@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
 from ianet.cli.shared import print_note, progress
-from ianet.feature_files import FeatureFile, is_feature_file, refuse_mixed
+from ianet.feature_files import FeatureFile, is_feature_file, refuse_mixed, write_features
 from ianet.feature_table import FeatureTable
 from ianet.features import Precision
 from ianet.model import Model
@@ -54,6 +56,22 @@ def embed(
         print_note(f"skipped: {path} ({reason})")
     if len(skipped) == len(pictures):
         raise ValueError(f"not one of {len(pictures)} pictures can be decoded")
+
+
+@contextmanager
+def store(tables: Iterable[FeatureTable]) -> Iterator[FeatureFile]:
+    """Yield features as a temporary file, as those of a gallery may be larger than memory.
+
+    Args:
+        tables: as for `ianet.feature_files.write_features`.
+
+    Raises:
+        OSError: the disk of `tempfile` is full.
+    """
+    with TemporaryDirectory(prefix="ianet-") as folder:
+        path = Path(folder, "features.parquet")
+        write_features(path, tables)
+        yield FeatureFile(path)
 
 
 def open_features(model: Model, source: Path) -> FeatureFile | None:

@@ -65,10 +65,11 @@ def search(
 ) -> None:
     """Find the nearest pictures of a gallery for each query.
 
-    The search is exact. The features of a gallery in a Parquet file are read in blocks, so the file
-    may be larger than memory. A picture with the path of the query is left out. Where `ianet
-    calibrate --search-far` gave the model a threshold, "accepted" says which pictures are nearer.
-    Pictures are embedded with --flip where the features in a file, or the threshold, are.
+    The search is exact. A gallery may be larger than memory: the features of pictures go to a
+    temporary file, and those of a Parquet file are read in blocks. Other files are read whole. A
+    picture with the path of the query is left out. Where `ianet calibrate --search-far` gave the
+    model a threshold, "accepted" says which pictures are nearer. Pictures are embedded with --flip
+    where the features in a file, or the threshold, are.
 
     Examples:
 
@@ -77,9 +78,10 @@ def search(
       ianet search MODEL query gallery --labels folders --html ranks.html
       ianet search MODEL query gallery.parquet -k 50 -o ranks.parquet
     """
+    from contextlib import nullcontext
     from functools import partial
 
-    from ianet.cli.embedding import choose_flip, embed, open_features
+    from ianet.cli.embedding import choose_flip, embed, open_features, store
     from ianet.escapes import to_csv
     from ianet.feature_table import concatenate
     from ianet.files import check_output, whole, write_whole
@@ -115,12 +117,17 @@ def search(
         flip=choose_flip(flip, flips),
         skip_bad=skip_bad,
     )
-    wanted, searched = (
-        files[source] or concatenate(embed_pictures(find_pictures(source, labels)))
-        for source in (query, gallery)
+    query_file, gallery_file = files[query], files[gallery]
+    wanted = concatenate(
+        query_file.blocks() if query_file else embed_pictures(find_pictures(query, labels))
     )
-    with progress("searching", len(searched)) as advance:
-        ranks = find(concatenate(wanted.blocks()), searched, k, advance)
+    features = (
+        nullcontext(gallery_file)
+        if gallery_file
+        else store(embed_pictures(find_pictures(gallery, labels)))
+    )
+    with features as searched, progress("searching", len(searched)) as advance:
+        ranks = find(wanted, searched, k, advance)
     if threshold:
         ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
