@@ -11,8 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import typer
-from tiny_models import Outcome
+from conftest import written
+from rich.console import Console
+from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet.cli import app as cli
@@ -178,3 +182,35 @@ def test_a_table_shows_text_as_it_stands(capsys: pytest.CaptureFixture[str]) -> 
     print_table(["path", "rank"], [["[red]a.jpg[/red]", 1], ["b", 10]])
     lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
     assert lines == ["path              rank", "[red]a.jpg[/red]     1", "b                   10"]
+
+
+@pytest.mark.slow
+def test_a_terminal_shows_a_spinner_while_a_step_takes_its_time(
+    tmp_path: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model(tmp_path / "model")
+    photos = written(tmp_path / "photos", [f"{person}/{number}.jpg" for person in "ab"
+                                           for number in "12"])  # fmt: skip
+    first, checkpoint = photos / "a/1.jpg", tmp_path / "checkpoint.pth"
+    torch.save(torchvision.models.mobilenet_v2().state_dict(), checkpoint)
+    reader = ("--reader", "persons", "--cameras", "ignore")
+    size = ("--backbone", "mobilenet_v2", "--height", "64", "--width", "32")
+    exported = ("export", model, "-o", tmp_path / "model.pt2", "--format", "pt2")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("ianet.export.REPEATS", 1)
+    for steps, *arguments in (
+        (["comparing"], "compare", model, first, first),
+        (["drawing"], "attention", model, first, "--point", "0.5,0.5", "-o", tmp_path / "a.png"),
+        (["converting"], "convert", checkpoint, *size, "-o", tmp_path / "converted"),
+        (["scoring"], "evaluate", model, photos, *reader, "--rerank"),
+        (["exporting", "scoring and timing"], *exported, "--check", photos, *reader),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(Console, "is_terminal", True)
+            outcome = run(*arguments)
+        assert outcome.code == 0
+        assert outcome.output
+        for step in steps:
+            assert re.search(rf"[\u2800-\u28ff]\S* {step}", outcome.errors), step
+            assert step not in outcome.output
+    assert "comparing" not in run("compare", model, first, first).errors

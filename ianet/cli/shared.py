@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -100,6 +100,19 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     ) as display:
         task = display.add_task(what, total=total)
         yield lambda steps: display.advance(task, steps)
+
+
+def show_step(what: str) -> AbstractContextManager[object]:
+    """Return a spinner on standard error, if that is a terminal, for a step without a count.
+
+    Nothing is printed meanwhile.
+
+    Args:
+        what: is done, such as "exporting".
+    """
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)
 
 
 def print_json(answer: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ianet.cli.shared import Json, ModelSource, print_json
+from ianet.cli.shared import Json, ModelSource, print_json, show_step
 
 
 def attention(
@@ -68,14 +68,15 @@ def attention(
         raise ValueError(f"{path} cannot be decoded ({reason}): take another picture")
     person = Person(Path(picture.path).name, batch.pixels[0], points)
     chosen = stage or stages[0]
-    [maps] = compute_maps(
-        loaded.network, chosen, [person], points=list(points), channels=channel or ()
-    )
     title = f"{loaded.identity.name}, the last block of {chosen}"
     caption = (
         "Warmer is more; every map has its own scale. ppm: millionths more or less than alike."
     )
-    save(draw_maps([maps], title, caption), output)
+    with show_step("drawing"):
+        [maps] = compute_maps(
+            loaded.network, chosen, [person], points=list(points), channels=channel or ()
+        )
+        save(draw_maps([maps], title, caption), output)
     if not json:
         print(f"{output}: {len(points)} points after {chosen}")
         return

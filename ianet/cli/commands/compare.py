@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ianet.cli.shared import Device, Flip, Json, ModelSource, Precision, print_json, print_note
+from ianet.cli.shared import (
+    Device,
+    Flip,
+    Json,
+    ModelSource,
+    Precision,
+    print_json,
+    print_note,
+    show_step,
+)
 
 
 def compare(
@@ -57,14 +66,15 @@ def compare(
     if calibration is not None:
         calibration.judge(0, far)  # an unknown limit is refused before the work
         flips[f"the threshold of {model}"] = calibration.flip
-    [table] = loaded.embed_batches(
-        pictures,
-        batch=2,
-        device=device,
-        precision=precision,
-        flip=choose_flip(flip, flips),
-        skip_bad=True,
-    )
+    with show_step("comparing"):
+        [table] = loaded.embed_batches(
+            pictures,
+            batch=2,
+            device=device,
+            precision=precision,
+            flip=choose_flip(flip, flips),
+            skip_bad=True,
+        )
     for path, reason in table.skipped.items():
         raise ValueError(f"{path} cannot be decoded ({reason}): take another picture")
     distance = cosine_distance(*table.features)

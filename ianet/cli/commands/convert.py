@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ianet.cli.shared import Json, print_json, print_note
+from ianet.cli.shared import Json, print_json, print_note, show_step
 
 
 def convert(
@@ -58,11 +58,12 @@ def convert(
 
     refuse_existing(output)
     InputDescription(height, width)  # a wrong size is refused before the work
-    result = build(checkpoint, backbone, project)
-    network = result.network
-    description = describe(network, dataset=dataset, height=height, width=width)
-    save_model(network, description, output, name=name or output.name, terms=terms)
-    identity = load(output).identity
+    with show_step("converting"):
+        result = build(checkpoint, backbone, project)
+        network = result.network
+        description = describe(network, dataset=dataset, height=height, width=width)
+        save_model(network, description, output, name=name or output.name, terms=terms)
+        identity = load(output).identity
     note = NOTES.get(result.project, "")
     if json:
         print_json(

@@ -22,6 +22,7 @@ from ianet.cli.shared import (
     print_json,
     print_note,
     print_table,
+    show_step,
 )
 
 
@@ -86,13 +87,15 @@ def evaluate(
         flip=flip,
         skip_bad=skip_bad,
     )
-    result = score(
-        *embed_test(*list_test(listing, dataset), embed_pictures),
-        cameras=cameras,
-        pool=pool,
-        reranking=KReciprocal() if rerank else None,
-        scoring=listing.scoring,
-    )
+    tables = embed_test(*list_test(listing, dataset), embed_pictures)
+    with show_step("scoring"):
+        result = score(
+            *tables,
+            cameras=cameras,
+            pool=pool,
+            reranking=KReciprocal() if rerank else None,
+            scoring=listing.scoring,
+        )
     if json:
         print_json(
             {

@@ -20,6 +20,7 @@ from ianet.cli.shared import (
     print_note,
     print_table,
     progress,
+    show_step,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ def export(
         listing = read_source(check, reader, parse_options(option))
         query, gallery = list_test(listing, check)
     print_note(f"exporting {loaded.identity.name}, which takes up to some minutes")
-    write_exported(loaded, output, format)
+    with show_step("exporting"):
+        write_exported(loaded, output, format)
     answer: dict[str, Any] = {"output": str(output), **describe(loaded)}
     if not check:
         if json:
@@ -161,13 +163,14 @@ def _compare(
     originals = embed_test(query, gallery, embed_original)
     copies = embed_test(query, gallery, embed_copy)
     first = query[: BATCHES[-1]]
-    checks = [
-        Check(name, evaluate(*tables, **scoring).scores, measure(runner, model, first, BATCHES))
-        for name, tables, runner in (
-            ("model", originals, open_model(model)),
-            (file.name, copies, run),
-        )
-    ]
+    with show_step("scoring and timing"):
+        checks = [
+            Check(name, evaluate(*tables, **scoring).scores, measure(runner, model, first, BATCHES))
+            for name, tables, runner in (
+                ("model", originals, open_model(model)),
+                (file.name, copies, run),
+            )
+        ]
     return max(map(find_difference, originals, copies)), checks
 
 
