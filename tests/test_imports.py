@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
 import re
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOREIGN = ("ray", "mlflow", "dvc", "torch")
-"""Projects whose private modules and names change without notice."""
+OWN = {"ianet", "pipeline", "benchmarks", "docs", *(path.stem for path in ROOT.glob("tests/*.py"))}
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+SELF = ("self", "cls", "super()")
+CLASS = "from torch import nn\nclass A(nn.Module):\n"  # of examples
 MODULES = sorted(
     str(path.relative_to(ROOT))
     for name in ("ianet", "pipeline")
@@ -21,7 +24,7 @@ MODULES = sorted(
 )
 CHECKS = sorted(
     str(path.relative_to(ROOT))
-    for name in ("tests", "benchmarks")
+    for name in ("tests", "benchmarks", "docs")
     for path in (ROOT / name).glob("*.py")
     if path != Path(__file__)  # whose examples name private parts
 )
@@ -48,14 +51,24 @@ def imports_of(path: str | Path) -> set[str]:
     return imports(ast.parse(Path(path).read_text()))
 
 
+def is_foreign(path: str) -> bool:
+    """Whether a module or name belongs neither to this project nor to Python."""
+    package = path.split(".")[0]
+    return package not in OWN and package not in sys.stdlib_module_names
+
+
+def is_private_name(name: str) -> bool:
+    """Dunders are public."""
+    return re.match(r"_(?!_\w+__$)", name) is not None
+
+
 def is_private(path: str) -> bool:
-    """Whether a path of a foreign project has a private component; dunders are public."""
-    first, *rest = path.split(".")
-    return first in FOREIGN and any(re.match(r"_(?!_\w+__$)", name) for name in rest)
+    """Whether a path of a foreign project has a private component."""
+    return is_foreign(path) and any(map(is_private_name, path.split(".")[1:]))
 
 
-def attribute_paths(tree: ast.AST) -> Iterator[str]:
-    """`ray.a._b` for each attribute of a name that an import of a foreign project binds."""
+def bound_names(tree: ast.AST) -> dict[str, str]:
+    """The full path of what each name stands for that an import binds."""
     bound = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -65,26 +78,114 @@ def attribute_paths(tree: ast.AST) -> Iterator[str]:
                 )
         elif isinstance(node, ast.ImportFrom) and node.module:
             bound |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+    return bound
+
+
+def full_path(node: ast.AST, bound: dict[str, str]) -> str | None:
+    """`ray.a.b` for the expression `a.b`, where an import binds `a` to `ray.a`."""
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    return ".".join([bound[node.id], *names]) if getattr(node, "id", None) in bound else None
+
+
+def paths_in(tree: ast.AST) -> Iterator[str]:
+    """Paths of attributes, and of those that a call names by an object and a text."""
+    bound = bound_names(tree)
     for node in ast.walk(tree):
-        names: list[str] = []
-        base: ast.AST = node
-        while isinstance(base, ast.Attribute):
-            names.insert(0, base.attr)
-            base = base.value
-        if names and isinstance(base, ast.Name) and base.id in bound:
-            yield ".".join([bound[base.id], *names])
+        path = None
+        if isinstance(node, ast.Attribute):
+            path = full_path(node, bound)
+        elif isinstance(node, ast.Call) and len(node.args) > 1:
+            path, name = full_path(node.args[0], bound), node.args[1]
+            if path and isinstance(name, ast.Constant):
+                path = f"{path}.{name.value}"
+        if path:
+            yield path
+
+
+def private_arguments(tree: ast.AST) -> Iterator[str]:
+    """Private arguments of calls of any function: no import says whose method `x.f` is."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            names = [keyword.arg for keyword in node.keywords if keyword.arg]
+            names += [
+                key.value
+                for keyword in node.keywords
+                if keyword.arg is None and isinstance(keyword.value, ast.Dict)
+                for key in keyword.value.keys
+                if isinstance(key, ast.Constant)
+            ]
+            yield from (f"{ast.unparse(node.func)}({n}=)" for n in names if is_private_name(n))
+
+
+def members(class_: ast.ClassDef) -> set[str]:
+    """Private names that a class defines, or takes from itself."""
+    names = {node.name for node in class_.body if isinstance(node, FUNCTION)}
+    for node in ast.walk(class_):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in SELF:
+            names.add(node.attr)
+    for statement in class_.body:
+        if isinstance(statement, ast.Assign | ast.AnnAssign):
+            nodes = ast.walk(statement)
+            names |= {
+                node.id
+                for node in nodes
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+            }
+    return {name for name in names if is_private_name(name)}
+
+
+def has_member(path: str, name: str) -> bool:
+    """Whether a foreign class, or a foreign base of an own one, has a name or may have it."""
+    if path.split(".")[0] in sys.stdlib_module_names:
+        return False
+    try:
+        class_ = pkgutil.resolve_name(path)
+    except (ImportError, AttributeError):
+        return is_foreign(path)
+    if not isinstance(class_, type):
+        return is_foreign(path)
+    for base in filter(lambda base: is_foreign(base.__module__), class_.__mro__):
+        codes = [member.__code__ for member in vars(base).values() if hasattr(member, "__code__")]
+        if hasattr(base, name) or any(name in code.co_names for code in codes):
+            return True
+    return False
+
+
+def private_members(tree: ast.AST) -> Iterator[str]:
+    """Private parts of foreign classes that a class derived from them overrides or uses."""
+    bound = bound_names(tree)
+    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+    def base_paths(class_: ast.ClassDef) -> Iterator[str]:
+        for base in class_.bases:
+            while isinstance(base, ast.Subscript | ast.Call):
+                base = base.value if isinstance(base, ast.Subscript) else base.func
+            near = classes.get(base.id) if isinstance(base, ast.Name) else None
+            if near is not None and near is not class_:
+                yield from base_paths(near)
+            elif path := full_path(base, bound):
+                yield path
+
+    for class_ in classes.values():
+        names = members(class_)
+        for path in base_paths(class_):
+            yield from (f"{path}.{name}" for name in names if has_member(path, name))
 
 
 def private_uses(source: str) -> set[str]:
-    """Private modules and names of foreign projects that a source imports or reaches into."""
+    """Private modules, names, arguments and methods of foreign projects that a source uses."""
     tree = ast.parse(source)
     texts = {
         node.value
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    uses = {path for path in (*imports(tree), *attribute_paths(tree)) if is_private(path)}
-    return uses | {text for text in texts if DYNAMIC.match(text)}
+    uses = {path for path in (*imports(tree), *paths_in(tree)) if is_private(path)}
+    uses |= {text for text in texts if DYNAMIC.match(text)}
+    return uses | {*private_arguments(tree), *private_members(tree)}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +199,24 @@ def private_uses(source: str) -> set[str]:
         ("import ray as r\ndef f():\n    return r.a._b", "ray.a._b"),
         ("from ray import tune\ntune._x()", "ray.tune._x"),
         ("import importlib\nimportlib.import_module('dvc._private')", "dvc._private"),
+        ("import pandas\npandas._libs.lib", "pandas._libs.lib"),
+        ("import torch\nmonkeypatch.setattr(torch.nn, '_x', 1)", "torch.nn._x"),
+        ("import torch\ntorch.save([], 'a.pth', _x=1)", "torch.save(_x=)"),
+        ("from torch import save as keep\nkeep([], **{'_x': 1})", "keep(_x=)"),
+        ("import functools, torch\nfunctools.partial(torch.save, _x=1)", "functools.partial(_x=)"),
+        ("def f(model):\n    model.save(_x=1)", "model.save(_x=)"),
+        (f"{CLASS}    def _apply(self):\n        pass", "torch.nn.Module._apply"),
+        (f"{CLASS}    async def _apply(self):\n        pass", "torch.nn.Module._apply"),
+        (f"{CLASS}    _version = 2", "torch.nn.Module._version"),
+        (f"{CLASS}    def f(self):\n        self._buffers.clear()", "torch.nn.Module._buffers"),
+        (f"{CLASS}    def f(self):\n        super()._apply()", "torch.nn.Module._apply"),
+        (f"{CLASS}    pass\nclass B(A[int]):\n    _apply = 1", "torch.nn.Module._apply"),
+        (
+            "from ianet.blocks import ia\nclass A(ia.SpatialIA):\n    _apply = None",
+            "ianet.blocks.ia.SpatialIA._apply",
+        ),
+        ("from ray.none import X\nclass A(X):\n    def _x(self):\n        pass", "ray.none.X._x"),
+        ("from torch import zeros\nclass A(zeros(1)):\n    _x = 1", "torch.zeros._x"),
     ],
 )
 def test_the_rule_sees_each_way_to_a_private_name(source: str, use: str) -> None:
@@ -106,9 +225,11 @@ def test_the_rule_sees_each_way_to_a_private_name(source: str, use: str) -> None
 
 def test_the_rule_leaves_public_and_own_names_alone() -> None:
     source = (
-        "import ray\nfrom torch import nn\nfrom pipeline.served import _load\n"
-        "print(ray.__version__)\nclass A(nn.Module):\n    def f(self):\n"
-        "        return self._x, nn.Module.__init__\n"
+        "import ray, threading\nfrom torch import nn\nfrom pipeline.served import _load\n"
+        "print(ray.__version__, threading._shutdown, **{'x': 1})\nclass A(nn.Module):\n"
+        "    def f(self):\n        return self._x, nn.Module.__init__\n"
+        "    def _x(self):\n        return super().__init__\n"
+        "class B(threading.Thread):\n    def _bootstrap(self):\n        pass\n"
     )
     assert private_uses(source) == set()
 

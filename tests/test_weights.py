@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import re
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +120,27 @@ def test_a_converted_network_gives_the_features_of_its_project(
         assert (plain(images) - expected).abs().max() > 1e-3 * expected.abs().max()
 
 
+def old_file(content: object, tensor: Tensor) -> bytes:
+    """What torch wrote before 1.6, as the published files of that time: pickles in a row, then the
+    floats of the one tensor.
+    """
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value: object) -> tuple[object, ...] | None:
+            if isinstance(value, torch.TypedStorage):
+                return ("storage", torch.FloatStorage, "0", "cpu", tensor.numel(), None)
+            return None
+
+    file, version = io.BytesIO(), 1001
+    sizes = {"short": 2, "int": 4, "long": 4}
+    system = {"protocol_version": version, "little_endian": True, "type_sizes": sizes}
+    for value in (0x1950A86A20F9469CFC6C, version, system):
+        pickle.dump(value, file, protocol=2)
+    Pickler(file, protocol=2).dump(content)
+    pickle.dump(["0"], file, protocol=2)
+    return file.getvalue() + struct.pack("<q", tensor.numel()) + tensor.numpy().tobytes()
+
+
 @pytest.mark.parametrize("number", [np.float32(0.87), np.float64(0.87), np.int64(3), np.True_])
 @pytest.mark.parametrize("package", ["numpy.core", "numpy._core"])
 def test_a_number_of_numpy_beside_the_weights_is_read(
@@ -124,10 +148,9 @@ def test_a_number_of_numpy_beside_the_weights_is_read(
 ) -> None:
     """NumPy 1 and NumPy 2 write other names of the same function."""
     path, weight = tmp_path / "model.pth", torch.randn(3)
-    content = {"state_dict": {"conv1.weight": weight}, "rank1": number}
-    torch.save(content, path, _use_new_zipfile_serialization=False)
-    [own] = {name for name in (b"numpy._core", b"numpy.core") if name in path.read_bytes()}
-    path.write_bytes(path.read_bytes().replace(own, package.encode()))
+    content = old_file({"state_dict": {"conv1.weight": weight}, "rank1": number}, weight)
+    [own] = {name for name in (b"numpy._core", b"numpy.core") if name in content}
+    path.write_bytes(content.replace(own, package.encode()))
     assert torch.equal(read_checkpoint(path).backbone["conv1.weight"], weight)
     allowed = torch.serialization.get_safe_globals()
     assert not [each for each in NUMBERS if each in allowed]
