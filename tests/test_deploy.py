@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shlex
+import subprocess
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +17,15 @@ import kubernetes_validate
 import pytest
 import yaml
 from click.testing import CliRunner, Result
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 
 from ianet import __version__
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
-IMAGE_LOCK = DEPLOY / "requirements.lock"
+WORKFLOW = ROOT / ".github/workflows/checks.yml"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 KUBERNETES = "1.37"
 OUTPUTS = {"build", "data", "models", "results", "runs"}  # of stages
 # A secret's name with a value that is neither taken from elsewhere nor a path.
@@ -38,6 +45,43 @@ def read(name: str) -> dict[str, Any]:
 def locked_packages(lock: Path) -> dict[str, str]:
     """Versions by package."""
     return dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
+
+
+def instructions(recipe: str) -> list[tuple[str, list[str]]]:
+    """The instructions of a Dockerfile, with their words."""
+    text = re.sub(r"^ *#.*\n", "", recipe, flags=re.MULTILINE).replace("\\\n", " ")
+    lines = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
+    return [(keyword, shlex.split(rest)) for keyword, rest in lines]
+
+
+def image_instructions() -> list[tuple[str, list[str]]]:
+    return instructions((DEPLOY / "Dockerfile").read_text())
+
+
+def image_lock() -> Path:
+    """The one file that the image installs from, which must be among what is copied before."""
+    copies: dict[str, str] = {}
+    locks = []
+    for keyword, words in image_instructions():
+        arguments = [word for word in words if not word.startswith("-")]
+        if keyword == "COPY":
+            *sources, target = arguments
+            copies |= {str(Path(target, Path(source).name)): source for source in sources}
+        elif keyword == "RUN" and "pip" in arguments:
+            assert arguments[:2] == ["pip", "install"]
+            assert {"--require-hashes", "-r"} <= {*words}
+            [name] = arguments[2:]
+            locks.append(ROOT / copies[name])
+    [lock] = locks
+    return lock
+
+
+def files_in_image() -> set[str]:
+    """What Docker copies: the exceptions to the first pattern, which leaves all out."""
+    lines = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    first, *patterns = [line for line in lines if line and not line.startswith("#")]
+    assert first == "*"
+    return {pattern[1:] for pattern in patterns if pattern.startswith("!")}
 
 
 def pod_specs() -> dict[str, dict[str, Any]]:
@@ -63,22 +107,56 @@ def ray_schema() -> list[str]:
 COMPOSE_SCHEMA = ["--builtin-schema", "vendor.compose-spec"]
 
 
-def test_the_forge_runs_commands_that_are_there(tmp_path: Path) -> None:
+def test_the_forges_workflow_keeps_its_schema(tmp_path: Path) -> None:
     schema = ["--builtin-schema", "vendor.github-workflows"]
-    path = ROOT / ".github/workflows/checks.yml"
-    assert check_schema(schema, path).exit_code == 0
-    content = yaml.safe_load(path.read_text())
-    commands = {
-        name: [step["run"] for step in job["steps"] if "run" in step]
-        for name, job in content["jobs"].items()
-    }
-    assert commands == {"check": ["make check"], "test": [".ci/run"]}
-    assert (ROOT / ".ci/run").exists()
-    assert "\ncheck: .venv/dev\n" in (ROOT / "Makefile").read_text()
+    assert check_schema(schema, WORKFLOW).exit_code == 0
+    content = yaml.safe_load(WORKFLOW.read_text())
     content["jobs"]["check"]["step"] = []
     misspelt = tmp_path / "checks.yml"
     misspelt.write_text(yaml.safe_dump(content))
     assert check_schema(schema, misspelt).exit_code == 1
+
+
+def make_calls(command: str, folder: Path) -> list[list[str]]:
+    """The arguments of each `make` that a command of the project calls; nothing is made."""
+    calls = folder / "calls"
+    calls.touch()
+    for name, text in {"make": f'echo "$@" >> "{calls}"', "apt-get": "exit 1"}.items():
+        program = folder / name
+        program.write_text(f"#!/bin/sh\n{text}\n")
+        program.chmod(0o755)
+    path = f"{folder}:{os.environ['PATH']}"
+    subprocess.run(["bash", "-ec", command], cwd=ROOT, env=os.environ | {"PATH": path}, check=True)
+    return [line.split() for line in calls.read_text().splitlines()]
+
+
+def recipes(targets: list[str]) -> list[list[str]]:
+    """The words of each line that make would run in a checkout without `.venv`."""
+    environment = {name: value for name, value in os.environ.items() if "MAKE" not in name}
+    process = subprocess.run(
+        ["make", "--dry-run", "--always-make", *targets],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [shlex.split(line) for line in process.stdout.splitlines()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", ["check", "test"])
+def test_the_forge_runs_all_kinds_of_checks(job: str, tmp_path: Path) -> None:
+    steps = yaml.safe_load(WORKFLOW.read_text())["jobs"][job]["steps"]
+    calls = [call for step in steps if "run" in step for call in make_calls(step["run"], tmp_path)]
+    lines = [line for call in calls for line in recipes(call)]
+    assert ["ruff", "format", "--check", "."] in lines
+    assert ["ruff", "check", "."] in lines
+    assert ["mypy"] in lines
+    [tests] = [line for line in lines if "pytest" in line]
+    assert (job == "check") == ("-m" in tests)  # some of the tests
+    [setup] = [line for line in lines if "bootstrap.sh" in line]
+    assert setup[-2:] == ["bootstrap.sh", "dev"]
 
 
 def test_the_cluster_on_aws_keeps_rays_schema(tmp_path: Path) -> None:
@@ -122,40 +200,65 @@ def test_one_image_and_one_ray() -> None:
     image = images.pop()
     assert not images
     assert image.endswith(f"/ianet:{__version__}")
-    assert f"-t {image} .\n" in (DEPLOY / "Dockerfile").read_text()
-    assert read("raycluster.yaml")["spec"]["rayVersion"] == locked_packages(IMAGE_LOCK)["ray"]
+    [command] = re.findall(r"^# +(docker build .+)", (DEPLOY / "Dockerfile").read_text(), re.M)
+    words = shlex.split(command)
+    assert words[words.index("-t") + 1] == image
+    assert (ROOT / words[words.index("-f") + 1]).samefile(DEPLOY / "Dockerfile")
+    assert read("raycluster.yaml")["spec"]["rayVersion"] == locked_packages(image_lock())["ray"]
 
 
 def test_mlflow_and_its_packages_have_the_locked_versions() -> None:
-    recipe = read("compose.yaml")["services"]["mlflow"]["build"]["dockerfile_inline"]
+    recipe = instructions(read("compose.yaml")["services"]["mlflow"]["build"]["dockerfile_inline"])
     # PostgreSQL's driver is a package of the server alone, and of the checks.
     locked = locked_packages(ROOT / "requirements-dev.lock")
-    assert f"FROM ghcr.io/mlflow/mlflow:v{locked['mlflow']}\n" in recipe
-    versions = re.findall(r"([\w-]+)(?:\[\w+])?==(\S+)", recipe)
-    assert versions
-    assert {package: locked[package] for package, _ in versions} == dict(versions)
+    [[image]] = [words for keyword, words in recipe if keyword == "FROM"]
+    assert image.split(":v")[1] == locked["mlflow"]
+    [install] = [words for keyword, words in recipe if keyword == "RUN"]
+    requirements = [Requirement(word) for word in install[2:] if not word.startswith("-")]
+    assert {each.name for each in requirements} >= {"mlflow", "psycopg2-binary", "boto3"}
+    assert {each.name: str(each.specifier) for each in requirements} == {
+        each.name: f"=={locked[each.name]}" for each in requirements
+    }
 
 
 def test_the_image_has_the_pipelines_packages_and_no_test_tools() -> None:
-    image = locked_packages(IMAGE_LOCK)
+    image = locked_packages(image_lock())
     pipeline = locked_packages(ROOT / "requirements.lock")
     assert image == image | pipeline
     assert {"boto3", "opencensus"} <= image.keys()  # of Ray's launcher on AWS, of the dashboard
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
-        "optional-dependencies"
-    ]
-    tools = {re.split(r"[\[<>=~]", requirement)[0] for requirement in extras["dev"]}
+    tools = {Requirement(text).name for text in PROJECT["optional-dependencies"]["dev"]}
     assert not tools & image.keys()
-    assert (
-        f"--require-hashes -r {IMAGE_LOCK.relative_to(ROOT)}" in (DEPLOY / "Dockerfile").read_text()
-    )
+    lines = pairwise(image_lock().read_text().splitlines())
+    assert all("--hash=" in below for line, below in lines if re.match(r"[\w.-]+==", line))
+
+
+def test_the_image_has_a_python_that_the_project_takes() -> None:
+    [[image]] = [words for keyword, words in image_instructions() if keyword == "FROM"]
+    name, version = image.removesuffix("-slim").split(":")
+    assert name == "python"
+    assert version in SpecifierSet(PROJECT["requires-python"])
+
+
+@pytest.mark.parametrize("recipe", ["image", "mlflow"])
+def test_no_container_of_ours_runs_as_root(recipe: str) -> None:
+    inline = read("compose.yaml")["services"]["mlflow"]["build"]["dockerfile_inline"]
+    words = instructions(inline) if recipe == "mlflow" else image_instructions()
+    users = [user for keyword, [user, *_] in words if keyword == "USER"]
+    assert users
+    assert users[-1].split(":")[0] not in ("root", "0")
 
 
 def test_the_image_has_the_files_that_stages_need() -> None:
-    patterns = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
-    assert "*" in patterns
-    copied = {line[1:] for line in patterns if line.startswith("!")}
+    copied = files_in_image()
     assert all((ROOT / path).exists() for path in copied)
+    sources = {
+        source
+        for keyword, words in image_instructions()
+        if keyword == "COPY"
+        for source in [word for word in words if not word.startswith("-")][:-1]
+    }
+    assert "." in sources
+    assert sources - {"."} <= copied
     listed = re.findall(r"^ +- ([\w.]+)", (ROOT / "dvc.yaml").read_text(), re.MULTILINE)
     needed = {path for path in listed if (ROOT / path).exists()} - OUTPUTS
     assert needed
