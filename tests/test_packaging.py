@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import pkgutil
 import re
 import subprocess
 import sys
 import tomllib
+import venv
 import zipfile
 from collections.abc import Iterable
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -27,37 +29,19 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SOURCES = [path for path in sorted(ROOT.glob("ianet/**/*")) if path.suffix in (".py", ".typed")]
 
-# The start of a program without the modules that its first argument names, as if not installed.
-HIDER = """
-import sys
+# Imports every module that its arguments name. Prints the file of the first one, and the installed
+# distributions.
+IMPORTER = """
+import importlib, importlib.metadata, json, sys
 
-hidden = set(sys.argv[1].split())
-
-class Hider:
-    def __init__(self, finder):
-        self.finder = finder
-
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] not in hidden:
-            return self.finder.find_spec(name, path, target)
-
-    def __getattr__(self, name):
-        return getattr(self.finder, name)
-
-sys.meta_path[:] = map(Hider, sys.meta_path)
-"""
-
-# Imports every module that its other arguments name.
-IMPORTER = f"""{HIDER}
-import importlib
-
-for module in sys.argv[2:]:
-    importlib.import_module(module)
+modules = [importlib.import_module(name) for name in sys.argv[1:]]
+names = [each.name for each in importlib.metadata.distributions()]
+print(json.dumps([modules[0].__file__, names]))
 """
 
 # Runs the commands of ianet on standard input, and prints code, output and errors of each.
-RUNNER = f"""{HIDER}
-import contextlib, io, json
+RUNNER = """
+import contextlib, io, json, sys
 
 from ianet.cli.main import main
 
@@ -81,77 +65,113 @@ def module_name(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+COMMANDS = {each.name for each in pkgutil.iter_modules([str(ROOT / "ianet/cli/commands")])}
 MODULES = [module_name(path) for path in SOURCES if path.suffix == ".py"]
 
 
 def installed_closure(requirements: Iterable[str]) -> set[str]:
     """Distributions in this environment that requirements reach, by canonical name."""
-    waiting = [Requirement(text) for text in requirements]
+    waiting = [(Requirement(text), "") for text in requirements]
     visited: set[tuple[str, str]] = set()
     while waiting:
-        requirement = waiting.pop()
+        requirement, extra = waiting.pop()
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": extra}):
+            continue
         name = canonicalize_name(requirement.name)
-        for extra in ("", *requirement.extras):
-            if (name, extra) in visited:
-                continue
-            try:
-                further = distribution(name).requires or []
-            except PackageNotFoundError:
-                continue
-            visited.add((name, extra))
-            waiting += [
-                each
-                for each in map(Requirement, further)
-                if each.marker is None or each.marker.evaluate({"extra": extra})
-            ]
+        for part in {"", *requirement.extras} - {extra for each, extra in visited if each == name}:
+            visited.add((name, part))
+            waiting += [(Requirement(text), part) for text in distribution(name).requires or []]
     return {name for name, _ in visited}
 
 
-def modules_of_extras() -> set[str]:
-    """Top-level modules of distributions that the library's own requirements do not reach."""
-    library = installed_closure(PROJECT["dependencies"])
-    extras = installed_closure(
-        requirement
-        for requirements in PROJECT["optional-dependencies"].values()
-        for requirement in requirements
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # From a copy, as setuptools writes into the folder that it builds.
+    target = tmp_path_factory.mktemp("wheel")
+    source = target / "source"
+    files = [*SOURCES, *map(ROOT.joinpath, ("pyproject.toml", "README.md", "LICENSE"))]
+    for path in (*files, ROOT / "pipeline" / "__init__.py"):
+        copy = source / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    subprocess.run(
+        [sys.executable, "-c", BUILDER, target], cwd=source, check=True, capture_output=True
     )
-    return {
-        module
-        for module, names in packages_distributions().items()
-        if all(canonicalize_name(name) in extras - library for name in names)
-    } | {"pipeline"}
+    (path,) = target.glob("*.whl")
+    return path
 
 
-def run_without(
-    hidden: Iterable[str], program: str, *arguments: str, text: str = ""
-) -> subprocess.CompletedProcess[str]:
-    """A new process of Python, in which modules are not installed."""
-    return subprocess.run(
-        [sys.executable, "-c", program, " ".join(hidden), *arguments],
-        input=text,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def requirements_of(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        return re.findall(r"^Requires-Dist: (.+)$", archive.read(metadata).decode(), re.M)
+
+
+class Environment:
+    """A virtual environment with the wheel and what the wheel requires without an extra.
+
+    The packages are links to those of this process's environment.
+    """
+
+    def __init__(self, folder: Path, wheel: Path) -> None:
+        venv.create(folder, symlinks=True)
+        self.folder, self.programs = folder, folder / "bin"
+        uv = [sys.executable, "-m", "uv", "--offline", "--no-cache", "--no-config", "pip"]
+        install = ["install", "--quiet", "--no-deps", "--python", self.programs / "python", wheel]
+        subprocess.run([*uv, *install], check=True)
+        (packages,) = folder.glob("lib/python*/site-packages")
+        self.closure = installed_closure(requirements_of(wheel))
+        for name in self.closure:
+            for path in distribution(name).files or []:
+                top = path.parts[0]
+                if top not in ("..", "__pycache__") and not (packages / top).exists():
+                    (packages / top).symlink_to(str(distribution(name).locate_file(top)))
+
+    def run(self, *command: str, text: str = "") -> subprocess.CompletedProcess[str]:
+        """A process in a folder that is not the checkout; the first word is a program's name."""
+        program, *arguments = command
+        return subprocess.run(
+            [self.programs / program, *arguments],
+            input=text,
+            cwd=self.folder,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return Environment(tmp_path_factory.mktemp("environment"), wheel)
 
 
 @pytest.mark.slow
-def test_each_module_of_the_library_works_without_the_extras() -> None:
-    refused = modules_of_extras()
-    assert {"ray", "mlflow", "dvc", "yaml", "pytest"} <= refused
-    assert not refused & {"torch", "numpy", "pandas", "ianet"}
-    assert MODULES
-    assert run_without(refused, IMPORTER, *MODULES).stderr == ""
-
-
-def test_an_import_of_an_extra_is_found() -> None:
-    errors = run_without(modules_of_extras(), IMPORTER, "ray").stderr
-    assert errors.endswith("ModuleNotFoundError: No module named 'ray'\n")
+def test_each_module_of_the_library_works_without_the_extras(environment: Environment) -> None:
+    done = environment.run("python", "-c", IMPORTER, *MODULES)
+    assert done.stderr == ""
+    file, names = json.loads(done.stdout)
+    assert Path(file).is_relative_to(environment.folder)
+    assert {*map(canonicalize_name, names)} == {"ianet", *environment.closure}
 
 
 @pytest.mark.slow
-def test_each_command_works_without_the_extras(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["pipeline", "ray", "mlflow", "dvc", "yaml", "onnx", "pytest"])
+def test_an_import_of_an_extra_fails_there(environment: Environment, module: str) -> None:
+    errors = environment.run("python", "-c", IMPORTER, "ianet", module).stderr
+    assert errors.endswith(f"ModuleNotFoundError: No module named '{module}'\n")
+
+
+@pytest.mark.slow
+def test_the_wheel_brings_the_program(environment: Environment) -> None:
+    done = environment.run("ianet", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert all(name in done.stdout for name in COMMANDS)
+    assert environment.run("ianet", "--version").stdout.split()[-1] == ianet.__version__
+
+
+@pytest.mark.slow
+def test_each_command_works_without_the_extras(environment: Environment, tmp_path: Path) -> None:
     model, photos, features = tmp_path / "model", tmp_path / "photos", tmp_path / "features"
     tiny_model(model)
     written(photos, [f"{person}/{number}.jpg" for person in "abcdef" for number in "123"])
@@ -171,10 +191,9 @@ def test_each_command_works_without_the_extras(tmp_path: Path) -> None:
         "convert": [checkpoint, *size, "-o", tmp_path / "converted"],
         "export": [model, "-o", tmp_path / "model.onnx"],
     }
-    places = pkgutil.iter_modules([str(ROOT / "ianet/cli/commands")])
-    assert set(commands) == {place.name for place in places}
+    assert set(commands) == COMMANDS
     texts = [[name, *map(str, arguments)] for name, arguments in commands.items()]
-    done = run_without(modules_of_extras(), RUNNER, text=json.dumps(texts))
+    done = environment.run("python", "-c", RUNNER, text=json.dumps(texts))
     assert done.stderr == ""
     outcomes = dict(zip(commands, json.loads(done.stdout), strict=True))
     assert outcomes.pop("export") == [
@@ -200,25 +219,12 @@ def test_the_citation_and_the_project_agree() -> None:
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_the_library_alone(tmp_path: Path) -> None:
-    # Out of a copy, as setuptools writes into the folder that it builds.
-    source = tmp_path / "source"
-    files = [*SOURCES, *map(ROOT.joinpath, ("pyproject.toml", "README.md", "LICENSE"))]
-    for path in (*files, ROOT / "pipeline" / "__init__.py"):
-        target = source / path.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(path.read_bytes())
-    subprocess.run(
-        [sys.executable, "-c", BUILDER, tmp_path], cwd=source, check=True, capture_output=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-        (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
-        requires = re.findall(r"^Requires-Dist: (.+)$", archive.read(metadata).decode(), re.M)
     library = {str(path.relative_to(ROOT)) for path in SOURCES}
     assert "ianet/py.typed" in library
     assert {name for name in names if ".dist-info/" not in name} == library
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    needed = {Requirement(text).name for text in requires if "extra ==" not in text}
+    needed = {Requirement(text).name for text in requirements_of(wheel) if "extra ==" not in text}
     assert needed == {Requirement(text).name for text in PROJECT["dependencies"]}
