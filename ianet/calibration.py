@@ -27,7 +27,7 @@ from ianet.verification import (
     Advance,
     Threshold,
     Verification,
-    check_limit,
+    check_rates,
     count_pairs,
     verify,
 )
@@ -168,10 +168,8 @@ def check_limits(
     """
     labels = _choose(query, gallery, cameras)
     _, other = count_pairs(labels.persons, labels.cameras)
-    for far in fars:
-        check_limit(far, other, "pairs of other persons")
-    for far in search_fars:
-        check_limit(far, len(query.paths), "queries")
+    check_rates(fars, other, "pairs of other persons")
+    check_rates(search_fars, len(query.paths), "queries")
     return 2 * len(labels.persons) + (len(query.paths) if search_fars else 0)
 
 

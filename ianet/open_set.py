@@ -31,7 +31,7 @@ from ianet.options import check_types
 from ianet.verification import (
     Advance,
     Values,
-    check_limit,
+    check_rates,
     estimate_interval,
     normalize_rows,
 )
@@ -117,7 +117,7 @@ def search_open_set(
         advance: takes the number of queries that are done.
 
     Raises:
-        ValueError: as `check_limit`, lengths that disagree, features that are not finite, cameras
+        ValueError: as `check_rates`, lengths that disagree, features that are not finite, cameras
             of one side alone, or no query has its person in the gallery.
     """
     if (query_cameras is None) != (gallery_cameras is None):
@@ -126,8 +126,7 @@ def search_open_set(
             "neither"
         )
     queries, gallery = len(np.asarray(query_persons)), len(np.asarray(gallery_persons))
-    for far in fars:
-        check_limit(far, queries, "queries")
+    check_rates(fars, queries, "queries")
     left = normalize_rows(query_features, queries)
     right = normalize_rows(gallery_features, gallery).to(left.device)
     person = _encode(query_persons, gallery_persons, left.device)

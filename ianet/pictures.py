@@ -90,8 +90,8 @@ def find_pictures(images: Images, labels: Labels = "names") -> list[Picture]:
 
     Raises:
         FileNotFoundError: a path does not exist, or a folder or archive holds no picture.
-        ValueError: unknown `labels`, an empty path, or a damaged archive or list, or one that is no
-            regular file.
+        ValueError: unknown `labels`, an empty path, a file of features, or a damaged archive or
+            list, or one that is no regular file.
         TypeError: an object of another type.
     """
     refuse_unknown("labels", labels, get_args(Labels))
@@ -138,6 +138,12 @@ def _find_files(path: Path, labels: Labels) -> Iterator[Picture]:
     elif name.endswith(LISTS) and path.exists():
         yield from _read_list(path, labels)
     elif path.exists():
+        from ianet.feature_files import is_feature_file  # pyarrow, which a served model lacks
+
+        if is_feature_file(path):
+            raise ValueError(
+                f"{path} holds features by its suffix, and no picture: give {EXPECTED}"
+            )
         yield _label(str(path), partial(_decode_file, path), labels, path.name)
     else:
         raise FileNotFoundError(f"{path} does not exist. Expected: {EXPECTED}")

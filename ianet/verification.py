@@ -164,12 +164,11 @@ def verify(
         advance: takes the number of images that are done; every image is done twice.
 
     Raises:
-        ValueError: as `count_pairs` and `check_limit`, or features that do not fit or are not
+        ValueError: as `count_pairs` and `check_rates`, or features that do not fit or are not
             finite.
     """
     same_pairs, other_pairs = count_pairs(persons, cameras)
-    for far in fars:
-        check_limit(far, other_pairs, "pairs of other persons")
+    check_rates(fars, other_pairs, "pairs of other persons")
     images = _sort(features, persons, cameras)
     exact = _count_nearer(images, advance)
     limits = [int(exact.other.searchsorted(far, "right")) - 1 for far in fars]
@@ -230,27 +229,32 @@ def _count_within(table: pd.DataFrame, columns: list[str]) -> int:
     return int((sizes * (sizes - 1) // 2).sum())
 
 
-def check_limit(far: float, number: int, kind: str) -> None:
-    """Raise ValueError unless a limit of FAR allows `LEAST_ERRORS` errors.
+def check_rates(fars: Sequence[float], number: int, kind: str) -> None:
+    """Raise ValueError unless the limits of FAR differ, and each allows `LEAST_ERRORS` errors.
 
     Args:
-        far: the limit.
+        fars: the limits.
         number: of what FAR is a share.
         kind: of what FAR is a share, for the message.
     """
-    if not 0 < far < 1:
-        raise ValueError(f"the false-accept rate is {far:g}: choose a share between 0 and 1")
-    if far * number < LEAST_ERRORS:
-        least = LEAST_ERRORS / number
-        remedy = (
-            f"{least:.2g}, or add images"
-            if least < 1
-            else f"a data set of {-(-LEAST_ERRORS // far):,.0f} {kind} at least"
-        )
-        raise ValueError(
-            f"a false-accept rate of {far:g} is {far * number:.2g} of {number:,} {kind}, and a "
-            f"rate needs {LEAST_ERRORS}: choose {remedy}"
-        )
+    for far in fars:
+        if not 0 < far < 1:
+            raise ValueError(f"the false-accept rate is {far:g}: choose a share between 0 and 1")
+        if fars.count(far) > 1:
+            raise ValueError(
+                f"the false-accept rate {far:g} is given {fars.count(far)} times: give it once"
+            )
+        if far * number < LEAST_ERRORS:
+            least = LEAST_ERRORS / number
+            remedy = (
+                f"{least:.2g}, or add images"
+                if least < 1
+                else f"a data set of {-(-LEAST_ERRORS // far):,.0f} {kind} at least"
+            )
+            raise ValueError(
+                f"a false-accept rate of {far:g} is {far * number:.2g} of {number:,} {kind}, and a "
+                f"rate needs {LEAST_ERRORS}: choose {remedy}"
+            )
 
 
 def normalize_rows(features: Tensor | ArrayLike, images: int) -> Tensor:

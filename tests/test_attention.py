@@ -63,8 +63,11 @@ def test_the_maps_are_those_of_the_block(
     for field in fields:
         assert np.sum(field["weights"]) == pytest.approx(1)
 
-    assert run(*words[:-1], tmp_path / "maps.png", "--channel", "5").code == 0
-    assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
+    image = tmp_path / "maps.png"
+    assert run(*words[:-1], image, "--channel", "5").output == f"{image}: 2 points after stage2\n"
+    assert image.read_bytes().startswith(b"\x89PNG")
+    outcome = run(*words[:5], "-o", image)
+    assert outcome.output == f"{image}: 1 point after stage2\n"
 
 
 @pytest.mark.parametrize(

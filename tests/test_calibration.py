@@ -373,6 +373,11 @@ def test_without_a_calibration_the_distance_alone_is_printed(
         (["--far", "0.0001"], "a false-accept rate of 0.0001 is "),
         (["--far", "2"], "the false-accept rate is 2: choose a share between 0 and 1"),
         (["--search-far", "0.01"], "a false-accept rate of 0.01 is "),
+        (["--far", "0.5", "--far", "0.50"], "the false-accept rate 0.5 is given 2 times: give it"),
+        (
+            ["--search-far", "0.9", "--search-far", "0.9"],
+            "the false-accept rate 0.9 is given 2 times: give it once",
+        ),
         (["--picture", "roc.gif"], "roc.gif is to be a picture: name it .png or .svg"),
         (["--picture", "folder.png"], "folder.png is a folder: name a file"),
         (["--picture", "file/roc.png"], "file/roc.png cannot be written, as "),

@@ -26,6 +26,7 @@ from ianet.feature_files import (
     write_features,
 )
 from ianet.feature_table import FeatureTable, Identity
+from ianet.pictures import EXPECTED
 
 MODEL = Identity("tiny", "ab" * 32)
 SUFFIXES = [".parquet", ".npz", ".csv"]
@@ -247,6 +248,21 @@ def test_the_command_writes_what_embed_returns(
     assert (read.flip, expected.flip) == (True, True)
     run("embed", model, photos, "-o", output)
     assert not read_features(output).flip
+    outcome = run("embed", model, photos / "x.jpg", "-o", output)
+    assert outcome.output == f"{output}: 1280 numbers for each of 1 picture\n"
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_a_file_of_features_is_no_picture(
+    suffix: str, model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    source = tmp_path / f"features{suffix}"
+    write_features(source, [table()])
+    outcome = run("embed", model, source, "-o", tmp_path / "again.csv")
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors == (
+        f"error: {source} holds features by its suffix, and no picture: give {EXPECTED}\n"
+    )
 
 
 def test_the_command_names_what_it_skips(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from test_retrieval import peak_bytes
 
 from ianet import verification
-from ianet.verification import Curve, check_limit, cosine_distance, count_pairs, verify
+from ianet.verification import Curve, check_rates, cosine_distance, count_pairs, verify
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -320,10 +320,18 @@ def test_a_limit_that_too_few_pairs_stand_behind_is_refused() -> None:
 def test_no_limit_above_1_is_advised(far: float, number: int, least: str) -> None:
     message = rf"and a rate needs 30: choose a data set of {least} pairs at least$"
     with pytest.raises(ValueError, match=message):
-        check_limit(far, number, "pairs")
-    check_limit(far, int(least.replace(",", "")), "pairs")
+        check_rates([far], number, "pairs")
+    check_rates([far], int(least.replace(",", "")), "pairs")
     with pytest.raises(ValueError, match=r"needs 30: choose 0\.97, or add images$"):
-        check_limit(0.5, 31, "pairs")
+        check_rates([0.5], 31, "pairs")
+
+
+def test_a_limit_that_is_given_again_is_refused() -> None:
+    check_rates([0.5, 0.25], 120, "pairs")
+    with pytest.raises(
+        ValueError, match=r"^the false-accept rate 0\.25 is given 2 times: give it o"
+    ):
+        check_rates([0.25, 0.5, 0.25], 120, "pairs")
 
 
 @pytest.mark.parametrize("far", [0.0, 1.0, -0.1, float("nan")])

@@ -102,6 +102,11 @@ def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda steps: display.advance(task, steps)
 
 
+def format_count(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 picture" or "1,000 pictures"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def show_step(what: str) -> AbstractContextManager[object]:
     """Return a spinner on standard error, if that is a terminal, for a step without a count.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ianet.cli.shared import Json, ModelSource, print_json, show_step
+from ianet.cli.shared import Json, ModelSource, format_count, print_json, show_step
 
 
 def attention(
@@ -78,7 +78,7 @@ def attention(
         )
         save(draw_maps([maps], title, caption), output)
     if not json:
-        print(f"{output}: {len(points)} points after {chosen}")
+        print(f"{output}: {format_count(len(points), 'point')} after {chosen}")
         return
     fields = [
         {

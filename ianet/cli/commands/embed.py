@@ -16,6 +16,7 @@ from ianet.cli.shared import (
     ModelSource,
     Precision,
     SkipBad,
+    format_count,
     print_json,
 )
 
@@ -82,6 +83,5 @@ def embed(
             }
         )
     else:
-        print(
-            f"{output}: {loaded.description.features.size} numbers for each of {written:,} pictures"
-        )
+        size = loaded.description.features.size
+        print(f"{output}: {size} numbers for each of {format_count(written, 'picture')}")
