@@ -74,9 +74,10 @@ def test_a_training_that_resumes_counts_its_own_seconds(caplog: pytest.LogCaptur
     ]
 
 
-def trial(name: str, state: str | None, *scores: float) -> dict[str, Any]:
+def trial(name: str, state: str | None, *scores: float, **texts: str) -> dict[str, Any]:
     history = [{"epoch": epoch, "mAP": score} for epoch, score in enumerate(scores, 1)]
-    return {"trial": name, "state": state, "history": history}
+    texts = {"traceback": "", "warning": "", **texts}
+    return {"trial": name, "state": state, "history": history, **texts}
 
 
 def test_a_search_shows_each_trial_that_ends(
@@ -107,6 +108,34 @@ def test_a_search_shows_each_trial_that_ends(
         "trial 5: done, mAP 62.5% (5 of 10 ended; about 20 minutes left)",
     ]
     assert caplog.messages[-1] == "trial 10: done, mAP 62.5% (10 of 10 ended)"
+
+
+def test_a_search_shows_tracebacks_and_why_a_trial_began_anew(
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each once, as it is; those of a command before this one are known."""
+    known = [trial("1", FAILED, traceback="old"), trial("2", None, 0.25, warning="old")]
+    text = "Traceback:\n  x[red], y[1, 2]\nIndexError: wrong axis\n"
+    warning = "begins anew, as its checkpoint is gone or damaged: bad [red]"
+    shown = [
+        [*known, trial("3", None, 0.25)],
+        [*known, trial("3", None, 0.25, warning=warning)],
+        2 * [*known, trial("3", FAILED, 0.25, warning=warning, traceback=text)],
+    ]
+    lines = [f"trial 3: {warning}", "trial 3: failed (2 of 3 ended; about ", text.rstrip()]
+    for is_terminal in (False, True):
+        monkeypatch.setattr(Console, "is_terminal", is_terminal)
+        with SearchDisplay(3, 2, "mAP") as display:
+            for trials in shown:
+                display.show(trials)
+    assert [line.startswith(start) for line, start in zip(caplog.messages, lines, strict=True)] == (
+        [True] * 3
+    )
+    written = capsys.readouterr().err
+    assert [written.count(line) for line in lines] == [1] * 3
+    assert "old" not in written
 
 
 def test_a_terminal_shows_the_same_lines(

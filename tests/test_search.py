@@ -18,6 +18,7 @@ import pytest
 import yaml
 from project import EPOCHS, Project, wait_for
 from pydantic import ValidationError
+from ray import tune
 from ray.tune.schedulers import TrialScheduler
 
 from pipeline.cluster.resources import Share
@@ -25,7 +26,8 @@ from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings, SettingsError
 from pipeline.search import results, space
 from pipeline.search.run import _has_trials
-from pipeline.search.trial import ResumableASHA, Setting, TrialProgress
+from pipeline.search.trial import STATE, ResumableASHA, Setting, TrialProgress, run_trial
+from pipeline.training.checkpoints import dump
 from pipeline.training.configuration import Place
 from pipeline.training.progress import FILE, read_progress
 
@@ -257,7 +259,8 @@ def test_a_null_is_a_value(tmp_path: Path) -> None:
 
 def a_setting(folder: Path, **changes: Any) -> Setting:
     """A search of trials with four epochs, in a storage."""
-    recipe = RecipeSettings(training={"height": 64, "width": 32, "epochs": 4})
+    training = {"height": 64, "width": 32, "epochs": 4, "batch": 8, "weight_decay": 0.0}
+    recipe = RecipeSettings(training=training)
     place = Place(str(folder), "prepared", Share(1, 1, 0), 5)
     return Setting("sigma.0", a_search(**changes), STAGE3, recipe, place)
 
@@ -321,7 +324,8 @@ def test_progress_holds_each_epoch_once_and_how_a_trial_ended(tmp_path: Path) ->
     resumed.on_trial_result(0, [], trial, report(2))
     resumed.on_trial_result(0, [], trial, report(3))
     resumed.on_trial_complete(0, [], trial)
-    resumed.on_trial_result(0, [], twin, {"epoch": 0, "mAP": math.nan, "error": "lr is 7"})
+    failure = {"error": "lr is 7", "traceback": "Traceback ..."}
+    resumed.on_trial_result(0, [], twin, {"epoch": 0, "mAP": math.nan, **failure})
     resumed.on_trial_complete(0, [], twin)
     first, second = read_progress(setting.storage, *setting.progress)
     assert [one["epoch"] for one in first["history"]] == [1, 2, 3]
@@ -329,13 +333,107 @@ def test_progress_holds_each_epoch_once_and_how_a_trial_ended(tmp_path: Path) ->
     assert (first["trial"], first["state"], first["error"]) == ("lr=0.01", "stopped early", "")
     assert (second["trial"], second["state"]) == ("lr=0.01 (2)", "failed")
     assert (second["history"], second["error"]) == ([], "lr is 7")
+    assert (first["traceback"], second["traceback"]) == ("", "Traceback ...")
     resumed.on_trial_error(0, [], trial)
     first, _ = read_progress(setting.storage, *setting.progress)
     assert (first["state"], first["error"]) == ("failed", "last line")
     resumed.on_trial_start(0, [], trial)  # by a later command
+    resumed.on_trial_result(0, [], trial, {**report(1), "warning": "begins anew"})
     resumed.on_trial_complete(0, [], trial)
-    first, _ = read_progress(setting.storage, *setting.progress)
+    resumed.on_trial_start(0, [], twin)
+    first, second = read_progress(setting.storage, *setting.progress)
     assert (first["state"], first["error"]) == ("stopped early", "")
+    assert (first["warning"], len(first["history"])) == ("begins anew", 3)
+    assert (second["error"], second["traceback"], second["warning"]) == ("", "", "")
+
+
+class OneEpoch:
+    """A training of which an epoch remains."""
+
+    is_done = False
+    network = split = prepared = None
+
+    def __init__(self, configuration: Any, place: Any, state: Any) -> None:
+        self.start = state
+
+    def epochs(self, device: Any, on_part: Any) -> Iterator[dict[str, Any]]:
+        for epoch in (1, 2):
+            yield {"epoch": epoch, "start": self.start}
+
+    @property
+    def state(self) -> dict[str, Any]:
+        return {"fit": 5}
+
+
+class Broken(OneEpoch):
+    """A training whose block fails."""
+
+    def epochs(self, device: Any, on_part: Any) -> Iterator[dict[str, Any]]:
+        raise IndexError("wrong axis")
+
+
+def report_trial(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    training: type[OneEpoch],
+    checkpoint: bytes | None = None,
+    rate: float = 0.01,
+) -> list[dict[str, Any]]:
+    """What a trial reports to Ray Tune, with the checkpoint that Ray Tune has."""
+    reports: list[dict[str, Any]] = []
+    start = None
+    if checkpoint is not None:
+        (folder / "checkpoint").mkdir()
+        (folder / "checkpoint" / STATE).write_bytes(checkpoint)
+        start = tune.Checkpoint.from_directory(folder / "checkpoint")
+    monkeypatch.setattr(tune, "get_checkpoint", lambda: start)
+    monkeypatch.setattr(tune, "report", lambda report, **_: reports.append(report))
+    monkeypatch.setattr("pipeline.search.trial.Training", training)
+    scores = SimpleNamespace(summary=lambda: {"mAP": 0.5, "mINP": None})
+    monkeypatch.setattr("pipeline.scoring.score", lambda *_: scores)
+    run_trial({"training.lr": rate}, a_setting(folder))
+    return reports
+
+
+def test_a_trial_whose_checkpoint_is_damaged_says_so_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = report_trial(tmp_path, monkeypatch, OneEpoch, b"damaged")
+    reason = "begins anew, as its checkpoint is gone or damaged: "
+    assert first.pop("warning") == f"{reason}Weights only load failed"
+    assert first == {"epoch": 1, "start": None, "mAP": 0.5}
+    assert second == {"epoch": 2, "start": None, "mAP": 0.5}
+
+
+@pytest.mark.parametrize("state", [None, {"fit": 3}])
+def test_a_trial_with_its_checkpoint_or_before_one_warns_of_nothing(
+    state: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = None if state is None else dump(state)
+    reports = report_trial(tmp_path, monkeypatch, OneEpoch, content)
+    assert reports == [{"epoch": epoch, "start": state, "mAP": 0.5} for epoch in (1, 2)]
+
+
+def test_a_trial_reports_the_traceback_of_code_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [report] = report_trial(tmp_path, monkeypatch, Broken)
+    assert math.isnan(report["mAP"])
+    line = 'raise IndexError("wrong axis")'
+    assert report["error"].startswith("IndexError: wrong axis, in tests/test_search.py, line ")
+    assert report["error"].endswith(f": {line}")
+    first, *_, place, code, last = report["traceback"].splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert place.startswith(f'  File "{__file__}", line ')
+    assert (code, last) == (f"    {line}", "IndexError: wrong axis")
+
+
+def test_a_trial_of_wrong_values_needs_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [report] = report_trial(tmp_path, monkeypatch, OneEpoch, rate=-1)
+    assert "lr is -1" in report["error"]
+    assert report["traceback"] == ""
 
 
 def test_a_search_of_which_no_trial_was_saved_begins_anew(tmp_path: Path) -> None:
@@ -424,7 +522,9 @@ def test_a_killed_search_resumes_and_a_failing_trial_costs_itself_only(project: 
     states = children.set_index("tags.trial")["tags.state"]
     assert states.to_dict() == table.set_index("trial").state.to_dict()
     bad = table.trial[table.state == "failed"].item()
-    assert children.set_index("tags.trial").status[bad] == "FAILED"
+    failure = children.set_index("tags.trial").loc[bad]
+    assert failure.status == "FAILED"
+    assert failure["tags.failure"] == table.error[table.state == "failed"].item()
     assert parent["params.best.training.lr"] == str(best)
     client = mlflow.MlflowClient()
     whole = children.set_index("tags.trial").run_id[done.trial.iloc[0]]

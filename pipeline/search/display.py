@@ -29,6 +29,7 @@ class SearchDisplay:
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, int] = {}  # epochs of each trial
         self.ended: dict[str, str] = {}  # states of trials
+        self.warnings: dict[str, str] = {}  # of trials that began anew
         self.before = 0  # trials that had ended when this command began
 
     def __enter__(self) -> SearchDisplay:
@@ -44,11 +45,15 @@ class SearchDisplay:
             self.before = sum(trial["state"] is not None for trial in trials)
             self.ended = {t["trial"]: t["state"] for t in trials if t["state"] is not None}
             self.seen = {t["trial"]: len(t["history"]) for t in trials}
+            self.warnings = {t["trial"]: t["warning"] for t in trials}
         for trial in trials:
             name, history = trial["trial"], trial["history"]
             if trial["state"] is None and name not in self.bars:
                 self.bars[name] = self.progress.add_task(name, total=self.epochs, report="starts")
                 log.debug("trial %s starts", name)
+            if trial["warning"] != self.warnings.get(name, ""):
+                self.warnings[name] = trial["warning"]
+                self._print(f"trial {name}: {trial['warning']}")
             if len(history) > self.seen.get(name, 0):
                 self.seen[name] = len(history)
                 self._show_epoch(name, history[-1])
@@ -75,7 +80,12 @@ class SearchDisplay:
             score = f", {self.maximise} {trial['history'][-1][self.maximise]:.1%}"
         text = f"trial {name}: {state}{score} ({done} of {self.number} ended"
         text += f"; about {format_minutes(left)} left)" if done < self.number else ")"
+        self._print(text)
+        if trial["traceback"]:
+            self._print(trial["traceback"].rstrip())
+
+    def _print(self, text: str) -> None:
         if self.console.is_terminal:
-            self.progress.console.print(text, highlight=False, soft_wrap=True)
+            self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
         else:
             log.info("%s", text)

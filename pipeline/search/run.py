@@ -39,6 +39,7 @@ from pipeline.training.launch import check_parts, find_place, run_workers, wait_
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
 
+LOCAL = ("traceback", "warning")  # of a trial's progress: they name paths of the machine
 CHECKPOINTS = 3  # of a trial, as on a busy machine two epochs may end between two saves
 
 log = logging.getLogger(__name__)
@@ -280,11 +281,14 @@ def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
         score: None if mean is None else round(mean, 6) for score, mean in result.test.items()
     }
     summary = {"search": result.key, "best": result.best, "test": rounded}
+    trials = [
+        {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials
+    ]
     delete_leftovers(SEARCH_RESULTS / name)
     with whole(SEARCH_RESULTS / name) as temporary:
         temporary.mkdir()
         results.write(temporary, search, result.table)
         results.write_best(temporary / "best.yaml", name, search, network, recipe)
         (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
-        (temporary / "trials.json").write_text(json.dumps(result.trials, indent=2) + "\n")
+        (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
         shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import tempfile
 from collections.abc import Iterator
@@ -26,8 +25,6 @@ from pipeline.training.progress import ProgressWriter, Report, read_progress
 from pipeline.training.worker import COLUMNS, Training
 
 STATE = "state"  # file of a checkpoint
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
     """Train with these values, and report each epoch with its scores on the held-out identities.
 
     A trial that was killed resumes from its last epoch. Values that do not fit together, and code
-    that fails, are the result of a trial, as its "error". Ray Tune would try them again if they
-    were raised.
+    that fails, are the result of a trial, as its "error" and, of code, its "traceback". Ray Tune
+    would try them again if they were raised.
     """
     try:
         for report, state in _train(values, setting):
@@ -79,12 +76,15 @@ def run_trial(values: dict[str, Any], setting: Setting) -> None:
                 (Path(folder) / STATE).write_bytes(dump(state))
                 tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
     except (ValueError, CodeError) as error:
-        text = str(error)
-        tune.report({"epoch": 0, setting.search.maximise: math.nan, "error": text})
+        text = error.text if isinstance(error, CodeError) else ""
+        failure = {"error": str(error), "traceback": text}
+        tune.report({"epoch": 0, setting.search.maximise: math.nan, **failure})
 
 
 def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, State]]:
     """Yield the report and the state of each epoch that remains, or of the last if none does.
+
+    The first report has a "warning" where the trial begins anew.
 
     Raises:
         ValueError: values that do not fit together.
@@ -97,7 +97,8 @@ def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, S
 
     with code_errors():
         configuration = configure_trial(setting.search, values, setting.network, setting.recipe)
-        training = Training(configuration, setting.place, _read_state())
+        state, warning = _read_state()
+        training = Training(configuration, setting.place, state)
         if training.is_done:
             yield training.history[-1], training.state
             return
@@ -108,32 +109,33 @@ def _train(values: dict[str, Any], setting: Setting) -> Iterator[tuple[Report, S
                     training.network, training.prepared, configuration.size, training.split, device
                 ).summary()
             report |= {name: value for name, value in scores.items() if value is not None}
-            yield report, training.state
+            yield report | ({"warning": warning} if warning else {}), training.state
+            warning = ""
 
 
-def _read_state() -> State | None:
-    """The state of the trial's last checkpoint, None where there is none.
+def _read_state() -> tuple[State | None, str]:
+    """The state of the trial's last checkpoint, None where there is none, and a warning or "".
 
     Ray Tune deletes a checkpoint when the next one is written. A search that was killed at that
     moment may name the deleted one. Its trial begins anew, and ends with the same weights.
     """
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
-        return None
+        return None, ""
     try:
         with checkpoint.as_directory() as folder:
-            return parse((Path(folder) / STATE).read_bytes())
+            return parse((Path(folder) / STATE).read_bytes()), ""
     except Exception as error:  # torch raises errors of many types for a damaged file
-        reason = str(error).partition("\n")[0]
-        log.warning("a trial begins anew, as its checkpoint is gone or damaged: %s", reason)
-        return None
+        reason = str(error).partition("\n")[0].partition(". ")[0]  # of torch, without its advice
+        return None, f"begins anew, as its checkpoint is gone or damaged: {reason}"
 
 
 class TrialProgress(tune.Callback):
     """Writes the progress of a search: a list with an entry for each trial.
 
     An entry has "trial", the trial's name; "id", that of Ray Tune; "values"; "history", a report
-    of each epoch; "state", None while the trial runs; and "error".
+    of each epoch; "state", None while the trial runs; "error"; "traceback", of code that failed;
+    and "warning", why the trial began anew. The last three are "" where there is nothing to tell.
     """
 
     def __init__(self, setting: Setting) -> None:
@@ -158,7 +160,7 @@ class TrialProgress(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """A trial begins, or resumes."""
-        self._entry(trial).update(state=None, error="")
+        self._entry(trial).update(state=None, error="", traceback="")
         self._write()
 
     def on_trial_result(
@@ -166,8 +168,10 @@ class TrialProgress(tune.Callback):
     ) -> None:
         """An epoch is done; one that was repeated after a loss counts once."""
         entry = self._entry(trial)
+        if "warning" in result:
+            entry["warning"] = result["warning"]
         if "error" in result:
-            entry["error"] = result["error"]
+            entry.update(error=result["error"], traceback=result["traceback"])
         elif int(result["epoch"]) == len(entry["history"]) + 1:
             names = (*COLUMNS, *SCORES)
             entry["history"].append({name: result[name] for name in names if name in result})
@@ -200,6 +204,8 @@ class TrialProgress(tune.Callback):
                 "history": [],
                 "state": None,
                 "error": "",
+                "traceback": "",
+                "warning": "",
             }
         return self.entries[trial.trial_id]
 

@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param
 
 from ianet.escapes import escape_markdown
 from pipeline.config.experiments import Search
-from pipeline.tracking.recorder import Recorder, live
+from pipeline.tracking.recorder import FAILURE, LONGEST, TRACEBACK, Recorder, live
 from pipeline.tracking.server import (
     NOTE,
     SCORES,
@@ -75,10 +75,14 @@ def _sync_trial(parent: str, key: str, trial: Mapping[str, Any]) -> None:
     state = trial["state"]
     tags = client.get_run(run_id).data.tags
     if state is not None and tags.get("state") != state:
-        client.set_tag(run_id, "state", state)
-        if trial["error"] != tags.get("error", ""):  # of this try, or of one before
-            client.set_tag(run_id, "error", trial["error"])
+        if trial["error"]:
+            client.set_tag(run_id, FAILURE, trial["error"][:LONGEST])
+        elif FAILURE in tags:  # of a try before this one
+            client.delete_tag(run_id, FAILURE)
+        if trial.get("traceback"):  # which files of results lack
+            client.log_text(run_id, trial["traceback"], TRACEBACK)
         client.set_terminated(run_id, "FAILED" if trial["error"] else "FINISHED")
+        client.set_tag(run_id, "state", state)
 
 
 def sync_search_results(name: str, search: Search, folder: Path) -> None:
