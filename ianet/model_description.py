@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ianet.calibration import Calibration
 from ianet.comparison import Interval
-from ianet.description import Description
+from ianet.description import LATER, Description
 from ianet.escapes import escape_markdown
-from ianet.options import check_types
+from ianet.options import Cameras, check_types
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,7 @@ class ModelScores:
         dataset: whose query and gallery were scored.
         queries, identities: their numbers.
         top_1, mAP, mINP: see `ianet.retrieval`; None where the set's protocol does not define one.
+        cameras: whether a match is from another camera than the query, or from any.
 
     Raises:
         ValueError: a wrong value.
@@ -30,6 +31,7 @@ class ModelScores:
     top_1: Interval
     mAP: Interval | None
     mINP: Interval | None
+    cameras: Cameras = field(default="respect", metadata={LATER: True})
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -80,7 +82,7 @@ def write_card(description: ModelDescription, digest: str, parameters: int) -> s
         f"with blocks `{options.block}` after {blocks}" if blocks else "without blocks"
     )
     scores = "\n".join(
-        f"| {escape_markdown(scores.dataset)} | {_percent(scores.top_1)} | "
+        f"| {_name(scores.dataset, scores.cameras)} | {_percent(scores.top_1)} | "
         f"{_percent(scores.mAP)} | {_percent(scores.mINP)} | {scores.identities:,} | "
         f"{scores.queries:,} |"
         for scores in description.scores
@@ -158,7 +160,7 @@ features only as far as the law and the people in them allow.
 
 
 def _describe_calibration(calibration: Calibration) -> str:
-    pairs, dataset = calibration.pairs, escape_markdown(calibration.dataset)
+    pairs, dataset = calibration.pairs, _name(calibration.dataset, calibration.cameras)
     flip = ", with the mirrored pictures (--flip)" if calibration.flip else ""
     rows = "\n".join(
         f"| {each.far:g} | {each.distance.value:.4f} ({each.distance.low:.4f} to "
@@ -176,6 +178,11 @@ of the same person, in %. Intervals are of 95 %.
 
 From {pairs.images:,} pictures of {pairs.identities:,} people of {dataset}{flip}. Other
 cameras and other people have other thresholds."""
+
+
+def _name(dataset: str, cameras: Cameras) -> str:
+    """Return the name of a data set, and whether its cameras were ignored."""
+    return escape_markdown(dataset) + (", cameras ignored" if cameras == "ignore" else "")
 
 
 def _percent(score: Interval | None) -> str:

@@ -16,6 +16,7 @@ from ianet.diagnostics import BlockDescription, describe_blocks
 from ianet.features import extract
 from ianet.network import Network
 from ianet.network import load as load_network
+from ianet.options import Cameras
 from ianet.protocols import MEANS, TOP, score_queries
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
@@ -35,6 +36,7 @@ class Scores(NamedTuple):
         means: (Q, ...), further scores by the names of their means.
         queries: (Q, ...), person, matches and candidates, see `retrieval.count_candidates`.
         without_match: number of the queries without a match.
+        cameras: see `ianet.options.Cameras`.
         blocks: what each inserted block does.
     """
 
@@ -42,6 +44,7 @@ class Scores(NamedTuple):
     means: pd.DataFrame
     queries: pd.DataFrame
     without_match: int
+    cameras: Cameras
     blocks: tuple[BlockDescription, ...] = ()
 
     @property
@@ -89,7 +92,11 @@ def score(
     queries.insert(0, "person", labels["query_ids"])
     rows = queries.index[cmc.index]
     return Scores(
-        cmc.set_index(rows), means.set_index(rows), queries.loc[rows], len(queries) - len(rows)
+        cmc.set_index(rows),
+        means.set_index(rows),
+        queries.loc[rows],
+        len(queries) - len(rows),
+        description["cameras"],
     )
 
 

@@ -341,10 +341,16 @@ def test_pictures_are_compared_as_they_were_calibrated(
 def test_the_card_says_whether_thresholds_are_of_flipped_pictures(
     model: Path, tmp_path: Path
 ) -> None:
+    respected = replace(CALIBRATION, cameras="respect")
     for flip, text in ((True, "people of set, with the mirrored pictures (--flip). Other"),
                        (False, "people of set. Other")):  # fmt: skip
-        target = calibrated(model, tmp_path / str(flip), replace(CALIBRATION, flip=flip))
+        target = calibrated(model, tmp_path / str(flip), replace(respected, flip=flip))
         assert text in (target / "README.md").read_text()
+
+
+def test_the_card_says_where_cameras_were_ignored(model: Path, tmp_path: Path) -> None:
+    card = (calibrated(model, tmp_path / "ignored", CALIBRATION) / "README.md").read_text()
+    assert "From 9 pictures of 3 people of set, cameras ignored. Other" in card
 
 
 def test_without_a_calibration_the_distance_alone_is_printed(

@@ -168,6 +168,7 @@ def test_scores_are_a_slow_count(
         assert means[name] == (None if mean is None else pytest.approx(mean, abs=1e-6))
     assert [means["cmc"][n - 1] for n in (1, 5, 10)] == [means[f"top-{n}"] for n in (1, 5, 10)]
     assert means["queries"] == len(queries)
+    assert means["cameras"] == "respect"
     assert means["without_match"] == 0
     assert 0.05 < means["top-1"] < 0.95  # neither is a perfect score
 
@@ -202,6 +203,7 @@ def test_a_query_is_no_match_of_itself_where_cameras_are_ignored(
         atol=1e-6,
     )
     assert 0.05 < scores.summary()["top-1"] < 0.95
+    assert scores.cameras == "ignore"
 
     trained = Run(DATASET, "base", "tiny", 0)
     images = ranked_lists.read_images(trained, load())

@@ -102,6 +102,31 @@ def test_scores_are_kept_and_written_on_the_card(tmp_path: Path) -> None:
     assert not (tmp_path / "other").exists()
 
 
+def test_scores_for_which_cameras_were_ignored_are_named_so(tmp_path: Path) -> None:
+    network, score = tiny_network(), Interval(0.9, 0.8, 1)
+    scores = (
+        ModelScores("photos", 3, 2, score, None, None, "ignore"),
+        ModelScores("hall", 3, 2, score, None, None, "respect"),
+    )
+    description = describe(network, dataset="photos", height=64, width=32)
+    target = tmp_path / "model"
+    save_model(network, description, target, name="m", terms="", scores=scores)
+    assert ianet.load(target).description.scores == scores
+    card = (target / "README.md").read_text()
+    assert "| photos, cameras ignored | 90.0 (80.0 to 100.0) | – | – | 2 | 3 |\n" in card
+    assert "| hall | 90.0 (80.0 to 100.0) | – | – | 2 | 3 |\n" in card
+
+    config = json.loads((target / "config.json").read_text())
+    assert [each.pop("cameras") for each in config["scores"]] == ["ignore", "respect"]
+    edit(scores=config["scores"])(target)  # as in folders of before
+    assert [each.cameras for each in ianet.load(target).description.scores] == 2 * ["respect"]
+    edit(scores=[config["scores"][0] | {"cameras": "both"}])(target)
+    with pytest.raises(
+        ValueError, match=r"config\.json: cameras is 'both': choose one of respect,"
+    ):
+        ianet.load(target)
+
+
 def test_the_card_shows_texts_as_they_are(tmp_path: Path) -> None:
     evil = '<script>alert("a")</script> [b](http://c) `f` | *d*\n\n# Other\n[e]: http://g'
     shown = r'\<script\>alert("a")\</script\> [b]\(http://c) \`f\` \| \*d\* \# Other [e]\: http://g'

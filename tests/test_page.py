@@ -97,7 +97,7 @@ def report() -> str:
         runs=[
             *overview.failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
-            run._replace(key=KEYS[1], url=None, minutes=10.0),
+            run._replace(key=KEYS[1], url=None, minutes=10.0, label=", cameras ignored"),
             run._replace(key=KEYS[2], url=None, minutes=9.0, losses=[], files={}),
         ],
     )
@@ -209,7 +209,8 @@ def test_a_run_links_to_mlflow_and_a_cell_to_its_runs() -> None:
     page_of_run = "http://127.0.0.1:5000/#/experiments/1/runs/" + "0" * 32
     link = f'<a href="{page_of_run}">{keys[0]}</a>'
     assert f'<tr id="{keys[0]}"><th scope="row">{link}</th>' in text
-    assert f'<tr id="{keys[1]}"><th scope="row">{keys[1]}</th>' in text  # without a page in MLflow
+    # Without a page in MLflow.
+    assert f'<tr id="{keys[1]}"><th scope="row">{keys[1]}, cameras ignored</th>' in text
 
 
 def read_rows(text: str) -> dict[str, list[str]]:
@@ -244,7 +245,8 @@ def test_a_failed_run_is_first_with_its_reason() -> None:
 def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed() -> None:
     history = pd.DataFrame({"loss": [2.0, 1.0], "seconds": [30.0, 60.0]})
     record = {"date": "2026-11-29 02:30", "commit": "abc1234", "environment": {"device": "CPU"}}
-    trained = run_list.TrainedRun(FAILED, history, record, {"top-1": 0.5, "mAP": None})
+    scores = {"top-1": 0.5, "mAP": None, "cameras": "ignore"}
+    trained = run_list.TrainedRun(FAILED, history, record, scores)
     assert overview.run_row(trained, None, "RuntimeError") == overview.RunRow(
         FAILED.key, None, [50.0, None], 2, [2.0, 1.0], "0.0,1.0 60.0,15.0", 1.5,
         "2026-11-29 02:30", "abc1234", "CPU",
@@ -252,8 +254,10 @@ def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed(
             "configuration": f"../runs/{FAILED.key}/training.json",
             "log": f"../build/logs/{FAILED.key}.log",
         },
-        "RuntimeError",
+        "RuntimeError", ", cameras ignored",
     )  # fmt: skip
+    for content in ({**scores, "cameras": "respect"}, {}):
+        assert overview.run_row(trained._replace(scores=content), None, "").label == ""
 
 
 def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
@@ -265,12 +269,18 @@ def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
     Path("results").mkdir()
     pd.DataFrame([row], columns=list(run_list.COLUMNS)).to_csv("results/runs.csv", index=False)
     foreign = [Evaluation(run, run.dataset) for run in runs]
-    assert overview.foreign_rows(foreign) == [
-        overview.RunRow(
-            runs[0].key, scores=[75.0, None], epochs=20, minutes=90.0, commit="0012345",
-            machine="EPYC",
-        )
-    ]  # fmt: skip
+    expected = overview.RunRow(
+        runs[0].key, scores=[75.0, None], epochs=20, minutes=90.0, commit="0012345",
+        machine="EPYC",
+    )  # fmt: skip
+    foreign[0].scores.parent.mkdir(parents=True)
+    scores = {"top-1": 0.75, "mAP": None, "torch": "2"}
+    foreign[0].scores.write_text(json.dumps(scores))
+    assert overview.foreign_rows(foreign) == [expected]
+    foreign[0].scores.write_text(json.dumps({**scores, "cameras": "ignore"}))
+    assert overview.foreign_rows(foreign) == [expected._replace(label=", cameras ignored")]
+    elsewhere = [Evaluation(runs[0], "dukemtmc")]  # its scores there are not those of the line
+    assert overview.foreign_rows(elsewhere) == [expected]
 
 
 def test_a_picture_and_images_have_names() -> None:
@@ -407,11 +417,14 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     (folder / "sensitivity.svg").write_text("<svg/>")
     [summary] = overview.search_summaries(plan)
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
-    assert summary.result == (
+    text = (
         "3 trials on synthetic. sigma_1=8, sigma_2=16 has the best mAP on held-out people, 50.0 %. "
-        "A network with these values was trained on all people, and scored once on test: 43.8 %. "
-        "One seed a trial is no finding."
+        "A network with these values was trained on all people, and scored once on test: 43.8 %"
     )
+    assert summary.result == f"{text}. One seed a trial is no finding."
+    (folder / "scores.json").write_text(json.dumps({**scores, "cameras": "ignore"}))
+    [summary] = overview.search_summaries(plan)
+    assert summary.result == f"{text}, cameras ignored. One seed a trial is no finding."
 
 
 def test_the_runs_are_described_by_data_and_recipe() -> None:

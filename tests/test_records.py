@@ -19,6 +19,8 @@ RECORD = {"id": "1", "digest": "2", "source": "3", "configuration": {}, "environ
           "commit": "c", "date": "d"}  # fmt: skip
 SCORES = {"key": "k", "cmc": [1.0], "top-1": 1.0, "mAP": 1.0, "blocks": [], "weights": "w",
           "torch": "2"}  # fmt: skip
+SEARCH = {"search": "sigma.1", "best": {}, "test": {"mAP": 1.0}}
+LATER = {"cameras": "respect"}  # what files of before lack
 DESCRIPTION = {"scoring": "ranking", "cameras": "respect", "counts": {}}
 FRAME = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.5], "seconds": [1.0, 1.0],
                       "images_per_second": [9.0, 9.0]})  # fmt: skip
@@ -40,6 +42,11 @@ FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
         lambda: records.read_scores(ELSEWHERE),
         "evaluate@synthetic.base.quick.0.other",
     ),
+    "search": (
+        "results/searches/sigma/scores.json",
+        lambda: records.read_search(Path("results/searches/sigma")),
+        "searches/dvc.yaml:search@sigma",
+    ),
     "queries": (
         "results/other/queries/synthetic.base.quick.0.other.parquet",
         lambda: records.read_queries(ELSEWHERE),
@@ -59,6 +66,7 @@ FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
 REQUIRED = {
     "record": ("id", "digest", "source", "configuration", "environment", "commit", "date"),
     "scores": ("top-1", "mAP", "torch"),
+    "search": ("best", "test"),
     "description": ("scoring", "cameras", "counts"),
 }
 """What a file of JSON holds at least."""
@@ -72,6 +80,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(FILES["record"][0]).write_text(json.dumps(RECORD))
     Path(FILES["scores"][0]).write_text(json.dumps(SCORES))
+    Path(FILES["search"][0]).write_text(json.dumps(SEARCH))
     Path(FILES["description"][0]).write_text(json.dumps(DESCRIPTION))
     FRAME.to_csv(FILES["history"][0], index=False)
     FRAME.to_parquet(FILES["queries"][0])
@@ -80,11 +89,20 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whole_files_are_read() -> None:
     assert records.read_record(RUN) == RECORD
-    assert records.read_scores(ELSEWHERE) == SCORES
+    assert records.read_scores(ELSEWHERE) == SCORES | LATER
+    assert records.read_search(Path("results/searches/sigma")) == SEARCH | LATER
     assert records.read_description(RUN.prepared) == DESCRIPTION
     pd.testing.assert_frame_equal(records.read_history(RUN), FRAME)
     pd.testing.assert_frame_equal(records.read_queries(ELSEWHERE), FRAME)
     pd.testing.assert_frame_equal(records.read_table(RUN.prepared), IMAGES)
+
+
+@pytest.mark.parametrize("name", ["scores", "search"])
+def test_scores_say_whether_cameras_were_ignored(name: str) -> None:
+    path, read, _ = FILES[name]
+    content = json.loads(Path(path).read_text()) | {"cameras": "ignore"}
+    Path(path).write_text(json.dumps(content))
+    assert read() == content
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -231,7 +231,14 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
     write_run(weights=(RUN.model / "model.safetensors").read_bytes())
     weights = RUN.weights_digest()
     write_scores(RUN.key, weights)
-    write_scores(f"{RUN.key}.market1501", weights, on="market1501", mAP=0.125, **{"top-10": 0.9})
+    write_scores(
+        f"{RUN.key}.market1501",
+        weights,
+        on="market1501",
+        mAP=0.125,
+        cameras="ignore",
+        **{"top-10": 0.9},
+    )
     write_scores(f"{RUN.key}.dukemtmc", "of other weights", on="dukemtmc")
     write_scores("synthetic.base.quick.01", weights, mAP=0.0)  # of another run
     for _ in range(2):
@@ -250,6 +257,8 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
             "market1501_test_top_5": 0.875,
             "market1501_test_top_10": 0.9,
         }
+        assert run.data.tags["cameras"] == "respect"
+        assert run.data.tags["market1501_cameras"] == "ignore"
         assert run.data.metrics["entropy"] == 3.5
         assert run.data.metrics["market1501_entropy"] == 3.5
         files = mlflow.MlflowClient().list_artifacts(run.info.run_id)

@@ -135,12 +135,14 @@ def test_the_results_of_a_search_are_sent_once(tracked_project: Path, sent: Sent
     (folder / "trials.json").write_text(json.dumps(TRIALS))
     test = {"mAP": 0.5, "top-1": 0.75, "top-10": None}
     summary = {"search": "sigma.01", "best": {"training.lr": 0.1}, "test": test}
+    summary["cameras"] = "ignore"
     (folder / "scores.json").write_text(json.dumps(summary))
     for _ in range(2):
         search.sync_search_results("sigma", SEARCH, folder)
         [parent] = [run for run in tracked() if run.info.run_name == "search-sigma"]
         assert parent.info.status == "FINISHED"
         assert parent.data.params["best.training.lr"] == "0.1"
+        assert parent.data.tags["cameras"] == "ignore"
         assert parent.data.metrics == {"test_mAP": 0.5, "test_top_1": 0.75}
         files = mlflow.MlflowClient().list_artifacts(parent.info.run_id, "search")
         assert [file.path for file in files] == ["search/scores.json", "search/trials.json"]

@@ -15,6 +15,10 @@ from pandas.api.types import is_numeric_dtype
 
 from pipeline.plan.runs import DESCRIPTION, HISTORY, RECORD, TABLE, Evaluation, Run
 
+SEARCH = "scores.json"  # in the folder of a search's results
+LATER = {"cameras": "respect"}
+"""Fields that older files of scores lack, with the values of these files."""
+
 Content = TypeVar("Content")
 
 
@@ -48,7 +52,19 @@ def read_scores(evaluation: Evaluation) -> dict[str, Any]:
     """The means over the queries; raises as `read_record`."""
     names = ("top-1", "mAP", "torch")
     path = evaluation.scores
-    return _read(path, f"evaluate@{evaluation.key}", lambda: _parse_object(path, names))
+    scores = _read(path, f"evaluate@{evaluation.key}", lambda: _parse_object(path, names))
+    return LATER | scores
+
+
+def read_search(folder: Path) -> dict[str, Any]:
+    """The best values of a search and their scores on test; raises as `read_record`.
+
+    Args:
+        folder: of the results, with the name of the search.
+    """
+    path = folder / SEARCH
+    stage = f"searches/dvc.yaml:search@{folder.name}"
+    return LATER | _read(path, stage, lambda: _parse_object(path, ("best", "test")))
 
 
 def read_queries(evaluation: Evaluation) -> pd.DataFrame:

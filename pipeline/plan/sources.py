@@ -74,7 +74,12 @@ STAGE_CODE = {
     ),
     "table": (
         ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
-        ("pipeline.stages.table", "pipeline.report.cells", "pipeline.report.page"),
+        (
+            "pipeline.stages.table",
+            "pipeline.data.cameras",
+            "pipeline.report.cells",
+            "pipeline.report.page",
+        ),
     ),
     "curve": (
         ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
@@ -107,6 +112,7 @@ STAGE_CODE = {
         ),
         (
             "pipeline.stages.report",
+            "pipeline.data.cameras",
             "pipeline.report.cost_scores",
             "pipeline.report.findings",
             "pipeline.report.overview",

@@ -22,6 +22,7 @@ from ianet.comparison import (
     expect_average_precision,
 )
 from pipeline.config.experiments import Row, ScoreTable
+from pipeline.data.cameras import label_cameras
 from pipeline.plan.plan import Plan
 from pipeline.plan.records import read_queries, read_scores
 from pipeline.plan.runs import Evaluation
@@ -302,11 +303,10 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
         keys = [key for runs in contents.runs for key in runs.split()]
         names = " and ".join(dict.fromkeys(key.split(".")[2] for key in keys))
         seeds = sorted(set(contents.seeds))
-        cameras = plan.settings.datasets[str(dataset)].cameras
         texts.append(
             f"{dataset}: recipe {names}, {' or '.join(map(str, seeds))} seed"
             f"{'s' if seeds != [1] else ''}, scored on {split}"
-            + (", cameras ignored" if cameras == "ignore" else "")
+            + label_cameras(plan.settings.datasets[str(dataset)].cameras)
         )
     text = "; ".join(texts) if texts else "nothing was run"
     text += describe_comparisons(frame)

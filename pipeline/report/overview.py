@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,10 @@ from pipeline.config.experiments import (
     Table,
 )
 from pipeline.config.settings import Settings
+from pipeline.data.cameras import label_cameras
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
-from pipeline.plan.plan import Plan, unique_runs
-from pipeline.plan.records import read_description, read_scores
+from pipeline.plan.plan import Plan, own_evaluation, unique_runs
+from pipeline.plan.records import SEARCH, read_description, read_scores, read_search
 from pipeline.plan.runs import DESCRIPTION, PREPARED, RECORD, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.cost_scores import add_picture
@@ -35,7 +35,7 @@ from pipeline.shell import LOGS, format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
 SHOWN = ("top-1", "mAP")  # of a run
-SEARCH_FILES = ("trials.csv", "scores.json", "sensitivity.svg")
+SEARCH_FILES = ("trials.csv", SEARCH, "sensitivity.svg")
 
 
 class Picture(NamedTuple):
@@ -124,7 +124,7 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
         if not all((folder / file).exists() for file in SEARCH_FILES):
             continue
         trials = pd.read_csv(folder / "trials.csv")
-        scores = json.loads((folder / "scores.json").read_text())
+        scores = read_search(folder)
         if set(scores["best"]) != set(next(examples(search))):
             continue  # of another space, which the file of the search no longer has
         score = trials[search.maximise][best_trial(trials, search)]
@@ -132,7 +132,8 @@ def search_summaries(plan: Plan) -> list[SearchSummary]:
             f"{len(trials)} trials on {search.dataset}. {label(search, scores['best'])} has the "
             f"best {search.maximise} on held-out people, {100 * score:.1f} %. A "
             "network with these values was trained on all people, and scored once on test: "
-            f"{100 * scores['test'][search.maximise]:.1f} %. One seed a trial is no finding."
+            f"{100 * scores['test'][search.maximise]:.1f} %{label_cameras(scores['cameras'])}. "
+            "One seed a trial is no finding."
         )
         svg = (folder / "sensitivity.svg").read_text()
         summaries.append(SearchSummary(name, search.title, search.caption, svg, result))
@@ -242,6 +243,7 @@ class RunRow(NamedTuple):
         losses, line: of the epochs, and as points of `draw_line`.
         files: name to path, seen from the page; none of a run that was made elsewhere.
         failure: why the last attempt failed; nothing of a run that is finished.
+        label: of the scores, see `label_cameras`.
     """
 
     key: str
@@ -256,6 +258,7 @@ class RunRow(NamedTuple):
     machine: str = ""
     files: Mapping[str, str] = {}
     failure: str = ""
+    label: str = ""
 
 
 def find_log(run: Run) -> dict[str, str]:
@@ -280,6 +283,7 @@ def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
         machine=record["environment"]["device"],
         files={"configuration": f"../{run.folder / RECORD}", **find_log(run)},
         failure=failure,
+        label=label_cameras(scores["cameras"]) if scores else "",
     )
 
 
@@ -296,7 +300,7 @@ def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
     rows = []
     for run in unique_runs(foreign):
         if run.key in lines:
-            line = lines[run.key]
+            line, own = lines[run.key], own_evaluation(run)
             rows.append(
                 RunRow(
                     run.key,
@@ -305,6 +309,7 @@ def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
                     minutes=60 * line["hours"],
                     commit=line["commit"],
                     machine=line["machine"],
+                    label=label_cameras(read_scores(own)["cameras"]) if own in foreign else "",
                 )
             )
     return rows

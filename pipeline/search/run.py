@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 from ray import tune
@@ -18,15 +18,17 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from ianet.files import delete_leftovers, whole
+from ianet.options import Cameras
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
 from pipeline.config.experiments import EXPERIMENTS, SEARCH_PREFIX, Search
 from pipeline.config.settings import PARAMS, SettingsError
+from pipeline.data.cameras import label_cameras
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
-from pipeline.plan.records import read_description
+from pipeline.plan.records import SEARCH, read_description
 from pipeline.plan.runs import TABLE, Run, check_prepared
 from pipeline.plan.sources import Code
 from pipeline.search import results, space
@@ -38,6 +40,9 @@ from pipeline.training.configuration import DIGITS, Configuration, configure, co
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
+
+if TYPE_CHECKING:
+    from pipeline.scoring import Scores
 
 LOCAL = ("traceback", "warning")  # of a trial's progress: they name paths of the machine
 CHECKPOINTS = 3  # of a trial, as on a busy machine two epochs may end between two saves
@@ -90,14 +95,16 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             table = results.table(trials)
             values = trials[results.best_trial(table, search)]["values"]
             log.info("best: %s; now trained on all identities", space.label(search, values))
-            test = _test_best(run, plan, search, values, f"{key}.best", storage)
-            _write(name, plan, search, Result(key, trials, table, values, test))
+            scores = _test_best(run, plan, search, values, f"{key}.best", storage)
+            test = scores.summary()
+            _write(name, plan, search, Result(key, trials, table, values, test, scores.cameras))
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
         storage.delete_folder(*setting.progress)
         storage.delete_folder(TRAININGS, f"{key}.best")
-    best = f"best on test {search.maximise} {test[search.maximise]:.1%}: {folder}"
+    label = label_cameras(scores.cameras)
+    best = f"best on test {search.maximise} {test[search.maximise]:.1%}{label}: {folder}"
     return f"search {name}: {best}\n{results.summarise(table)}"
 
 
@@ -231,7 +238,7 @@ def _searcher(search: Search) -> Any:
 
 def _test_best(
     run: Run, plan: Plan, search: Search, values: dict[str, Any], name: str, storage: Storage
-) -> dict[str, float | None]:
+) -> Scores:
     """Scores on test of the best network, trained as its recipe says, on all identities."""
     from pipeline.scoring import score_run
 
@@ -247,10 +254,9 @@ def _test_best(
     result = run_workers(configuration, place, name, show, lambda part: None)
     with tempfile.TemporaryDirectory() as folder:
         result.write_network(Path(folder))
-        scores = score_run(
+        return score_run(
             Path(folder), run.dataset, configuration.size, storage, run.seed, hold_out=False
         )
-    return scores.summary()
 
 
 class Result(NamedTuple):
@@ -262,6 +268,7 @@ class Result(NamedTuple):
         table: a row for each trial, see `results.table`.
         best: the values of the best trial.
         test: scores on test of the network with these values.
+        cameras: of these scores, see `ianet.options.Cameras`.
     """
 
     key: str
@@ -269,6 +276,7 @@ class Result(NamedTuple):
     table: pd.DataFrame
     best: dict[str, Any]
     test: dict[str, float | None]
+    cameras: Cameras
 
 
 def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
@@ -280,7 +288,9 @@ def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
     rounded = {
         score: None if mean is None else round(mean, 6) for score, mean in result.test.items()
     }
-    summary = {"search": result.key, "best": result.best, "test": rounded}
+    summary = {
+        "search": result.key, "best": result.best, "cameras": result.cameras, "test": rounded,
+    }  # fmt: skip
     trials = [
         {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials
     ]
@@ -289,6 +299,6 @@ def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
         temporary.mkdir()
         results.write(temporary, search, result.table)
         results.write_best(temporary / "best.yaml", name, search, network, recipe)
-        (temporary / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (temporary / SEARCH).write_text(json.dumps(summary, indent=2) + "\n")
         (temporary / "trials.json").write_text(json.dumps(trials, indent=2) + "\n")
         shutil.rmtree(SEARCH_RESULTS / name, ignore_errors=True)

@@ -18,6 +18,7 @@ from ianet.files import write_whole
 from pipeline.cluster.environment import prepare
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import load
+from pipeline.data.cameras import label_cameras
 from pipeline.plan.records import read_record
 from pipeline.plan.runs import Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
@@ -34,6 +35,7 @@ def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[
         **evaluation.run._asdict(),
         "on": evaluation.on,
         "split": "held-out" if hold_out else "test",
+        "cameras": scores.cameras,
         **{
             name: None if value is None else round(value, 6)
             for name, value in scores.summary().items()
@@ -77,7 +79,10 @@ def main() -> None:
     mean = "" if content["mAP"] is None else f", mAP {content['mAP']:.1%}"
     alone = content["without_match"]
     lost = f", {alone} queries without a match" if alone else ""
-    summary = f"{evaluation.key}: top-1 {content['top-1']:.1%}{mean} on {content['split']}{lost}"
+    summary = (
+        f"{evaluation.key}: top-1 {content['top-1']:.1%}{mean} on {content['split']}"
+        f"{label_cameras(scores.cameras)}{lost}"
+    )
     emit("scored", summary=summary)
     print(summary)
     send_run(evaluation.run)

@@ -41,6 +41,7 @@ def describe_scores(evaluation: Evaluation) -> ModelScores:
         bounds["top-1"],
         bounds.get("mAP"),
         bounds.get("mINP"),
+        content["cameras"],
     )
 
 

@@ -14,6 +14,7 @@ from mlflow.entities import Metric, Param
 
 from ianet.escapes import escape_markdown
 from pipeline.config.experiments import Search
+from pipeline.plan.records import read_search
 from pipeline.tracking.recorder import FAILURE, LONGEST, TRACEBACK, Recorder, live
 from pipeline.tracking.server import (
     NOTE,
@@ -87,7 +88,7 @@ def _sync_trial(parent: str, key: str, trial: Mapping[str, Any]) -> None:
 
 def sync_search_results(name: str, search: Search, folder: Path) -> None:
     """Send the files of a search that is done, its best values and their scores on test."""
-    summary = json.loads((folder / "scores.json").read_text())
+    summary = read_search(folder)
     trials = json.loads((folder / "trials.json").read_text())
     run_id = sync_search(name, summary["search"], search, trials, "FINISHED")
     client = mlflow.MlflowClient()
@@ -102,6 +103,7 @@ def sync_search_results(name: str, search: Search, folder: Path) -> None:
         if value is not None
     ]
     client.log_batch(run_id, metrics=metrics, params=params)
+    client.set_tag(run_id, "cameras", summary["cameras"])
     client.set_tag(run_id, "results", str(folder))
 
 

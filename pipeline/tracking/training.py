@@ -243,7 +243,10 @@ def _best_score(model: str) -> float:
 
 
 def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
-    """Send metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ..."""
+    """Send metrics test_mAP, test_top_1, ..., and across domains <data set>_test_mAP, ...
+
+    The tag `cameras`, or <data set>_cameras, says whether a match is from another camera.
+    """
     client = mlflow.MlflowClient()
     prefix = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
     metrics = {
@@ -251,6 +254,7 @@ def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
         for name in (*SCORES, "entropy")
         if scores[name] is not None  # the data set's protocol does not define it
     }
+    client.set_tag(run_id, f"{prefix}cameras", scores["cameras"])
     held = client.get_run(run_id).data.metrics
     if all(math.isclose(held.get(name, math.nan), metrics[name]) for name in metrics):
         return
