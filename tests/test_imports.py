@@ -67,38 +67,38 @@ def is_private(path: str) -> bool:
     return is_foreign(path) and any(map(is_private_name, path.split(".")[1:]))
 
 
-def bound_names(tree: ast.AST) -> dict[str, str]:
+def import_paths(tree: ast.AST) -> dict[str, str]:
     """The full path of what each name stands for that an import binds."""
-    bound = {}
+    paths = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
-                bound[name.asname or name.name.split(".")[0]] = (
+                paths[name.asname or name.name.split(".")[0]] = (
                     name.name if name.asname else name.name.split(".")[0]
                 )
         elif isinstance(node, ast.ImportFrom) and node.module:
-            bound |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
-    return bound
+            paths |= {name.asname or name.name: f"{node.module}.{name.name}" for name in node.names}
+    return paths
 
 
-def full_path(node: ast.AST, bound: dict[str, str]) -> str | None:
+def full_path(node: ast.AST, paths: dict[str, str]) -> str | None:
     """`ray.a.b` for the expression `a.b`, where an import binds `a` to `ray.a`."""
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.insert(0, node.attr)
         node = node.value
-    return ".".join([bound[node.id], *names]) if getattr(node, "id", None) in bound else None
+    return ".".join([paths[node.id], *names]) if getattr(node, "id", None) in paths else None
 
 
 def paths_in(tree: ast.AST) -> Iterator[str]:
     """Paths of attributes, and of those that a call names by an object and a text."""
-    bound = bound_names(tree)
+    paths = import_paths(tree)
     for node in ast.walk(tree):
         path = None
         if isinstance(node, ast.Attribute):
-            path = full_path(node, bound)
+            path = full_path(node, paths)
         elif isinstance(node, ast.Call) and len(node.args) > 1:
-            path, name = full_path(node.args[0], bound), node.args[1]
+            path, name = full_path(node.args[0], paths), node.args[1]
             if path and isinstance(name, ast.Constant):
                 path = f"{path}.{name.value}"
         if path:
@@ -115,7 +115,7 @@ def private_arguments(tree: ast.AST) -> Iterator[str]:
                 for keyword in node.keywords
                 if keyword.arg is None and isinstance(keyword.value, ast.Dict)
                 for key in keyword.value.keys
-                if isinstance(key, ast.Constant)
+                if isinstance(key, ast.Constant) and isinstance(key.value, str)
             ]
             yield from (f"{ast.unparse(node.func)}({n}=)" for n in names if is_private_name(n))
 
@@ -156,23 +156,23 @@ def has_member(path: str, name: str) -> bool:
 
 def private_members(tree: ast.AST) -> Iterator[str]:
     """Private parts of foreign classes that a class derived from them overrides or uses."""
-    bound = bound_names(tree)
-    classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+    paths = import_paths(tree)
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = {class_.name: class_ for class_ in classes}
 
     def base_paths(class_: ast.ClassDef) -> Iterator[str]:
         for base in class_.bases:
             while isinstance(base, ast.Subscript | ast.Call):
                 base = base.value if isinstance(base, ast.Subscript) else base.func
-            near = classes.get(base.id) if isinstance(base, ast.Name) else None
-            if near is not None and near is not class_:
-                yield from base_paths(near)
-            elif path := full_path(base, bound):
+            local = names.get(base.id) if isinstance(base, ast.Name) else None
+            if local is not None and local is not class_:
+                yield from base_paths(local)
+            elif path := full_path(base, paths):
                 yield path
 
-    for class_ in classes.values():
-        names = members(class_)
+    for class_ in classes:
         for path in base_paths(class_):
-            yield from (f"{path}.{name}" for name in names if has_member(path, name))
+            yield from (f"{path}.{name}" for name in members(class_) if has_member(path, name))
 
 
 def private_uses(source: str) -> set[str]:
