@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ianet.messages import has_message, is_below
+from pipeline.secrecy import hide_secrets
 
 ROOT = Path(__file__).parents[1]
 GROUP = ("gloo", "nccl", "ncclcomm", "connection closed by peer")
@@ -53,7 +54,10 @@ def code_errors() -> Iterator[None]:
 
 
 def explain(error: BaseException) -> CodeError:
-    """The error as a line with the project's file and line that failed, and its traceback."""
+    """The error as a line with the project's file and line that failed, and its traceback.
+
+    Both without secrets.
+    """
     own = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -64,7 +68,8 @@ def explain(error: BaseException) -> CodeError:
     if own:
         path = Path(own[-1].filename).relative_to(ROOT)
         reason += f", in {path}, line {own[-1].lineno}: {own[-1].line}"
-    return CodeError(reason, "".join(traceback.format_exception(error)))
+    text = "".join(traceback.format_exception(error))
+    return CodeError(hide_secrets(reason), hide_secrets(text))
 
 
 def _is_loss(error: BaseException) -> bool:

@@ -9,12 +9,11 @@ import os
 import signal
 import subprocess
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +21,7 @@ from ianet.files import write_whole
 from ianet.messages import has_message
 from pipeline.config.settings import SettingsError
 from pipeline.failures import ROOT, CodeError, explain
+from pipeline.secrecy import hide_secrets
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
@@ -52,8 +52,8 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(message)
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG):
-            raise
-        message = f"error: {error}"
+            _exit_with_traceback(error)
+        message = hide_secrets(f"error: {error}")
         if not (isinstance(error, SettingsError) or has_message(error, ROOT)):
             with suppress(OSError):  # such as a full disk
                 message += f" (traceback: {_keep_traceback(error)})"
@@ -61,7 +61,7 @@ def command(main: Callable[[], None]) -> None:
         sys.exit(message)
     except Exception as error:
         emit("error", message=f"error: {explain(error)}")
-        raise
+        _exit_with_traceback(error)
     emit("finished")
 
 
@@ -90,11 +90,17 @@ def _configure_log() -> None:
     logging.getLogger("pipeline").setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
+def _exit_with_traceback(error: Exception) -> NoReturn:
+    """End as Python does after an error, without secrets in the traceback."""
+    sys.stderr.write(explain(error).text)
+    sys.exit(1)
+
+
 def _keep_traceback(error: Exception) -> Path:
     """Write the traceback to a file of its own."""
     name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
     path = LOGS / "errors" / name
-    write_whole(path, "".join(traceback.format_exception(error)))
+    write_whole(path, explain(error).text)
     return path
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from pipeline.secrecy import hide_secrets
+
 CONFLICTS = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409", "NoSuchKey", "404"}
 
 
@@ -18,15 +20,15 @@ class Version(NamedTuple):
 class Bucket:
     """Files of a bucket, by their path with the bucket's name at its start."""
 
-    def __init__(self, url: str, label: str) -> None:
-        """`url`: s3://..., with keys, region and endpoint. `label`: the URL for messages."""
+    def __init__(self, url: str) -> None:
+        """`url`: s3://..., with keys, region and endpoint."""
         import boto3  # a second that users of folders need not spend
         from botocore.config import Config
 
         parts = urlsplit(url)
         options = {name: values[0] for name, values in parse_qs(parts.query).items()}
         endpoint = options.get("endpoint_override")
-        self.label = label
+        self.label = hide_secrets(url)
         self.name = parts.netloc.rpartition("@")[2]
         # The default session is not for several threads.
         self.client: Any = boto3.session.Session().client(
@@ -57,7 +59,7 @@ class Bucket:
         except self.client.exceptions.NoSuchKey:
             return None
         except (ClientError, BotoCoreError) as error:
-            raise OSError(f"{self.label}: {error}") from error
+            raise OSError(hide_secrets(f"{self.label}: {error}")) from error
 
     def write_if(self, content: bytes, version: str | None, path: str) -> bool:
         """Write a file only if its version is still the given one; None stands for no file.
@@ -76,9 +78,9 @@ class Bucket:
         except ClientError as error:
             if error.response["Error"]["Code"] in CONFLICTS:
                 return False
-            raise OSError(f"{self.label}: {error}") from error
+            raise OSError(hide_secrets(f"{self.label}: {error}")) from error
         except BotoCoreError as error:  # such as no connection, or no keys
-            raise OSError(f"{self.label}: {error}") from error
+            raise OSError(hide_secrets(f"{self.label}: {error}")) from error
         return True
 
     def _key(self, path: str) -> str:

@@ -32,6 +32,7 @@ from ianet.files import write_whole
 from pipeline.cluster.bucket import Bucket, Version
 from pipeline.cluster.whole_files import WholeFiles
 from pipeline.config.settings import PARAMS, SettingsError
+from pipeline.secrecy import hide_secrets
 
 STORAGE = "IANET_STORAGE"  # variable: the storage where params.yaml names none
 PROJECT = Path("build")  # in the project's folder, where neither names a storage
@@ -59,7 +60,8 @@ class Storage:
         try:
             self.files, root = FileSystem.from_uri(self.url)
         except ValueError as error:
-            raise SettingsError(f"{self.option} is {url!r}: {error}") from error
+            reason = hide_secrets(str(error))
+            raise SettingsError(f"{self.option} is {self.label!r}: {reason}") from error
         self.root = PurePosixPath(root)
         self.is_folder = isinstance(self.files, LocalFileSystem)
         if self.is_folder:  # a store of another kind shows a file when it is closed
@@ -68,9 +70,7 @@ class Storage:
     @property
     def label(self) -> str:
         """The URL for messages, without the keys that it may hold."""
-        head, separator, rest = self.url.partition("://")
-        place, query, options = rest.partition("?")
-        return f"{head}{separator}{place.rpartition('@')[2]}{query}{options}"
+        return hide_secrets(self.url)
 
     def path(self, *parts: str) -> str:
         """As `files` takes it."""
@@ -168,7 +168,7 @@ class Storage:
     @cached_property
     def _bucket(self) -> Bucket | None:
         """The bucket of an S3 store, as pyarrow has no conditional writes; None elsewhere."""
-        return Bucket(self.url, self.label) if urlsplit(self.url).scheme == "s3" else None
+        return Bucket(self.url) if urlsplit(self.url).scheme == "s3" else None
 
     def publish(self, folder: Path, names: Sequence[str]) -> str:
         """Make files of a folder known to all nodes, copied once for each content.
@@ -207,8 +207,9 @@ class Storage:
         try:
             yield
         except OSError as error:
+            reason = hide_secrets(str(error))
             raise ConnectionError(
-                f"{self.option}, {self.label}, cannot be used: {error}"
+                f"{self.option}, {self.label}, cannot be used: {reason}"
             ) from error
 
     def fetch(self, place: str) -> Path:

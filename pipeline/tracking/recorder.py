@@ -15,6 +15,7 @@ from typing import Any
 import mlflow
 
 from pipeline.failures import CodeError, explain
+from pipeline.secrecy import hide_secrets
 from pipeline.tracking.server import first_line
 
 FAILURE, TRACEBACK = "failure", "traceback.txt"  # the tag and the artifact of work that failed
@@ -106,7 +107,7 @@ def live(sync: Callable[[str], str]) -> Iterator[None]:
         raise
     except Exception as error:
         with suppress(Exception), hold_signals():  # MLflow went away
-            mlflow.set_tag(FAILURE, str(error)[:LONGEST])
+            mlflow.set_tag(FAILURE, hide_secrets(str(error))[:LONGEST])
             text = error.text if isinstance(error, CodeError) else explain(error).text
             mlflow.log_text(text, TRACEBACK)
         raise

@@ -10,6 +10,7 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.plan.records import read_record
 from pipeline.plan.runs import RESULTS, Run
+from pipeline.secrecy import hide_secrets
 from pipeline.tracking.server import INTERFACE, connect, create, experiment, find, first_line
 
 REPRODUCTION = "reproduction"
@@ -22,7 +23,7 @@ def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
     try:
         connect()
         uri = mlflow.get_tracking_uri()
-        root = uri if uri.startswith("http") else INTERFACE
+        root = hide_secrets(uri) if uri.startswith("http") else INTERFACE
         pages = {}
         for run in runs:
             run_id = find({"id": read_record(run)["id"]})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sqlite3
 import textwrap
 import time
@@ -18,6 +17,8 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param
+
+from pipeline.secrecy import hide_secrets
 
 EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
@@ -140,11 +141,6 @@ def first_use(project: Path) -> FileLock:
 def first_line(error: Exception) -> str:
     lines = str(error).splitlines() or [type(error).__name__]
     return textwrap.shorten(hide_secrets(lines[0]), 500, placeholder=" ...")
-
-
-def hide_secrets(text: str) -> str:
-    """The text without users and passwords in its addresses."""
-    return re.sub(r"://[^/@\s]+@", "://", text)
 
 
 def experiment() -> str:

@@ -1,0 +1,145 @@
+"""No text for a person holds a secret of an address, whatever the secret's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.exceptions import MlflowException
+from test_shell import run
+
+from pipeline.cluster.storage import Storage
+from pipeline.config.settings import SettingsError
+from pipeline.failures import CodeError, explain
+from pipeline.secrecy import hide_secrets
+from pipeline.tracking import recorder, reproduction, server
+
+FORMS = {
+    "s3://AKIA:SECRET@bucket/x?bogus=1": "s3://bucket/x?bogus=1",
+    "s4://AKIA:SECRET@bucket/x": "s4://bucket/x",
+    "s3://AKIA:SEC/RET@bucket/x": "s3://bucket/x",
+    "postgresql://mlflow:SEC/RET@host/db": "postgresql://host/db",
+    "postgresql://mlflow:SEC?RET@host/db": "postgresql://host/db",
+    "http://ada:SEC@RET@host:5000": "http://host:5000",
+    "http://SECRET@host": "http://host",
+    "redis://:SECRET@host": "redis://host",
+    "postgresql://host/db?user=ada&password=SECRET": "postgresql://host/db?user=ada&password=***",
+    "s3://bucket/x?secret_key=SEC'RET&region=a": "s3://bucket/x?secret_key=***&region=a",
+    "https://host/x?X-Amz-Security-Token=SECRET": "https://host/x?X-Amz-Security-Token=***",
+    "https://host/x?X-Amz-Signature=SECRET": "https://host/x?X-Amz-Signature=***",
+    "https://host/x?sslpassword=SEC;RET": "https://host/x?sslpassword=***",
+}
+"""Addresses, and what is left of them."""
+
+PARTS = ("AKIA", "SEC", "RET")
+URL = "postgresql://mlflow:SEC/RET@host/db?password=SECRET"
+
+
+def has_secret(text: str) -> bool:
+    return any(part in text for part in PARTS)
+
+
+@pytest.mark.parametrize(("address", "rest"), FORMS.items())
+def test_an_address_loses_its_secrets_alone(address: str, rest: str) -> None:
+    assert hide_secrets(address) == rest
+    assert hide_secrets(f"to {address} and {address}\nno") == f"to {rest} and {rest}\nno"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mlflow.db",
+        "sqlite:////home/ada/mlflow.db",
+        "https://host:5000/#/experiments/1?view=a",
+        "sorted(names, key=len) of ada@host, password=3",
+        "/home/ada@work/x: no such file",
+    ],
+)
+def test_other_texts_stay(text: str) -> None:
+    assert hide_secrets(text) == text
+
+
+def test_the_host_that_a_driver_made_of_a_password_is_hidden() -> None:
+    text = 'could not translate host name "SEC@RET@127.0.0.1" to address'
+    assert hide_secrets(text) == 'could not translate host name "127.0.0.1" to address'
+
+
+REFUSED = [address for address in FORMS if address.startswith("s") and "secret_key" not in address]
+
+
+@pytest.mark.parametrize("address", [*REFUSED, "s3://bucket/x?secret_key=SECRET"])
+def test_a_storage_that_is_refused(address: str) -> None:
+    with pytest.raises(SettingsError, match=r"^params\.yaml: cluster\.storage is 's.://") as error:
+        Storage(address)
+    assert not has_secret(str(error.value))
+
+
+@pytest.mark.parametrize(("address", "rest"), FORMS.items())
+def test_an_mlflow_that_cannot_be_used(
+    address: str, rest: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str) -> None:
+        raise MlflowException(f"no answer of {address} to ianet")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mlflow, "set_experiment", fail)
+    monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    with pytest.raises(ConnectionError) as error:
+        server.connect()
+    start = f"MLflow at {rest} cannot be used (no answer of {rest} to ianet): start the server"
+    assert str(error.value).startswith(start)
+
+
+def test_a_run_in_mlflow_and_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(mlflow, "start_run", lambda **_: None)
+    monkeypatch.setattr(mlflow, "end_run", sent.append)
+    monkeypatch.setattr(mlflow, "set_tag", lambda name, value: sent.append(f"{name}: {value}"))
+    monkeypatch.setattr(mlflow, "log_text", lambda text, name: sent.append(f"{name}: {text}"))
+    with pytest.raises(OSError, match="SECRET"), recorder.live(lambda status: "id"):
+        raise OSError(f"{URL} is away")
+    tag, text, status = sent
+    assert tag == "failure: postgresql://host/db?password=*** is away"
+    assert text.startswith("traceback.txt: Traceback (most recent call last):\n")
+    assert text.endswith("OSError: postgresql://host/db?password=*** is away\n")
+    assert status == "FAILED"
+
+
+def test_an_error_of_code() -> None:
+    error = explain(ValueError(URL))
+    assert isinstance(error, CodeError)
+    assert str(error) == "ValueError: postgresql://host/db?password=***"
+    assert error.text == "ValueError: postgresql://host/db?password=***\n"
+
+
+def test_links_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduction, "connect", lambda: None)
+    monkeypatch.setattr(reproduction, "read_record", lambda run: {"id": "1"})
+    monkeypatch.setattr(reproduction, "find", lambda tags: "abc")
+    monkeypatch.setattr(reproduction, "experiment", lambda: "1")
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://ada:SECRET@host:5000")
+    name = "http://host:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
+    assert list(reproduction.run_pages(["run"]).values()) == [name]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    ("body", "variables"),
+    [
+        ("raise SettingsError(url)", {}),
+        ("raise OSError(url)", {}),
+        ("raise OSError(url)", {"IANET_DEBUG": "1"}),
+        ("raise RuntimeError(url)", {}),
+    ],
+)
+def test_a_command_that_fails(tmp_path: Path, body: str, variables: dict[str, str]) -> None:
+    events = tmp_path / "events"
+    body = f"url = os.environ['URL']\n{body}"
+    status, output, messages = run(tmp_path, body, IANET_EVENTS=str(events), URL=URL, **variables)
+    assert (status, output) == (1, "")
+    assert "postgresql://host/db?password=***" in messages
+    logs = [path.read_text() for path in (tmp_path / "build").rglob("*.txt")]
+    assert len(logs) == ("raise OSError" in body and not variables)
+    for text in (messages, events.read_text(), *logs):
+        assert not has_secret(text)
