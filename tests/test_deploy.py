@@ -300,3 +300,41 @@ def test_no_secret() -> None:
 )
 def test_a_secret_is_found(text: str) -> None:
     assert SECRET.search(text) is not None
+
+
+def variables_of_image() -> dict[str, str]:
+    lines = re.findall(r"^ENV (.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    return dict(word.split("=", 1) for line in lines for word in line.split())
+
+
+def test_telemetry_is_off_wherever_ray_or_mlflow_start() -> None:
+    off = {"RAY_USAGE_STATS_ENABLED": "0", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    variables = variables_of_image()  # of all containers: test_one_image_and_one_ray
+    assert variables == variables | off
+    containers = [each for pod in pod_specs().values() for each in pod["containers"]]
+    assert not off.keys() & {entry["name"] for each in containers for entry in each.get("env", [])}
+    assert not [name for name in off if name in str(read("cluster.yaml"))]
+    mlflow = read("compose.yaml")["services"]["mlflow"]["environment"]
+    assert mlflow["MLFLOW_DISABLE_TELEMETRY"] == "true"
+    script = (DEPLOY / "slurm.sbatch").read_text()
+    assert re.search(r"^export .*\bRAY_USAGE_STATS_ENABLED=0\b", script, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("path", "command", "variable"),
+    [
+        # `ray up` hands its own choice to the head, before the image's.
+        ("docs/deploy.md", "ray up", "RAY_USAGE_STATS_ENABLED=0"),
+        ("deploy/cluster.yaml", "ray up", "RAY_USAGE_STATS_ENABLED=0"),
+        ("docs/deploy.md", "mlflow server", "MLFLOW_DISABLE_TELEMETRY=true"),
+        ("docs/use.md", "mlflow artifacts", "MLFLOW_DISABLE_TELEMETRY=true"),
+        ("docs/use.md", "mlflow models serve", "MLFLOW_DISABLE_TELEMETRY=true"),
+    ],
+)
+def test_commands_by_hand_turn_telemetry_off(path: str, command: str, variable: str) -> None:
+    text = (ROOT / path).read_text()
+    blocks = re.findall(r"(?:^#? {4,}\S.*\n)+", text, re.MULTILINE)
+    starts = [block for block in blocks if command in block]
+    assert starts
+    for block in starts:
+        assert variable in block.partition(command)[0]

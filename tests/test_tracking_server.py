@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
@@ -98,6 +100,30 @@ def test_a_copy_that_dvc_deletes_is_told(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     server.connect()
     assert caplog.text == ""
+
+
+@pytest.mark.slow
+def test_telemetry_is_off_in_a_command(tmp_path: Path) -> None:
+    """In a process of its own: MLflow's telemetry is off in tests and in CI."""
+    script = (
+        "from mlflow.telemetry import get_telemetry_client\n"
+        "from pipeline.tracking import server\n"
+        "try: server.connect()\n"
+        "except ConnectionError: print(get_telemetry_client())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(Path(server.__file__).parents[2]),
+            "MLFLOW_TRACKING_URI": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.stdout == "None\n", process.stderr
 
 
 def test_a_damaged_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param
+from mlflow.telemetry import set_telemetry_client
 
 from pipeline.secrecy import hide_secrets
 
@@ -72,6 +73,7 @@ def connect() -> None:
     """
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    set_telemetry_client()  # MLflow read the variable when it was imported
     for library in ("mlflow", "alembic"):
         logging.getLogger(library).setLevel(logging.ERROR)
     # MLflow's advice on integer columns and on sources.
