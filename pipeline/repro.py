@@ -33,8 +33,8 @@ from rich.live import Live
 from rich.table import Table
 
 from pipeline.cluster.environment import prepare
-from pipeline.commit import find_changes
 from pipeline.config.settings import Settings
+from pipeline.ending import explain_end, make_page
 from pipeline.plan.dvc_yaml import PIPELINE, REPORT, output_paths, pipeline, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
@@ -52,7 +52,6 @@ from pipeline.shell import (
 from pipeline.training.rehearsal import rehearse
 
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
-COMMITTED = ("results", "dvc.lock")  # what a reproduction writes and git holds
 TRIES = 5  # of a run of which DVC starts no stage, as another process holds a lock of DVC
 
 log = logging.getLogger("pipeline.repro")
@@ -423,19 +422,12 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
             f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")
             for job in failed
         )
-        _make_page()
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
     if targets:  # The page is no target.
-        _make_page()
+        make_page()
     results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
-    if changes := find_changes(*COMMITTED):
-        paths = " ".join(COMMITTED)
-        print(
-            f"committed files that differ now: {len(changes)}. `git diff --stat HEAD -- {paths}` "
-            f"lists them, `git restore {paths}` takes them back"
-        )
 
 
 def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
@@ -449,11 +441,6 @@ def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
     return results
 
 
-def _make_page() -> None:
-    """Make the page of what there is so far."""
-    run_command(sys.executable, "-m", "pipeline.stages.report")
-
-
 def _dvc_repro(targets: Sequence[str]) -> None:
     run_command(*DVC, "repro", "--quiet", *targets)
 
@@ -465,7 +452,7 @@ def main() -> None:
     plan = load_plan()
     plan.evaluations(targets)
     prepare(plan.settings)
-    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+    with exclusive(LOGS / "repro.lock", "making results in this folder"), explain_end():
         write(plan)
         reproduce(plan, targets)
 
