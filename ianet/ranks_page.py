@@ -30,9 +30,9 @@ h2 { font-size: 1rem; overflow-wrap: anywhere; }
 """
 """Of a page, beside that of its lists."""
 LIST_STYLE = """
-.ranks { --right: #15803d; --wrong: #b91c1c; --accepted: #1d4ed8; --frame: #8886; }
+.ranks { --right: #14602f; --wrong: #991b1b; --accepted: #1e40af; --frame: #8886; }
 @media (prefers-color-scheme: dark) {
-  .ranks { --right: #4ade80; --wrong: #f87171; --accepted: #93c5fd; }
+  .ranks { --right: #4ade80; --wrong: #fca5a5; --accepted: #93c5fd; }
 }
 .ranks { display: flex; flex-wrap: wrap; gap: .6rem; list-style: none; margin: 0; padding: 0; }
 .ranks li { width: 96px; }
@@ -84,7 +84,7 @@ def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
 def write_page(
     ranks: pd.DataFrame, queries: list[str], open_picture: Opener, title: str
 ) -> Iterator[str]:
-    """Yield the parts of a page, the first before, then one for each query.
+    """Yield the parts of a page: its head, one for each query, and its end.
 
     Args:
         ranks: see `ianet.searching.search`. A column `accepted`, if there is one, says which
@@ -102,7 +102,8 @@ def write_page(
     yield (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{LIST_STYLE}</style>\n<h1>{escape(title)}</h1>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{LIST_STYLE}</style>\n"
+        f"<main>\n<h1>{escape(title)}</h1>\n"
         f"<p>{shown}. {legend}The number is the distance, from 0 to 2.</p>\n"
     )
     thumbnail = lru_cache(maxsize=1000)(lambda path: draw_thumbnail(path, open_picture))
@@ -113,6 +114,7 @@ def write_page(
         name = f"{query}, person {person}" if person else query
         ranked = write_list(query, name, rows, thumbnail)
         yield f"<section>\n<h2>{escape(name)}</h2>\n{ranked}</section>\n"
+    yield "</main>\n"
 
 
 def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) -> str:

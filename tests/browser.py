@@ -22,6 +22,9 @@ VIEWS: tuple[tuple[int, Scheme], ...] = (
     *((390, "light"), (390, "dark")),
 )
 """Widths of a desktop and of a phone, in both colour schemes."""
+AA = ("wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice")
+"""Tags of rules of axe-core. By default axe-core leaves some of them out, as `target-size`."""
+AAA = (*AA, "wcag2aaa")
 
 # The first text of each element that lies left or right of the view, and in no box that scrolls.
 OUTSIDE = """([selector, width]) => [...document.querySelectorAll(selector)]
@@ -67,9 +70,10 @@ def open_page(
         browser.close()
 
 
-def find_violations(page: Page) -> list[str]:
-    """What axe-core finds at any level: its rule, and the first element."""
-    violations = Axe().run(page).response["violations"]
+def find_violations(page: Page, tags: tuple[str, ...] = AAA) -> list[str]:
+    """What axe-core finds by the rules of the tags: the rule, and the first element."""
+    options = {"runOnly": {"type": "tag", "values": tags}, "resultTypes": ["violations"]}
+    violations = Axe().run(page, options=options).response["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html']}" for each in violations]
 
 

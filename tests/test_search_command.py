@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from browser import Scheme, find_violations, needs_browser, open_page
 from conftest import noise, packed, written
 from numpy.typing import NDArray
 from PIL import Image
@@ -520,6 +521,17 @@ def test_queries_are_sorted_by_their_average_precision() -> None:
     assert sort_queries(table, "worst") == ["none", "second", "best", "both", "unknown"]
     assert sort_queries(table, "best") == ["best", "both", "second", "none", "unknown"]
     assert sort_queries(table, "given") == ["unknown", "best", "none", "second", "both"]
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong_on_the_page(scheme: Scheme) -> None:
+    table = ranks(("q", 1, True), ("q", 2, False)).assign(accepted=[True, False])
+    picture = Image.new("RGB", (96, 160), "red")
+    text = "".join(write_page(table, ["q"], lambda _: picture, "Ranks"))
+    with open_page(text, 390, scheme) as (shown, messages):
+        assert find_violations(shown) == []
+        assert messages == []
 
 
 def test_the_page_works_without_labels_and_escapes_text() -> None:
