@@ -65,7 +65,13 @@ def report() -> str:
     curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
     gain = drawing.Gain("Table 1: a network of a long name, " * 2, 0.5, -0.5, 1.5, False)
     gains = drawing.svg(drawing.forest({("synthetic", "mAP"): [gain]}))
-    picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
+    picture = {
+        "name": "f",
+        "title": "Figure",
+        "caption": "What it is.",
+        "svg": curve,
+        "has_cells": True,
+    }
     items = "".join(
         f'<li class="wrong"><img alt="rank {rank}" src="data:,"><b>✗ {rank}</b> 0.512</li>'
         for rank in range(1, 21)

@@ -39,12 +39,13 @@ SEARCH_FILES = ("trials.csv", SEARCH, "sensitivity.svg")
 
 
 class Picture(NamedTuple):
-    """A picture of the page."""
+    """A picture of the page; `has_cells` tells whether its numbers lie in results/tables."""
 
     name: str
     title: str
     caption: str
     svg: str
+    has_cells: bool
 
 
 def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
@@ -77,9 +78,10 @@ def figure_pictures(plan: Plan) -> list[Picture]:
     pictures = []
     for name, figure in plan.experiments.items():
         if isinstance(figure, Curve | RelationFigure):
-            caption = figure.caption if isinstance(figure, Curve) else ""
+            is_curve = isinstance(figure, Curve)
+            caption = figure.caption if is_curve else ""
             svg = (FIGURES / f"{name}.svg").read_text()
-            pictures.append(Picture(name, figure.title, caption, svg))
+            pictures.append(Picture(name, figure.title, caption, svg, has_cells=is_curve))
     return pictures
 
 
