@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from ianet.files import write_whole
@@ -21,11 +23,14 @@ PICTURES = (".png", ".svg")
 HISTOGRAM = 80
 """Bars of a histogram of distances."""
 PANELS = 3
-"""Histograms of distances side by side."""
+"""Panels side by side: histograms of distances, or curves of networks."""
 SMALL, NORMAL = 6.0, 8.0
 """Sizes of letters, in points."""
 
-# Of a forest plot, in inches; letters are in points.
+LINES = ("solid", "dashed", "dotted", "dashdot")
+"""Styles of curves, in turn."""
+
+# Of a forest plot and of curves, in inches; letters are in points.
 _PHONE = 3.4  # width between the margins of a page on a phone
 _LABEL = 9.0  # 12 pixels
 _LABEL_LETTER = 0.07  # width of a letter of a label
@@ -186,6 +191,62 @@ def sensitivity(
         axes.grid(alpha=0.3)
         axes.margins(y=0.15)
     row[0].legend()
+    return figure
+
+
+def training_curves(panels: Mapping[str, Mapping[str, pd.Series]], quantity: str) -> Figure:
+    """Draw what was measured in each epoch, a panel for each network, all with the same axes.
+
+    A phone shows the plot unscaled. No line is cut at a frame and no axis has ticks, which would
+    take more bytes than the lines.
+
+    Args:
+        panels: title to the label of a line to the values, whose index holds the epochs.
+        quantity: name of the values.
+    """
+    columns = min(len(panels), PANELS)
+    rows = ceil(len(panels) / columns)
+    letters = int((_PHONE - 0.4) / columns / _LABEL_LETTER)
+    titles = [textwrap.fill(title, letters) for title in panels]
+    lines = max(title.count("\n") for title in titles) + 1
+    height = rows * (0.75 + _LABEL_LINE * lines) + 0.9
+    figure = Figure(figsize=(_PHONE, height), layout="constrained")
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    places = list(grid.flat)
+    for axes in places[len(panels) :]:
+        axes.remove()
+    handles: dict[str, Line2D] = {}
+    for place, (title, curves) in enumerate(zip(titles, panels.values(), strict=True)):
+        axes = places[place]
+        for number, (label, values) in enumerate(curves.items()):
+            [handles[label]] = axes.plot(
+                values.index,
+                values,
+                color=f"C{number}",
+                linestyle=LINES[number % len(LINES)],
+                marker=".",
+                markevery=[-1],  # an only epoch is seen, too
+                clip_on=False,
+            )
+        axes.set_title(title, fontsize=_LABEL)
+        axes.grid(axis="y", alpha=0.3, clip_on=False)
+        axes.patch.set_visible(False)
+        axes.tick_params(labelsize=_LABEL, left=False, bottom=False)
+        axes.tick_params(labelbottom=place + columns >= len(panels))
+        axes.spines[["right", "top"]].set_visible(False)
+    places[0].locator_params(axis="x", integer=True, nbins=3)
+    places[0].locator_params(axis="y", nbins=3)
+    places[0].set_ylim(bottom=0)
+    figure.supxlabel("epoch", fontsize=_LABEL)
+    figure.legend(
+        handles.values(),
+        handles,
+        loc="outside upper center",
+        title=quantity,
+        title_fontsize=_LABEL,
+        ncols=PANELS,
+        fontsize=_LABEL,
+    )
     return figure
 
 

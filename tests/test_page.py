@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -18,7 +19,7 @@ from ianet.ranks_page import LIST_STYLE
 from pipeline.plan.dvc_yaml import pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report import cells, overview, page, run_list
+from pipeline.report import cells, curves, overview, page, run_list
 from pipeline.report.findings import Findings
 from pipeline.report.samples import Samples
 from pipeline.stages import report as stage
@@ -60,6 +61,22 @@ def sections() -> list[page.Section]:
     ]
 
 
+def trained_runs() -> list[run_list.TrainedRun]:
+    """Two seeds of a network of a long name and one of another, and one by another recipe."""
+    histories = {
+        KEYS[0]: {"epoch": [1, 2], "loss": [4.0, 1.0], "accuracy": [0.25, 0.5]},
+        KEYS[1]: {"epoch": [1, 2], "loss": [3.0, 2.0], "accuracy": [0.5, 0.75]},
+        "synthetic.base.quick.0": {"epoch": [1], "loss": [2.0], "accuracy": [1.0]},
+        "synthetic.base.strong.0": {"epoch": [1], "loss": [2.0], "accuracy": [1.0]},
+    }
+    runs = [(key.split("."), pd.DataFrame(history)) for key, history in histories.items()]
+    return [
+        run_list.TrainedRun(Run(dataset, network, recipe, int(seed)), history, {}, {})
+        for (dataset, network, recipe, seed), history in runs
+    ]
+
+
+@cache
 def report() -> str:
     """The page of all results, with figures."""
     curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
@@ -100,6 +117,7 @@ def report() -> str:
                 "result": "6 trials.",
             }
         ],
+        curves=curves.draw_curves(trained_runs()),
         runs=[
             *overview.failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
@@ -134,7 +152,7 @@ def test_a_browser_and_axe_find_nothing_wrong(
 COLOURS = """svg => {
   const style = element => getComputedStyle(element);
   return [style(svg.querySelector("path")).fill, style(svg.querySelector("text")).fill,
-    style(svg.querySelector("defs path[style*=stroke]")).stroke,
+    style(svg.querySelector('[style*="stroke: #000000"]')).stroke,
     style(document.body).backgroundColor, style(document.body).color];
 }"""
 
@@ -153,7 +171,7 @@ def test_pictures_have_the_colours_of_the_page(
     """The ground, the texts and the ticks."""
     with open_page(report(), 390, scheme) as (shown, _):
         colours = shown.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
-        assert colours == [[paper, ink, ink, paper, ink]] * 4
+        assert colours == [[paper, ink, ink, paper, ink]] * 8
 
 
 @needs_browser
@@ -258,6 +276,7 @@ def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed(
         "2026-11-29 02:30", "abc1234", "CPU",
         {
             "configuration": f"../runs/{FAILED.key}/training.json",
+            "history": f"../runs/{FAILED.key}/history.csv",
             "log": f"../build/logs/{FAILED.key}.log",
         },
         "RuntimeError", ", cameras ignored",
@@ -287,6 +306,70 @@ def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
     assert overview.foreign_rows(foreign) == [expected._replace(label=", cameras ignored")]
     elsewhere = [Evaluation(runs[0], "dukemtmc")]  # its scores there are not those of the line
     assert overview.foreign_rows(elsewhere) == [expected]
+
+
+def test_curves_are_those_of_a_data_set_and_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawing, "svg", lambda figure: figure)
+    quick, strong = curves.draw_curves(trained_runs())
+    assert [each[:3] for each in (quick, strong)] == [
+        ("synthetic", "quick", 3),
+        ("synthetic", "strong", 1),
+    ]
+    values = {
+        title: {
+            axes.get_title(): [line.get_xydata().tolist() for line in axes.lines]
+            for axes in figure.axes
+        }
+        for title, figure in quick.pictures.items()
+    }
+    name = "a-network-of-a-long-\nname"
+    assert values == {
+        "training loss": {name: [[[1, 4], [2, 1]], [[1, 3], [2, 2]]], "base": [[[1, 2]]]},
+        "training accuracy (%)": {
+            name: [[[1, 25], [2, 50]], [[1, 50], [2, 75]]],
+            "base": [[[1, 100]]],
+        },
+    }
+    for title, figure in quick.pictures.items():
+        [legend] = figure.legends
+        assert legend.get_title().get_text() == title
+        assert [text.get_text() for text in legend.get_texts()] == ["seed 0", "seed 1"]
+        first, second = figure.axes
+        assert first.get_ylim() == second.get_ylim()
+        assert len({line.get_linestyle() for line in first.lines}) == 2
+
+
+def test_curves_take_few_bytes() -> None:
+    [first, *_] = trained_runs()
+    seeds = [
+        first._replace(run=Run("synthetic", f"network-{number}", "quick", seed))
+        for number in range(12)
+        for seed in range(3)
+    ]
+    [group] = curves.draw_curves(seeds)
+    assert sum(len(svg) for svg in group.pictures.values()) < 120_000
+
+
+def test_a_figure_and_a_search_say_what_makes_them() -> None:
+    """As tables do."""
+    parts = re.findall(r'<h2 id="([\w-]+)">(.*?)(?=<h2|</main>)', report(), re.S)
+    assert {
+        name: re.findall(r'(?<=<code>)make [^<]*|(?<=href=")[^#"][^"]*', part)
+        for name, part in parts
+        if name in ("cost", "f", "ranks", "search-s")
+    } == {
+        "cost": [
+            "make repro ONLY=cost", "../experiments/cost.yaml", "tables/cost.csv",
+            "tables/cost.tex",
+        ],
+        "f": [
+            "make repro ONLY=f", "../experiments/f.yaml", "figures/f.svg", "tables/f.csv",
+        ],
+        "ranks": ["make repro ONLY=ranks", "../experiments/ranks.yaml"],
+        "search-s": [
+            "make search ONLY=s", "../experiments/search_s.yaml", "searches/s/trials.csv",
+        ],
+    }  # fmt: skip
 
 
 def test_a_picture_and_images_have_names() -> None:
@@ -342,7 +425,7 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     for name in ("list_runs", "write_list"):
         monkeypatch.setattr(run_list, name, lambda *_: None)
     monkeypatch.setattr(run_list, "find_failures", lambda *_: {FAILED: "broken", run: "late"})
-    files = run_list.TrainedRun(run, pd.DataFrame(), {}, {})
+    files = trained_runs()[-1]._replace(run=run)
     monkeypatch.setattr(run_list, "read_run", lambda *_: files)
     events: list[object] = []
 

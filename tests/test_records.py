@@ -22,8 +22,8 @@ SCORES = {"key": "k", "cmc": [1.0], "top-1": 1.0, "mAP": 1.0, "blocks": [], "wei
 SEARCH = {"search": "sigma.1", "best": {}, "test": {"mAP": 1.0}}
 LATER = {"cameras": "respect"}  # what files of before lack
 DESCRIPTION = {"scoring": "ranking", "cameras": "respect", "counts": {}}
-FRAME = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.5], "seconds": [1.0, 1.0],
-                      "images_per_second": [9.0, 9.0]})  # fmt: skip
+FRAME = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.5], "accuracy": [0.5, 1.0],
+                      "seconds": [1.0, 1.0], "images_per_second": [9.0, 9.0]})  # fmt: skip
 IMAGES = pd.DataFrame({"path": ["a"], "person": [1], "camera": [2], "split": ["train"]})
 
 FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
@@ -162,7 +162,7 @@ def test_all_columns_that_a_table_lacks_are_named() -> None:
         records.read_table(RUN.prepared)
 
 
-@pytest.mark.parametrize("name", ["epoch", "loss", "seconds", "images_per_second"])
+@pytest.mark.parametrize("name", ["epoch", "loss", "accuracy", "seconds", "images_per_second"])
 def test_a_history_needs_its_columns(name: str) -> None:
     FRAME.drop(columns=name).to_csv(FILES["history"][0], index=False)
     with pytest.raises(ValueError, match=rf"is damaged \(it has no numbers {name}\): "):

@@ -40,7 +40,7 @@ def read_history(run: Run) -> pd.DataFrame:
 
     def parse() -> pd.DataFrame:
         history = pd.read_csv(path)
-        for name in ("epoch", "loss", "seconds", "images_per_second"):
+        for name in ("epoch", "loss", "accuracy", "seconds", "images_per_second"):
             if name not in history or not is_numeric_dtype(history[name]) or history.empty:
                 raise ValueError(f"it has no numbers {name}")
         return history

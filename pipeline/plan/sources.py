@@ -114,6 +114,7 @@ STAGE_CODE = {
             "pipeline.stages.report",
             "pipeline.data.cameras",
             "pipeline.report.cost_scores",
+            "pipeline.report.curves",
             "pipeline.report.findings",
             "pipeline.report.overview",
             "pipeline.report.page",

@@ -24,7 +24,7 @@ from pipeline.data.cameras import label_cameras
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
 from pipeline.plan.plan import Plan, own_evaluation, unique_runs
 from pipeline.plan.records import SEARCH, read_description, read_scores, read_search
-from pipeline.plan.runs import DESCRIPTION, PREPARED, RECORD, Evaluation, Run
+from pipeline.plan.runs import DESCRIPTION, HISTORY, PREPARED, RECORD, Evaluation, Run
 from pipeline.report import blocks, cells, costs
 from pipeline.report.cost_scores import add_picture
 from pipeline.report.page import Section
@@ -283,7 +283,11 @@ def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
         date=record["date"],
         commit=record["commit"],
         machine=record["environment"]["device"],
-        files={"configuration": f"../{run.folder / RECORD}", **find_log(run)},
+        files={
+            "configuration": f"../{run.folder / RECORD}",
+            "history": f"../{run.folder / HISTORY}",
+            **find_log(run),
+        },
         failure=failure,
         label=label_cameras(scores["cameras"]) if scores else "",
     )

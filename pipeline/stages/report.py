@@ -15,7 +15,7 @@ from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import REPORT, output_paths, pipeline
 from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.runs import RECORD, RESULTS, Evaluation
-from pipeline.report import findings, overview, page, run_list, samples
+from pipeline.report import curves, findings, overview, page, run_list, samples
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import send_safely
 from pipeline.tracking.reproduction import run_pages, sync_reproduction
@@ -64,6 +64,7 @@ def main() -> None:
         figures=overview.figure_pictures(plan),
         ranks=overview.ranked_lists(plan),
         searches=overview.search_summaries(plan),
+        curves=curves.draw_curves(trained),
         runs=[
             *overview.failed_rows(
                 {run: reason for run, reason in failures.items() if run not in runs}
