@@ -18,6 +18,7 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,6 +53,7 @@ from pipeline.shell import (
 from pipeline.training.rehearsal import rehearse
 
 AHEAD = 1  # run that starts up while others train, and trains when the first of them is done
+FULL = "No space left on device"  # by which the system tells of a full disk
 TRIES = 5  # of a run of which DVC starts no stage, as another process holds a lock of DVC
 
 log = logging.getLogger("pipeline.repro")
@@ -142,15 +144,22 @@ class Job:
                     if commands and not self._has_error() and not stop.is_set():
                         self.last = f"error: {commands[-1]} was killed, or its node: {self.last}"
                     return False
-                if complete.intersection(commands):  # DVC did not save what the stage made
+                # DVC did not save what the stage made.
+                if FULL in self._read_reason() or complete.intersection(commands):
                     break
                 complete.update(commands)
                 time.sleep(attempt + 1)
-            lines = self.log.read_text(errors="replace").strip().splitlines()
-            self.last = f"error: DVC failed: {lines[-1] if lines else 'no output'}"
+            reason = self._read_reason()
+            advice = f": make space in {find_fullest()}" if FULL in reason else ""
+            self.last = f"error: DVC failed: {reason}{advice}"
             return False
         finally:
             self.seconds = time.monotonic() - self.start
+
+    def _read_reason(self) -> str:
+        """The last line that DVC printed."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "no output"
 
     def _run_stages(self) -> bool:
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -213,6 +222,16 @@ class Job:
             self.stopping = True
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGINT)
+
+
+def find_fullest() -> Path:
+    """The folder to which DVC writes with the least space: DVC names none when a disk is full."""
+    words = [*DVC, "cache", "dir"]
+    answer = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
+    folders = [Path(answer).absolute()] if answer else []
+    folders += [Path(".dvc").absolute(), Path.cwd()]
+    present = [folder for folder in folders if folder.exists()]
+    return min(present, key=lambda folder: shutil.disk_usage(folder).free)
 
 
 def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None]) -> list[Job]:

@@ -131,6 +131,25 @@ def test_a_training_that_dvc_cannot_save_is_not_repeated_for_ever(
     assert job.last == "error: DVC failed: ERROR: no space left"
 
 
+def test_a_full_disk_is_named_and_costs_no_second_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reason = "ERROR: failed to reproduce 'a': [Errno 28] No space left on device"
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    program = (
+        f"if 'cache' in sys.argv: print({str(cache)!r}); sys.exit()\n"
+        f"{COUNT}start(); emit('finished'); print({reason!r}); sys.exit(1)"
+    )
+    [job] = build_jobs(monkeypatch, tmp_path, program, "a")
+    space = {cache: 5, tmp_path: 7}
+    usage = SimpleNamespace(disk_usage=lambda path: SimpleNamespace(free=space[path]))
+    monkeypatch.setattr(repro, "shutil", usage)
+    assert repro.run_jobs([job], 1, lambda job: None) == [job]
+    assert attempts() == 1
+    assert job.last == f"error: DVC failed: {reason}: make space in {cache}"
+
+
 def test_a_failure_costs_no_other_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = (
         "open('runs.txt', 'a').write(sys.argv[3] + '\\n'); start()\n"

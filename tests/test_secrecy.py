@@ -85,6 +85,7 @@ def test_an_mlflow_that_cannot_be_used(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mlflow, "set_experiment", fail)
     monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: address)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     with pytest.raises(ConnectionError) as error:
         server.connect()

@@ -23,6 +23,7 @@ from project import empty_database
 from servers import mlflow_server
 
 from pipeline.tracking import server
+from pipeline.tracking.recorder import live
 
 
 @pytest.fixture
@@ -100,6 +101,20 @@ def test_a_copy_that_dvc_deletes_is_told(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     server.connect()
     assert caplog.text == ""
+
+
+def test_a_full_disk_at_the_start_of_a_run_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise MlflowException("(sqlite3.OperationalError) database or disk is full\n[SQL: ...]")
+
+    monkeypatch.setattr(mlflow, "start_run", fail)
+    monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "sqlite:////data/mlflow.db")
+    with pytest.raises(ConnectionError) as error, live(lambda status: "id"):
+        pytest.fail("the work begins")
+    assert str(error.value) == (
+        "MLflow at sqlite:////data/mlflow.db cannot be used ((sqlite3.OperationalError) database "
+        "or disk is full): make space in /data, and the same command resumes"
+    )
 
 
 @pytest.mark.slow

@@ -13,10 +13,11 @@ from types import FrameType
 from typing import Any
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
 from pipeline.failures import CodeError, explain
 from pipeline.secrecy import hide_secrets
-from pipeline.tracking.server import first_line
+from pipeline.tracking.server import explain_failure, first_line
 
 FAILURE, TRACEBACK = "failure", "traceback.txt"  # the tag and the artifact of work that failed
 LONGEST = 1000  # characters of the tag
@@ -96,8 +97,11 @@ def _warn(error: Exception) -> None:
 def live(sync: Callable[[str], str]) -> Iterator[None]:
     """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
-    with hold_signals():
-        mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
+    try:
+        with hold_signals():
+            mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
+    except MlflowException as error:
+        raise explain_failure(error) from error
     status = "FAILED"
     try:
         yield

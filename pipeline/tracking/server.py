@@ -9,8 +9,8 @@ import sqlite3
 import textwrap
 import time
 import warnings
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from pipeline.secrecy import hide_secrets
 EXPERIMENT = "ianet"
 SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
-LOCAL = "sqlite:///mlflow.db"
+SQLITE = "sqlite:///"
+LOCAL = f"{SQLITE}mlflow.db"
+FULL = "database or disk is full"  # SQLite's words
 ARTIFACTS = "mlruns"  # MLflow's folder of files beside that database
 LOCATIONS = (
     ("experiments", "artifact_location"),
@@ -85,7 +87,8 @@ def connect() -> None:
             "DVC deletes this copy of the project, and mlflow.db with it: set MLFLOW_TRACKING_URI "
             "to a server, or to sqlite:////<path of the project>/mlflow.db, to keep its records"
         )
-    with first_use(Path()):
+    database = Path(LOCAL.removeprefix(SQLITE))
+    with first_use(Path()), _make_whole(database):
         try:
             record = mlflow.set_experiment(EXPERIMENT)
             for name, value in TAGS.items():
@@ -94,14 +97,32 @@ def connect() -> None:
             if uri == LOCAL:
                 _mend_locations(str(record.artifact_location))
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
-            remedy = (
-                "move mlflow.db away, and `make sync` fills a new one"
-                if uri == LOCAL
-                else f"start the server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
-            )
-            raise ConnectionError(
-                f"MLflow at {hide_secrets(uri)} cannot be used ({first_line(error)}): {remedy}"
-            ) from error
+            raise explain_failure(error) from error
+
+
+def explain_failure(error: Exception) -> ConnectionError:
+    """The error of a server or a database that cannot be used, with what to do."""
+    uri, reason = mlflow.get_tracking_uri(), first_line(error)
+    if FULL in reason and uri.startswith(SQLITE):
+        folder = Path(uri.removeprefix(SQLITE)).absolute().parent
+        remedy = f"make space in {folder}, and the same command resumes"
+    elif uri == LOCAL:
+        remedy = "move mlflow.db away, and `make sync` fills a new one"
+    else:
+        remedy = f"start the server, or unset MLFLOW_TRACKING_URI to log to {LOCAL}"
+    return ConnectionError(f"MLflow at {hide_secrets(uri)} cannot be used ({reason}): {remedy}")
+
+
+@contextmanager
+def _make_whole(database: Path) -> Iterator[None]:
+    """Delete a database that was not made to its end: MLflow would refuse it."""
+    is_new = not database.exists()
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            database.unlink(missing_ok=True)
+        raise
 
 
 def _mend_locations(artifacts: str) -> None:
@@ -119,7 +140,7 @@ def _mend_locations(artifacts: str) -> None:
     if not is_ours or place.parent.resolve() == here.resolve():
         return
     old, new = artifacts.removesuffix(place.name), f"{here.absolute()}/"
-    with closing(sqlite3.connect(LOCAL.removeprefix("sqlite:///"))) as database, database:
+    with closing(sqlite3.connect(LOCAL.removeprefix(SQLITE))) as database, database:
         for table, column in LOCATIONS:
             database.execute(
                 f"UPDATE {table} SET {column} = :new || substr({column}, length(:old) + 1) "
