@@ -23,7 +23,8 @@ ACCEPTED = {True: ("accepted", "●"), False: ("rejected", "○")}
 
 STYLE = """
 :root { color-scheme: light dark; }
-body { font: 15px/1.4 system-ui, sans-serif; margin: 1rem auto; max-width: 80rem; padding: 0 1rem; }
+body { background: Canvas; font: 15px/1.4 system-ui, sans-serif; }
+body { margin: 1rem auto; max-width: 80rem; padding: 0 1rem; }
 section { border-top: 1px solid #8886; padding: .5rem 0 1rem; }
 h1 { font-size: 1.4rem; }
 h2 { font-size: 1rem; overflow-wrap: anywhere; }

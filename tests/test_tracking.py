@@ -70,7 +70,7 @@ def write_run(record: Mapping[str, Any] = RECORD, weights: bytes = b"weights") -
     (RUN.folder / "training.json").write_text(json.dumps(record))
     (RUN.folder / "weights.safetensors").write_bytes(weights)
     (RUN.folder / "network.json").write_text("{}")
-    history = pd.DataFrame(HISTORY).assign(seconds=2.0, images_per_second=50.0)
+    history = pd.DataFrame(HISTORY).assign(accuracy=0.5, seconds=2.0, images_per_second=50.0)
     history.to_csv(RUN.folder / "history.csv", index=False)
 
 
@@ -273,7 +273,7 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
             "model card. The alias best is that of the best mAP on held-out people."
         )
         steps = [[step for step, _ in request] for request in sent]
-        assert steps[:3] == [5 * [1] + 5 * [2] + 5 * [3], [0] * 6, [0] * 5]
+        assert steps[:3] == [6 * [1] + 6 * [2] + 6 * [3], [0] * 6, [0] * 5]
         assert len(steps) == 4  # MLflow itself links a model with the metrics of its run
     write_scores(RUN.key, weights, mAP=0.625)
     training.sync_run(RUN)
