@@ -113,9 +113,9 @@ def _choose_threshold(thresholds: Sequence[Limit], far: float | None) -> Limit:
     for threshold in thresholds:
         if far in (None, threshold.far):
             return threshold
-    known = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
+    rates = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
     raise ValueError(
-        f"no threshold is known for a false-accept rate of {far:g}: choose one of {known}"
+        f"no threshold is known for a false-accept rate of {far:g}: choose one of {rates}"
     )
 
 
@@ -290,15 +290,15 @@ def _choose(query: Labelled, gallery: Labelled, cameras: Cameras) -> _Labels:
     for table in (query, gallery):
         check_labels(table, cameras)
     persons, paths = set(query.persons), set(query.paths)
-    chosen = [
+    mask = [
         person in persons and path not in paths
         for person, path in zip(gallery.persons, gallery.paths, strict=True)
     ]
-    places = np.flatnonzero(chosen)
+    places = np.flatnonzero(mask)
     return _Labels(
         [*query.persons, *(gallery.persons[place] for place in places)],
         [*query.cameras, *(gallery.cameras[place] for place in places)]
         if cameras == "respect"
         else None,
-        chosen,
+        mask,
     )

@@ -69,10 +69,10 @@ def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
         ValueError: an unknown `sort`.
     """
     refuse_unknown("sort", sort, get_args(Sort))
-    known = ranks[ranks.right.notna()]
-    right = known.right.astype(int)
-    query = known["query"]
-    precision = right.groupby(query).cumsum() / known["rank"] * right
+    rows = ranks[ranks.right.notna()]
+    right = rows.right.astype(int)
+    query = rows["query"]
+    precision = right.groupby(query).cumsum() / rows["rank"] * right
     scores = precision.groupby(query).sum() / right.groupby(query).sum().clip(lower=1)
     queries = list(dict.fromkeys(ranks["query"]))
     if sort == "given":
@@ -94,7 +94,7 @@ def write_page(
         title: of the page.
     """
     total = ranks["query"].nunique()
-    shown = (
+    extent = (
         f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
     )
     legend = f"{LEGEND} " if ranks.right.notna().any() else ""
@@ -103,7 +103,7 @@ def write_page(
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{LIST_STYLE}</style>\n<h1>{escape(title)}</h1>\n"
-        f"<p>{shown}. {legend}The number is the distance, from 0 to 2.</p>\n"
+        f"<p>{extent}. {legend}The number is the distance, from 0 to 2.</p>\n"
     )
     thumbnail = lru_cache(maxsize=1000)(lambda path: draw_thumbnail(path, open_picture))
     groups = dict(iter(ranks.groupby("query", sort=False)))

@@ -74,8 +74,8 @@ def check_equal(evaluation: Evaluation, here: Settings, there: Settings) -> None
         first, second = (each.datasets[name].model_dump(include=OPTIONS) for each in (here, there))
         _compare(f"datasets.{name}", first, second)
     configuration = configure(run, here.networks[run.network], here.recipes[run.recipe])
-    wanted = json.loads(json.dumps(configuration.parameters()))
-    _compare(f"run {run.key}: ", wanted, read_record(run)["configuration"])
+    parameters = json.loads(json.dumps(configuration.parameters()))
+    _compare(f"run {run.key}: ", parameters, read_record(run)["configuration"])
 
 
 def _compare(section: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:

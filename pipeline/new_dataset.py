@@ -106,10 +106,10 @@ def refuse_other_names(table: pd.DataFrame, folder: Path) -> None:
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / LIST
         write_whole(path, table.to_csv(index=False))
-        found = listed.read(path).table.astype(str)
-    known = set(found.itertuples(index=False, name=None))
+        copy = listed.read(path).table.astype(str)
+    rows = set(copy.itertuples(index=False, name=None))
     for row in table.itertuples(index=False, name=None):
-        if row not in known:
+        if row not in rows:
             raise SettingsError(
                 f"{folder / row[0]} cannot be listed: a list has no blanks at the ends of a name, "
                 "takes -1 for junk and 1.0 for 1, so rename the person's folder or the photo"

@@ -76,10 +76,10 @@ def changed_stages() -> set[str]:
 def preparing_stages(evaluations: Sequence[Evaluation], settings: Settings) -> list[str]:
     """The stages before the trainings of evaluations."""
     images = image_sets(evaluations, settings)
-    drawn = [name for name, _ in images if settings.datasets[name].synthetic is not None]
+    synthetic_sets = [name for name, _ in images if settings.datasets[name].synthetic is not None]
     return [
         *("plan", "sources"),
-        *dict.fromkeys(f"synthesize@{name}" for name in drawn),
+        *dict.fromkeys(f"synthesize@{name}" for name in synthetic_sets),
         *dict.fromkeys(f"prepare@{name}" for name, _ in images),
         *(f"pack@{name}.{size}" for name, size in images),
     ]
@@ -408,8 +408,8 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     runs = unique_runs(evaluations)
     preparing = preparing_stages(evaluations, plan.settings)
     changed = changed_stages()
-    needed = {*preparing, *targets, *stages_of(evaluations)}
-    if not (changed & needed if targets else changed):
+    stages = {*preparing, *targets, *stages_of(evaluations)}
+    if not (changed & stages if targets else changed):
         print(f"nothing to do: {format_runs(len(runs))} and all results are up to date")
         return
     if changed & set(preparing):

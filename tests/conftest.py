@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
@@ -255,7 +255,7 @@ def run(
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ray is named, and what a test names is forgotten."""
-    for name in (ADDRESS, OWN):
+    for name in (ADDRESS, LOCAL_RAY):
         monkeypatch.setenv(name, "set, so that the value of before comes back")
         monkeypatch.delenv(name)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.cluster.storage import Storage
 from pipeline.shell import EVENTS
 from pipeline.training.progress import FILE, Follower, ProgressWriter, read_progress
@@ -139,7 +139,7 @@ def test_each_node_of_a_cluster_is_an_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(ADDRESS, address)
-    monkeypatch.delenv(OWN, raising=False)
+    monkeypatch.delenv(LOCAL_RAY, raising=False)
     monkeypatch.setenv(EVENTS, str(tmp_path / "events.jsonl"))
     (tmp_path / "events.jsonl").touch()
     calls = Calls(storage)

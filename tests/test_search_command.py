@@ -305,7 +305,7 @@ def test_the_terminal_says_where_all_queries_are(
     run: Callable[..., Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ianet.cli.commands.search.SHOWN", 1)
+    monkeypatch.setattr("ianet.cli.commands.search.TERMINAL_QUERIES", 1)
     arguments = ["search", model, people / "query", people / "gallery", "-k", "1"]
     assert run(*arguments).errors == "1 more queries: -o FILE writes all of them\n"
     output = tmp_path / "ranks.csv"

@@ -129,15 +129,15 @@ def check_visible(root: Path, paths: Sequence[Path]) -> None:
     mark, text = root / f".visible-{uuid4().hex}", uuid4().hex
     mark.write_text(text)
     try:
-        wanted = _look(mark, paths)
+        local = _look(mark, paths)
         task: Any = ray.remote(num_cpus=0)(_look)
 
         def start() -> list[Any]:
             places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
             return [task.options(scheduling_strategy=place).remote(mark, paths) for place in places]
 
-        for node, seen in zip(nodes, _get(start), strict=True):
-            for path, here, there in zip((root, *paths), wanted, seen, strict=True):
+        for node, remote in zip(nodes, _get(start), strict=True):
+            for path, here, there in zip((root, *paths), local, remote, strict=True):
                 if here != there:
                     raise ValueError(
                         f"node {node['NodeManagerAddress']} of the Ray cluster does not see "

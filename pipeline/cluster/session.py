@@ -18,7 +18,7 @@ from typing import Any
 
 import ray
 
-from pipeline.cluster.address import ADDRESS, CLIENT, OWN, is_cluster, is_shared
+from pipeline.cluster.address import ADDRESS, CLIENT, LOCAL_RAY, is_cluster, is_shared
 from pipeline.cluster.environment import SETTINGS
 from pipeline.cluster.resources import cores
 
@@ -72,12 +72,12 @@ def shared_session() -> Iterator[None]:
         try:
             if private:
                 os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
-                os.environ[OWN] = "1"
+                os.environ[LOCAL_RAY] = "1"
             yield
         finally:
             if private:
                 os.environ.pop(ADDRESS, None)
-                os.environ.pop(OWN, None)
+                os.environ.pop(LOCAL_RAY, None)
 
 
 def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None:

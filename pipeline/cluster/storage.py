@@ -245,14 +245,14 @@ def _digest(content: bytes) -> str:
 def _file_digest(path: Path) -> str:
     """SHA-256 of a file of the project, computed once as long as its size and time stay."""
     state = path.stat()
-    seen = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    known = PROJECT / "digests" / _digest(seen.encode())
-    text = known.read_bytes() if known.exists() else b""
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    cache = PROJECT / "digests" / _digest(key.encode())
+    text = cache.read_bytes() if cache.exists() else b""
     if re.fullmatch(rb"[0-9a-f]{64}", text):
         return text.decode()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    write_whole(known, digest)
+    write_whole(cache, digest)
     return digest
 
 

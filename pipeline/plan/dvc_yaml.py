@@ -368,7 +368,7 @@ def _curve_stage(name: str, curve: Curve, plan: Plan) -> Stage:
 
 
 def _block_stage(name: str, table: BlockTable, plan: Plan) -> Stage:
-    evaluations = [needed for _, row in plan.rows(table) for needed in row]
+    evaluations = [evaluation for _, row in plan.rows(table) for evaluation in row]
     return {
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.blocks {name}",
@@ -435,7 +435,7 @@ def _ranks_stage(name: str, lists: RankedLists, plan: Plan) -> Stage:
 def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
     """The page depends on the files of all other stages that it shows."""
     evaluations = plan.evaluations()
-    shown = [
+    files = [
         path
         for stage in stages.values()
         for output in stage.get("outs", [])
@@ -452,7 +452,7 @@ def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
         "desc": "all tables, figures and curves on one page",
         "cmd": "python -m pipeline.stages.report",
         "deps": [
-            *shown,
+            *files,
             *ranks,
             *(str(each.scores) for each in (*evaluations, *plan.foreign_evaluations())),
             *(str(run.folder) for run in unique_runs(evaluations)),

@@ -54,8 +54,8 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
     """
     evaluations = [
         each
-        for row, needed in plan.rows(table)
-        for evaluation in needed
+        for row, row_evaluations in plan.rows(table)
+        for evaluation in row_evaluations
         for each in (evaluation, plan.baseline(row, evaluation))
         if each is not None
     ]
@@ -134,14 +134,14 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
 
 def _describe_gains(gains: Sequence[Estimate | None]) -> pd.DataFrame:
     """The columns of `cells` that describe gains, in percent; NaN where nothing is compared."""
-    found = [gain for gain in gains if gain is not None]
-    p_values = iter(correct_holm([gain.p_value for gain in found]))
+    estimates = [gain for gain in gains if gain is not None]
+    p_values = iter(correct_holm([gain.p_value for gain in estimates]))
     rows = []
     for gain in gains:
         if gain is None:
             rows.append((nan,) * 5)
         else:
-            detectable = 100 * gain.detectable(len(found))
+            detectable = 100 * gain.detectable(len(estimates))
             rows.append((100 * gain.mean, *_interval(gain), next(p_values), detectable))
     names = ["gain", "gain_low", "gain_high", "gain_p", "detectable"]
     return pd.DataFrame(rows, columns=names, dtype=float)

@@ -34,7 +34,7 @@ from pipeline.search.space import examples, label
 from pipeline.shell import LOGS, format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
-SHOWN = ("top-1", "mAP")  # of a run
+RUN_SCORES = ("top-1", "mAP")  # of a run
 SEARCH_FILES = ("trials.csv", "scores.json", "sensitivity.svg")
 
 
@@ -238,7 +238,7 @@ class RunRow(NamedTuple):
 
     Attributes:
         url: of the run's page in MLflow.
-        scores: those of `SHOWN`, in percent.
+        scores: those of `RUN_SCORES`, in percent.
         losses, line: of the epochs, and as points of `draw_line`.
         files: name to path, seen from the page; none of a run that was made elsewhere.
         failure: why the last attempt failed; nothing of a run that is finished.
@@ -246,7 +246,7 @@ class RunRow(NamedTuple):
 
     key: str
     url: str | None = None
-    scores: Sequence[float | None] = (None,) * len(SHOWN)
+    scores: Sequence[float | None] = (None,) * len(RUN_SCORES)
     epochs: int | None = None
     losses: Sequence[float] = ()
     line: str = ""
@@ -270,7 +270,7 @@ def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
     return RunRow(
         run.key,
         url,
-        scores=[None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
+        scores=[None if scores.get(name) is None else 100 * scores[name] for name in RUN_SCORES],
         epochs=len(history),
         losses=losses,
         line=draw_line(losses),
@@ -300,7 +300,9 @@ def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
             rows.append(
                 RunRow(
                     run.key,
-                    scores=[None if pd.isna(line[name]) else 100 * line[name] for name in SHOWN],
+                    scores=[
+                        None if pd.isna(line[name]) else 100 * line[name] for name in RUN_SCORES
+                    ],
                     epochs=line["epochs"],
                     minutes=60 * line["hours"],
                     commit=line["commit"],

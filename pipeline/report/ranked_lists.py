@@ -163,8 +163,8 @@ def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) 
     for place, run in enumerate(networks):
         name = escape(run.network)
         parts.append(f"<details{' open' if place == 0 else ''}><summary>{name}</summary>\n")
-        chosen = choose_queries(scores[against], scores[run], lists.queries)
-        for title, queries in zip(("raises", "lowers"), chosen, strict=True):
+        selection = choose_queries(scores[against], scores[run], lists.queries)
+        for title, queries in zip(("raises", "lowers"), selection, strict=True):
             parts.append(f"<h3>{name} {title} the average precision</h3>\n")
             for query in queries:
                 pair = {each: distances[each] for each in (against, run)}

@@ -40,8 +40,8 @@ class TrainedRun(NamedTuple):
 
 def read_run(run: Run, evaluations: Sequence[Evaluation]) -> TrainedRun:
     """The files of a run; `evaluations` are those of the page."""
-    own = own_evaluation(run)
-    scores = read_scores(own) if own in evaluations else {}
+    evaluation = own_evaluation(run)
+    scores = read_scores(evaluation) if evaluation in evaluations else {}
     return TrainedRun(run, read_history(run), read_record(run), scores)
 
 

@@ -66,9 +66,9 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     recipe = settings.recipes[search.recipe]
     network = settings.networks[search.network]
     configuration = _check(name, search, plan, run)
-    described = search.model_dump(mode="json", exclude={"title", "caption"})
+    options = search.model_dump(mode="json", exclude={"title", "caption"})
     code = Code().of_trials(asdict(configuration.network))
-    digest = configuration.digest(run.prepared / TABLE, code, described)
+    digest = configuration.digest(run.prepared / TABLE, code, options)
     key = f"{name}.{digest[:DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
@@ -111,8 +111,8 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
     network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
     configuration = configure_trial(search, next(space.examples(search)), network, recipe)
     check_prepared(run.dataset, configuration.size)
-    described = read_description(run.prepared)
-    if described["scoring"] == "single_shot" and search.maximise != "top-1":
+    description = read_description(run.prepared)
+    if description["scoring"] == "single_shot" and search.maximise != "top-1":
         raise SettingsError(
             f"{EXPERIMENTS}/{SEARCH_PREFIX}{name}.yaml: the protocol of {run.dataset} defines no "
             f"{search.maximise}: maximise top-1"

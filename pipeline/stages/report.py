@@ -40,16 +40,16 @@ def is_complete(evaluation: Evaluation) -> bool:
 
 def main() -> None:
     parser(__doc__, "pipeline.stages.report").parse_args()
-    whole = load_plan()
-    plan = whole.limit(find_complete(whole))
+    full_plan = load_plan()
+    plan = full_plan.limit(find_complete(full_plan))
     evaluations = list(filter(is_complete, plan.evaluations()))
-    planned = whole.evaluations()
-    complete = list(filter(is_complete, planned))
+    all_evaluations = full_plan.evaluations()
+    complete = list(filter(is_complete, all_evaluations))
     foreign = plan.foreign_evaluations()
     runs = unique_runs(evaluations)
     labels = overview.row_labels(plan, runs)
-    trained = [run_list.read_run(run, complete) for run in runs]
-    failures = run_list.find_failures(planned)
+    trained_runs = [run_list.read_run(run, complete) for run in runs]
+    failures = run_list.find_failures(all_evaluations)
     links = run_pages(runs)
     tables = overview.score_sections(plan)
     sections = [section for section, _ in tables.values()]
@@ -70,13 +70,13 @@ def main() -> None:
             ),
             *(
                 overview.run_row(each, links.get(each.run), failures.get(each.run, ""))
-                for each in trained
+                for each in trained_runs
             ),
             *overview.foreign_rows(foreign),
         ],
     )
     write_whole(REPORT, text)
-    run_list.write_list(run_list.list_runs(trained))
+    run_list.write_list(run_list.list_runs(trained_runs))
     # After the page, which is one of the files that are sent.
     send_safely(lambda: sync_reproduction(labels))
 

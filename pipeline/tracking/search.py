@@ -54,8 +54,8 @@ def sync_search(
             NOTE: escape_markdown(f"{search.title}. {search.caption}"),
         }
         run_id = create(f"search-{name}", tags)
-    described = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
-    send_parameters(run_id, described)
+    parameters = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
+    send_parameters(run_id, parameters)
     for trial in trials:
         _sync_trial(run_id, key, trial)
     set_status(run_id, status)

@@ -161,9 +161,9 @@ def view_address(server: str) -> str:
 
 def find(tags: Mapping[str, str]) -> str | None:
     """The newest run with these tags, whose values hold one kind of quotes at most."""
-    wanted = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
+    condition = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
     runs = mlflow.MlflowClient().search_runs(
-        [experiment()], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+        [experiment()], condition, max_results=1, order_by=["attributes.start_time DESC"]
     )
     return runs[0].info.run_id if runs else None
 
@@ -211,14 +211,14 @@ def send_epochs(
         guide: the metric whose steps say which epochs the run has.
     """
     client = mlflow.MlflowClient()
-    known = {metric.step for metric in client.get_metric_history(run_id, guide)}
+    steps = {metric.step for metric in client.get_metric_history(run_id, guide)}
     now = int(time.time() * 1000)
-    lacking = [epoch for epoch in reports if epoch not in known]
+    missing_epochs = [epoch for epoch in reports if epoch not in steps]
     epochs = max(BATCH // max(len(names), 1), 1)  # of a request: an epoch is sent whole or not
-    for start in range(0, len(lacking), epochs):
+    for start in range(0, len(missing_epochs), epochs):
         metrics = [
             Metric(metric, float(reports[epoch][name]), now, epoch)
-            for epoch in lacking[start : start + epochs]
+            for epoch in missing_epochs[start : start + epochs]
             for name, metric in names.items()
             if reports[epoch].get(name) is not None
         ]

@@ -161,9 +161,9 @@ def send_run(run: Run) -> None:
 def _sync_files(run: Run, run_id: str) -> None:
     """Send the files with a run's configuration and its epochs."""
     client = mlflow.MlflowClient()
-    known = {file.path for file in client.list_artifacts(run_id)}
+    names = {file.path for file in client.list_artifacts(run_id)}
     for name in (RECORD, HISTORY):
-        if name not in known:
+        if name not in names:
             client.log_artifact(run_id, str(run.folder / name))
 
 

@@ -130,11 +130,11 @@ def _describe(
 
 def _identify(storage: Storage, name: str) -> str:
     """The id of a training, the same after a kill."""
-    known = storage.read(TRAININGS, name, "id")
-    if known is None:
-        known = new_id().encode()
-        storage.write(known, TRAININGS, name, "id")
-    return known.decode()
+    content = storage.read(TRAININGS, name, "id")
+    if content is None:
+        content = new_id().encode()
+        storage.write(content, TRAININGS, name, "id")
+    return content.decode()
 
 
 def find_place(
