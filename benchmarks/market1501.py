@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 import torch
 import yaml
-from device import described, results
+from device import describe_machine, results
 from rich.progress import track
 from training import NETWORKS
 
@@ -35,28 +35,28 @@ from ianet.training.fit import fit
 from ianet.training.recipe import Recipe
 
 
-def packed(source: Path, recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Path]:
+def pack_images(source: Path, recipe: Recipe, folder: Path) -> tuple[pd.DataFrame, Path]:
     """The table of the images, and they themselves."""
     listing = market1501.read(source)
     paths = listing.table.path.tolist()
     target = folder / "images.npy"
-    done = packing.pack(listing.open, paths, (recipe.height, recipe.width), target)
-    for _ in track(done, "packing", len(paths)):
+    progress = packing.pack(listing.open, paths, (recipe.height, recipe.width), target)
+    for _ in track(progress, "packing", len(paths)):
         pass
     return listing.table, target
 
 
-def scores(
+def score(
     network: Network, table: pd.DataFrame, path: Path, device: torch.device, *, mixed: bool
 ) -> dict[str, float]:
     """Top-1 and mAP, in percent, of features that are extracted in bfloat16 where `mixed`."""
-    found: list[Any] = []
+    sides: list[Any] = []
     for split in ("query", "gallery"):
         mask = (table.split == split).to_numpy(copy=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
             features = extract(network, images.load(path, mask), device=device)
-        found.append([features, table.person[mask], table.camera[mask]])
-    result = evaluate(*(part for pair in zip(*found, strict=True) for part in pair))
+        sides.append([features, table.person[mask], table.camera[mask]])
+    result = evaluate(*(part for pair in zip(*sides, strict=True) for part in pair))
     return {"top-1": round(100 * result.cmc[0], 2), "mAP": round(100 * result.mAP, 2)}
 
 
@@ -69,44 +69,44 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     for name in ("batch", "epochs"):
         parser.add_argument(f"--{name}", type=int)
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     training = yaml.safe_load(Path("params.yaml").read_text())["recipes"]["paper"]["training"]
-    asked = {name: getattr(given, name) for name in ("batch", "epochs")}
-    chosen = {name: number for name, number in asked.items() if number is not None}
-    milestones = [each for each in training["milestones"] if each < chosen.get("epochs", each + 1)]
-    recipe = Recipe(**{**training, "milestones": milestones, "precision": "auto", **chosen})
+    values = {name: getattr(arguments, name) for name in ("batch", "epochs")}
+    changes = {name: number for name, number in values.items() if number is not None}
+    milestones = [each for each in training["milestones"] if each < changes.get("epochs", each + 1)]
+    recipe = Recipe(**{**training, "milestones": milestones, "precision": "auto", **changes})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
-        table, path = packed(given.source, recipe, Path(folder))
+        start = time.perf_counter()
+        table, path = pack_images(arguments.source, recipe, Path(folder))
         row: dict[str, Any] = {
-            "machine": described(),
-            "network": given.network,
+            "machine": describe_machine(),
+            "network": arguments.network,
             "batch": recipe.batch,
             "epochs": recipe.epochs,
-            "seed": given.seed,
-            "packing, s": round(time.perf_counter() - began, 1),
+            "seed": arguments.seed,
+            "packing, s": round(time.perf_counter() - start, 1),
         }
         mask = (table.split == "train").to_numpy(copy=True)
-        torch.manual_seed(given.seed)
+        torch.manual_seed(arguments.seed)
         labels = labels_of(table.person[mask].to_numpy())
-        network = Network(int(labels.max()) + 1, NetworkOptions(**NETWORKS[given.network]))
-        began = time.perf_counter()
+        network = Network(int(labels.max()) + 1, NetworkOptions(**NETWORKS[arguments.network]))
+        start = time.perf_counter()
         epochs = fit(
-            network, images.load(path, mask), labels, recipe, seed=given.seed, device=device
+            network, images.load(path, mask), labels, recipe, seed=arguments.seed, device=device
         )
         for epoch in epochs:
-            told = f"loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}"
+            report = f"loss {epoch.loss:.3f}, accuracy {epoch.accuracy:.3f}"
             print(
-                f"epoch {epoch.epoch}: {told}, {epoch.images_per_second:.0f} images/s", flush=True
+                f"epoch {epoch.epoch}: {report}, {epoch.images_per_second:.0f} images/s", flush=True
             )
-        row["training, s"] = round(time.perf_counter() - began, 1)
+        row["training, s"] = round(time.perf_counter() - start, 1)
         row["images/s, last epoch"] = round(epoch.images_per_second)
         for name, mixed in (("float32", False), ("bfloat16", True)):
-            began = time.perf_counter()
+            start = time.perf_counter()
             with torch.compiler.set_stance("force_eager"):  # as the stage evaluate does
-                row[name] = scores(network, table, path, device, mixed=mixed)
-            row[f"scoring in {name}, s"] = round(time.perf_counter() - began, 1)
+                row[name] = score(network, table, path, device, mixed=mixed)
+            row[f"scoring in {name}, s"] = round(time.perf_counter() - start, 1)
     target = results("market1501")
     rows = json.loads(target.read_text()) if target.exists() else []
     target.write_text(json.dumps([*rows, row], indent=2) + "\n")
