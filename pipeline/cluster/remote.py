@@ -17,7 +17,7 @@ from pipeline.cluster.session import session
 
 Returned = TypeVar("Returned")
 
-LOSSES = (
+LOSS_ERRORS = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.OutOfMemoryError,
@@ -93,7 +93,7 @@ def _get(start: Callable[[], Any]) -> Any:
         return ray.get(start())
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
-    except LOSSES as error:
+    except LOSS_ERRORS as error:
         reason = str(error).strip().splitlines()[-1]
         raise LostError(
             f"Ray lost a computation ({reason}): start the same command again"

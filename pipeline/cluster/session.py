@@ -24,7 +24,7 @@ from pipeline.cluster.resources import cores
 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT / "pipeline", ROOT / "ianet")
-LOGS = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/session_latest/logs"
+RAY_LOGS = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/session_latest/logs"
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +121,8 @@ def _init(options: dict[str, Any]) -> None:
             ray.shutdown()
             if last:
                 raise OSError(
-                    f"Ray did not start ({error}): its logs are in {LOGS}; start the same command "
-                    "when the machine is less busy"
+                    f"Ray did not start ({error}): its logs are in {RAY_LOGS}; start the same "
+                    "command when the machine is less busy"
                 ) from error
             log.warning("Ray did not start in time: tried once more")
 

@@ -36,7 +36,7 @@ from pipeline.config.settings import PARAMS, SettingsError
 STORAGE = "IANET_STORAGE"  # variable: the storage where params.yaml names none
 PROJECT = Path("build")  # in the project's folder, where neither names a storage
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
-DIGITS = 32  # of the digest of shared data, in the name of its folder
+DATA_DIGITS = 32  # of the digest of shared data, in the name of its folder
 ATTEMPTS = 5  # to read a file at a URL
 
 Returned = TypeVar("Returned")
@@ -188,7 +188,7 @@ class Storage:
         digest = hashlib.sha256()
         for name in names:
             digest.update(f"{name} {_file_digest(folder / name)} ".encode())
-        target = self.path(DATA, digest.hexdigest()[:DIGITS])
+        target = self.path(DATA, digest.hexdigest()[:DATA_DIGITS])
         with self._explain_errors():
             self.files.create_dir(target, recursive=True)
             for name in names:

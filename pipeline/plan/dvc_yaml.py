@@ -36,7 +36,7 @@ from pipeline.plan.runs import (
 from pipeline.plan.sources import SOURCES, input_files
 
 PIPELINE = Path("dvc.yaml")
-SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
+SEARCH_PIPELINE = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
 RANKS = RESULTS / "ranks"
@@ -52,7 +52,7 @@ Stage = dict[str, Any]
 
 def render(plan: Plan) -> dict[Path, str]:
     """The text of both files, by path."""
-    return {PIPELINE: _dump(pipeline(plan)), SEARCHES: _dump(search_pipeline(plan))}
+    return {PIPELINE: _dump(pipeline(plan)), SEARCH_PIPELINE: _dump(search_pipeline(plan))}
 
 
 def write(plan: Plan) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 
-from pipeline.plan.dvc_yaml import SEARCHES, render, write
+from pipeline.plan.dvc_yaml import SEARCH_PIPELINE, render, write
 from pipeline.plan.plan import load_plan
 from pipeline.shell import DVC, LOGS, command, exclusive, parser, run_command
 
@@ -23,7 +23,7 @@ def main() -> None:
     if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
         with exclusive(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
-    run_command(*DVC, "repro", f"{SEARCHES}:search@{name}")
+    run_command(*DVC, "repro", f"{SEARCH_PIPELINE}:search@{name}")
     run_command(sys.executable, "-m", "pipeline.stages.report")
 
 

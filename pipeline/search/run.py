@@ -34,7 +34,7 @@ from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
 from pipeline.tracking.recorder import Recorder, send_safely
 from pipeline.tracking.search import live_search, sync_search_results
-from pipeline.training.configuration import DIGITS, Configuration, configure, configure_trial
+from pipeline.training.configuration import KEY_DIGITS, Configuration, configure, configure_trial
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
@@ -69,7 +69,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     options = search.model_dump(mode="json", exclude={"title", "caption"})
     code = Code().of_trials(asdict(configuration.network))
     digest = configuration.digest(run.prepared / TABLE, code, options)
-    key = f"{name}.{digest[:DIGITS]}"
+    key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
         with live_search(name, key, search) as recorder:
@@ -90,7 +90,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             values = trials[results.best_trial(table, search)]["values"]
             log.info("best: %s; now trained on all identities", space.label(search, values))
             test = _test_best(run, plan, search, values, f"{key}.best", storage)
-            _write(name, plan, search, Result(key, trials, table, values, test))
+            _write(name, plan, search, SearchResult(key, trials, table, values, test))
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
@@ -252,7 +252,7 @@ def _test_best(
     return scores.summary()
 
 
-class Result(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search has found.
 
     Attributes:
@@ -270,7 +270,7 @@ class Result(NamedTuple):
     test: dict[str, float | None]
 
 
-def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
+def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
     """Write results/searches/<name>, whole or not at all."""
     settings = plan.settings
     network, recipe = space.apply(

@@ -17,7 +17,7 @@ from pipeline.config.experiments import Search
 from pipeline.tracking.recorder import Recorder, live
 from pipeline.tracking.server import (
     NOTE,
-    SCORES,
+    SPLIT_SCORES,
     connect,
     create,
     find,
@@ -27,7 +27,7 @@ from pipeline.tracking.server import (
     set_status,
 )
 
-TRIAL_METRICS = ("loss", "accuracy", "lr", *SCORES)
+TRIAL_METRICS = ("loss", "accuracy", "lr", *SPLIT_SCORES)
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow knows a child run
 
 

@@ -20,7 +20,7 @@ from filelock import FileLock
 from mlflow.entities import Metric, Param
 
 EXPERIMENT = "ianet"
-SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
+SPLIT_SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
 LOCAL = "sqlite:///mlflow.db"
 ARTIFACTS = "mlruns"  # MLflow's folder of files beside that database
@@ -227,4 +227,4 @@ def send_epochs(
 
 def metric_name(name: str, split: str) -> str:
     """The name of a score in MLflow, with the split that was scored."""
-    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
+    return f"{split}_{name.replace('-', '_')}" if name in SPLIT_SCORES else name

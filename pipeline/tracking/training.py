@@ -24,7 +24,7 @@ from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run,
 from pipeline.tracking.recorder import Recorder, live, send_safely
 from pipeline.tracking.server import (
     NOTE,
-    SCORES,
+    SPLIT_SCORES,
     connect,
     create,
     find,
@@ -248,7 +248,7 @@ def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
     prefix = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
     metrics = {
         f"{prefix}{metric_name(name, scores['split'])}": scores[name]
-        for name in (*SCORES, "entropy")
+        for name in (*SPLIT_SCORES, "entropy")
         if scores[name] is not None  # the data set's protocol does not define it
     }
     held = client.get_run(run_id).data.metrics

@@ -33,7 +33,7 @@ from pipeline.plan.runs import HISTORY, RECORD, TABLE, Run, find_start, prepared
 from pipeline.plan.sources import Code, weight_files
 from pipeline.shell import emit
 from pipeline.tracking.training import live_training, new_id
-from pipeline.training.configuration import DIGITS, Configuration, Place, configure
+from pipeline.training.configuration import KEY_DIGITS, Configuration, Place, configure
 from pipeline.training.display import Display
 from pipeline.training.progress import Follower, Report
 from pipeline.training.worker import Result
@@ -61,7 +61,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     check_parts(run, settings, hold_out=configuration.hold_out)
     digest = _digest(run, configuration)
     # The digest in the name: changed options or code never resume older weights.
-    name = f"{run.key}.{digest[:DIGITS]}"
+    name = f"{run.key}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     runs = unique_runs(plan.evaluations())
     with (
@@ -121,7 +121,7 @@ def _describe(
 ) -> dict[str, Any]:
     """What training.json holds before the training."""
     return {
-        "id": _identify(storage, f"{run.key}.{digest[:DIGITS]}"),
+        "id": _identify(storage, f"{run.key}.{digest[:KEY_DIGITS]}"),
         "digest": digest,
         "source": str(settings.datasets[run.dataset].source),
         "configuration": configuration.parameters(),
