@@ -68,7 +68,7 @@ def _format_share(share: float, _: float) -> str:
     return f"{100 * share:g}%"
 
 
-def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
+def draw_cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     """Draw the cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
@@ -79,7 +79,7 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     return figure
 
 
-def verification(
+def draw_verification(
     distance: Sequence[float],
     same: Sequence[float],
     other: Sequence[float],
@@ -118,7 +118,9 @@ def verification(
     return figure
 
 
-def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Figure:
+def draw_pair_distances(
+    panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+) -> Figure:
     """Draw histograms of the distances of pairs, a panel for each network.
 
     Args:
@@ -197,7 +199,7 @@ class Cost(NamedTuple):
     score: float
 
 
-def scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figure:
+def draw_scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figure:
     """Draw scores over multiply-adds, a panel for each title.
 
     Labels stand at the right in the order of the scores. So none hides a point or another label.
@@ -242,7 +244,7 @@ class Gain(NamedTuple):
     finding: bool
 
 
-def forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
+def draw_forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
     """Draw gains with their intervals, each below its label: a forest plot.
 
     With one or two metrics a phone shows the plot unscaled.

@@ -47,7 +47,7 @@ from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import find_start
-from pipeline.shell import LOGS, command, exclusive, format_minutes, parser
+from pipeline.shell import LOGS, command, format_minutes, lock_work, parser
 
 LIST = "images.csv"
 NETWORKS = ["base", "stage23"]
@@ -255,7 +255,7 @@ def main() -> None:
     }
     if arguments.terms is not None:
         entry["terms"] = arguments.terms
-    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+    with lock_work(LOGS / "repro.lock", "making results in this folder"):
         before = PARAMS.read_bytes()
         add_entry(name, entry, recipes)
         try:

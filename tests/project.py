@@ -22,7 +22,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline.tracking.server import first_use
+from pipeline.tracking.server import lock_first_use
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
@@ -144,7 +144,7 @@ class Project:
     def tracked(self) -> pd.DataFrame:
         """Its runs in MLflow, which a process of it may be using for the first time."""
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
-        with first_use(self.folder):
+        with lock_first_use(self.folder):
             return mlflow.search_runs(experiment_names=["ianet"])
 
     def killed(self, patience: float = 30) -> list[int]:

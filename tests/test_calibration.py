@@ -197,7 +197,7 @@ def test_a_judgement_worked_by_hand() -> None:
 
 def test_the_picture_shows_the_curve_and_the_thresholds() -> None:
     curve = CALIBRATION.pairs.curve
-    figure = drawing.verification(
+    figure = drawing.draw_verification(
         curve.distance, curve.same, curve.other, {0.1: (0.3, 0.6)}, "Title"
     )
     roc, histogram = figure.axes

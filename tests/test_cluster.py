@@ -284,12 +284,12 @@ def test_commands_find_a_shared_ray_by_its_address(
 ) -> None:
     context = SimpleNamespace(gcs_address="127.0.0.1:6000")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    with session.shared_session():
+    with session.open_shared_session():
         assert os.environ[ADDRESS] == "127.0.0.1:6000"
         assert os.environ[LOCAL_RAY] == "1"
     assert not {ADDRESS, LOCAL_RAY} & os.environ.keys()
     monkeypatch.setenv(ADDRESS, "auto")
-    with session.shared_session():
+    with session.open_shared_session():
         assert os.environ[ADDRESS] == "auto"
         assert LOCAL_RAY not in os.environ
     assert os.environ[ADDRESS] == "auto"
@@ -313,11 +313,11 @@ def compute(arguments):
 def main():
     environment.prepare(load())
     from pipeline.cluster.resources import Share
-    from pipeline.cluster.session import shared_session
+    from pipeline.cluster.session import open_shared_session
     from pipeline.training import workers
     from pipeline.training.configuration import Place
     workers.train_together = compute
-    with shared_session():
+    with open_shared_session():
         print(os.environ['RAY_ADDRESS'], flush=True)
         place = Place(sys.argv[1], '', Share(2, 1, 0), 5)
         workers.run_several(None, place, 'group')

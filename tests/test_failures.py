@@ -18,7 +18,7 @@ from servers import free_port, mlflow_server
 
 from pipeline.cluster.address import LOCAL_RAY
 from pipeline.cluster.resources import cores
-from pipeline.cluster.session import shared_session
+from pipeline.cluster.session import open_shared_session
 
 KEY = "synthetic.stage3.quick.0"
 TRAIN = ("python", "-m", "pipeline.stages.train", KEY)
@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
 
 
 def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None:
-    with shared_session():
+    with open_shared_session():
         group = placement_group([{"CPU": cores()}])
         assert group.wait(30)
         shared = {name: one for name, one in os.environ.items() if name.startswith(OF_RAY)}

@@ -19,9 +19,9 @@ from ianet.images import normalize
 from ianet.maps import HeatMap, PersonMaps, draw_maps
 from ianet.network import Network, save
 from ianet.options import NetworkOptions
-from pipeline.config.experiments import RelationFigure, experiments
+from pipeline.config.experiments import RelationFigure, read_experiments
 from pipeline.config.settings import Settings, SettingsError, load
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.runs import Run
 from pipeline.report.relation_maps import compute_maps, draw_people
@@ -337,7 +337,7 @@ def test_a_figure_trains_what_it_needs_and_no_more() -> None:
     run = Run("synthetic", "stage3", current.datasets["synthetic"].recipes["plain"], 0)
     start = Run("pretraining", "resnet18", "pretrain", 0)
     assert unique_runs(Plan(current, alone).evaluations()) == [start, run]
-    stages = pipeline(Plan(current, alone))["stages"]
+    stages = build_pipeline(Plan(current, alone))["stages"]
     assert list(stages["train"]["foreach"]) == [start.key, run.key]
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
@@ -355,9 +355,9 @@ def test_mistakes_in_a_figures_file_are_named(
     path = Path("experiments/figure4.yaml")
     rewritten(path, "network: stage23", "network: stage9")
     with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
-        experiments(load())
+        read_experiments(load())
     rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
     with pytest.raises(
         SettingsError, match=r"^experiments/figure4\.yaml: relations\.netwrok \(line \d+\): "
     ):
-        experiments(load())
+        read_experiments(load())

@@ -15,7 +15,7 @@ from browser import find_violations, needs_browser, open_page
 
 from ianet import drawing
 from ianet.ranks_page import LIST_STYLE
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import cells, overview, page, run_list
@@ -48,7 +48,7 @@ def sections() -> list[page.Section]:
     panel = page.Panel("synthetic", columns, rows)
     costs = page.Panel("", ["multiply-adds"], [page.TableRow("", "base.", [page.Cell("4.053")])])
     points = {"synthetic": [drawing.Cost("base. & more", 0.5, 53), drawing.Cost("IA", 0.51, 54)]}
-    picture = drawing.svg(drawing.scores_over_costs(points, "mAP"))
+    picture = drawing.svg(drawing.draw_scores_over_costs(points, "mAP"))
     return [
         *(
             page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
@@ -62,9 +62,9 @@ def sections() -> list[page.Section]:
 
 def report() -> str:
     """The page of all results, with figures."""
-    curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
+    curve = drawing.svg(drawing.draw_cmc_curve([0.5, 0.75], "base."))
     gain = drawing.Gain("Table 1: a network of a long name, " * 2, 0.5, -0.5, 1.5, False)
-    gains = drawing.svg(drawing.forest({("synthetic", "mAP"): [gain]}))
+    gains = drawing.svg(drawing.draw_forest({("synthetic", "mAP"): [gain]}))
     picture = {"name": "f", "title": "Figure", "caption": "What it is.", "svg": curve}
     items = "".join(
         f'<li class="wrong"><img alt="rank {rank}" src="data:,"><b>✗ {rank}</b> 0.512</li>'
@@ -95,7 +95,7 @@ def report() -> str:
             }
         ],
         runs=[
-            *overview.failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
+            *overview.build_failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
             run._replace(key=KEYS[1], url=None, minutes=10.0),
             run._replace(key=KEYS[2], url=None, minutes=9.0, losses=[], files={}),
@@ -245,7 +245,7 @@ def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed(
     history = pd.DataFrame({"loss": [2.0, 1.0], "seconds": [30.0, 60.0]})
     record = {"date": "2026-11-29 02:30", "commit": "abc1234", "environment": {"device": "CPU"}}
     trained = run_list.TrainedRun(FAILED, history, record, {"top-1": 0.5, "mAP": None})
-    assert overview.run_row(trained, None, "RuntimeError") == overview.RunRow(
+    assert overview.build_run_row(trained, None, "RuntimeError") == overview.RunRow(
         FAILED.key, None, [50.0, None], 2, [2.0, 1.0], "0.0,1.0 60.0,15.0", 1.5,
         "2026-11-29 02:30", "abc1234", "CPU",
         {
@@ -265,7 +265,7 @@ def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
     Path("results").mkdir()
     pd.DataFrame([row], columns=list(run_list.COLUMNS)).to_csv("results/runs.csv", index=False)
     foreign = [Evaluation(run, run.dataset) for run in runs]
-    assert overview.foreign_rows(foreign) == [
+    assert overview.read_foreign_rows(foreign) == [
         overview.RunRow(
             runs[0].key, scores=[75.0, None], epochs=20, minutes=90.0, commit="0012345",
             machine="EPYC",
@@ -317,10 +317,11 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(stage, "find_complete", lambda plan: [])
     monkeypatch.setattr(stage, "is_complete", lambda evaluation: True)
     for name, value in {
-        "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
-        "figure_pictures": [], "ranked_lists": [], "search_summaries": [],
+        "find_row_labels": {run: {"table4f": "base."}},
+        "build_score_sections": {}, "build_other_sections": [],
+        "read_figures": [], "read_ranked_lists": [], "read_search_summaries": [],
         "summarize": {"Runs": "1"},
-        "run_row": overview.RunRow(run.key),
+        "build_run_row": overview.RunRow(run.key),
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     for name in ("list_runs", "write_list"):
@@ -355,7 +356,7 @@ def test_the_page_shows_the_tables_whose_files_are_there(
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     plan = load_plan()
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     monkeypatch.chdir(tmp_path)
     for name in ("table4d", "table4f", "cost"):
         paths = [next(iter(out)) for out in stages[name]["outs"]]
@@ -391,7 +392,7 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(Path(__file__).parents[1])
     plan = load_plan()
     monkeypatch.chdir(tmp_path)
-    assert overview.search_summaries(plan) == []
+    assert overview.read_search_summaries(plan) == []
     folder = Path("results/searches/sigma")
     folder.mkdir(parents=True)
     trials = {
@@ -403,9 +404,9 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     best = {"network.after.stage3.sigma.0": 8}
     scores = {"best": best, "test": {"mAP": 0.4375, "top-1": 1}}
     (folder / "scores.json").write_text(json.dumps(scores))
-    assert overview.search_summaries(plan) == []
+    assert overview.read_search_summaries(plan) == []
     (folder / "sensitivity.svg").write_text("<svg/>")
-    [summary] = overview.search_summaries(plan)
+    [summary] = overview.read_search_summaries(plan)
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
     assert summary.result == (
         "3 trials on synthetic. sigma_1=8, sigma_2=16 has the best mAP on held-out people, 50.0 %. "

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     for content in ({"history": HISTORY[:1], "part": 0.5}, {"history": HISTORY, "part": 0.0}):
         writer.write(content)
         assert read_progress(storage, *FOLDER) == content
-    assert storage.names(*FOLDER) == [FILE]
+    assert storage.list_names(*FOLDER) == [FILE]
 
 
 def test_an_epoch_is_written_at_once_and_a_part_seldom(

@@ -61,7 +61,7 @@ def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[
 
 
 @contextmanager
-def shared_session() -> Iterator[None]:
+def open_shared_session() -> Iterator[None]:
     """Ray for the commands that this process starts, which find Ray by RAY_ADDRESS.
 
     Ray is the one that the variable names, or one on this machine, which ends with this process.

@@ -97,12 +97,12 @@ class Storage:
         with self.files.open_output_stream(path) as stream:
             stream.write(content)
 
-    def names(self, *parts: str) -> list[str]:
+    def list_names(self, *parts: str) -> list[str]:
         """Names of the files in a folder, which may not exist yet."""
         infos = self.files.get_file_info(FileSelector(self.path(*parts), allow_not_found=True))
         return [info.base_name for info in infos if info.type == FileType.File]
 
-    def folders(self, *parts: str) -> dict[str, float]:
+    def list_folders(self, *parts: str) -> dict[str, float]:
         """Names of the folders in a folder, with the time of the newest file in each, in seconds.
 
         The folder may not exist yet.

@@ -26,7 +26,7 @@ from pipeline.config.settings import (
     Value,
     check_known,
     is_name,
-    validated,
+    read_validated,
 )
 
 EXPERIMENTS = Path("experiments")
@@ -402,7 +402,7 @@ AnyExperiment = Annotated[
 ]
 
 
-def experiments(settings: Settings) -> dict[str, Experiment]:
+def read_experiments(settings: Settings) -> dict[str, Experiment]:
     """experiments/*.yaml by name: the paper's tables, then others, figures, searches.
 
     Raises:
@@ -418,7 +418,9 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
         if path.suffix != ".yaml":
             raise SettingsError(f"{path} would be passed over: name it {path.stem}.yaml")
         _check_file_name(path)
-    contents: dict[str, Experiment] = {path.stem: validated(AnyExperiment, path) for path in paths}
+    contents: dict[str, Experiment] = {
+        path.stem: read_validated(AnyExperiment, path) for path in paths
+    }
     for name, experiment in contents.items():
         try:
             check_names(experiment, settings)

@@ -238,7 +238,7 @@ def load() -> Settings:
     Raises:
         SettingsError: missing, unreadable or wrong; one line for each mistake.
     """
-    settings: Settings = validated(Settings, PARAMS)
+    settings: Settings = read_validated(Settings, PARAMS)
     return settings
 
 
@@ -255,7 +255,7 @@ def check_known(name: str, names: Collection[str], where: str, section: str) -> 
         )
 
 
-def validated(model: Any, path: Path) -> Any:
+def read_validated(model: Any, path: Path) -> Any:
     """The content of a YAML file, as a model or a union of models.
 
     Raises:

@@ -52,7 +52,10 @@ Stage = dict[str, Any]
 
 def render(plan: Plan) -> dict[Path, str]:
     """The text of both files, by path."""
-    return {PIPELINE: _dump(pipeline(plan)), SEARCH_PIPELINE: _dump(search_pipeline(plan))}
+    return {
+        PIPELINE: _dump(build_pipeline(plan)),
+        SEARCH_PIPELINE: _dump(build_search_pipeline(plan)),
+    }
 
 
 def write(plan: Plan) -> None:
@@ -74,7 +77,7 @@ def write(plan: Plan) -> None:
             write_whole(path, text)
 
 
-def pipeline(plan: Plan) -> dict[str, Any]:
+def build_pipeline(plan: Plan) -> dict[str, Any]:
     """The content of dvc.yaml."""
     evaluations = plan.evaluations()
     runs = unique_runs(evaluations)
@@ -115,12 +118,12 @@ def pipeline(plan: Plan) -> dict[str, Any]:
     return {"stages": stages, "plots": plots}
 
 
-def output_paths(stage: Stage) -> list[str]:
+def list_outputs(stage: Stage) -> list[str]:
     """The outputs of a stage."""
     return [output if isinstance(output, str) else next(iter(output)) for output in stage["outs"]]
 
 
-def search_pipeline(plan: Plan) -> dict[str, Any]:
+def build_search_pipeline(plan: Plan) -> dict[str, Any]:
     """The content of searches/dvc.yaml, whose commands and paths are those of the root."""
     if not plan.searches:
         return {"stages": {}}

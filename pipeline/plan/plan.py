@@ -21,7 +21,7 @@ from pipeline.config.experiments import (
     Row,
     ScoreTable,
     Search,
-    experiments,
+    read_experiments,
 )
 from pipeline.config.settings import (
     PARAMS,
@@ -321,7 +321,7 @@ def load_plan() -> Plan:
         SettingsError: a mistake in these files.
     """
     settings = load()
-    files = experiments(settings)
+    files = read_experiments(settings)
     check_options(settings, files)
     return Plan(settings, files)
 

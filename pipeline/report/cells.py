@@ -73,7 +73,7 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
     return Results(scores, queries)
 
 
-def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
+def compute_cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
     """One row for each cell, in percent; NaN where there is no number.
 
     A rival has cells for the data sets of which the paper quotes the rival.
@@ -208,7 +208,7 @@ def build_section(
     name: str, table: ScoreTable, plan: Plan, results: Results
 ) -> tuple[pd.DataFrame, Section]:
     """The cells of a table, and how a page shows them: data sets at hand come first."""
-    frame = cells(table, plan, results)
+    frame = compute_cells(table, plan, results)
     at_hand = plan.settings.at_hand
     datasets = sorted(frame.dataset.unique(), key=lambda dataset: dataset not in at_hand)
     panels = [build_panel(frame, str(dataset)) for dataset in datasets]
@@ -237,7 +237,7 @@ def draw_gains(frame: pd.DataFrame) -> str:
     for metric, contents in frame.groupby("metric", sort=False):
         for (dataset, _, _), gain in find_gains(contents).items():
             panels.setdefault((dataset, str(metric)), []).append(gain)
-    return drawing.svg(drawing.forest(panels))
+    return drawing.svg(drawing.draw_forest(panels))
 
 
 def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:

@@ -47,7 +47,7 @@ class Picture(NamedTuple):
     svg: str
 
 
-def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
+def build_score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
     """Every table of scores, with its cells."""
     sections = {}
     for name, table in plan.experiments.items():
@@ -58,7 +58,7 @@ def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
     return sections
 
 
-def other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Section]:
+def build_other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Section]:
     """Every table of blocks or costs; `evaluations` have scores."""
     sections = []
     for name, table in plan.experiments.items():
@@ -72,7 +72,7 @@ def other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Sectio
     return sections
 
 
-def figure_pictures(plan: Plan) -> list[Picture]:
+def read_figures(plan: Plan) -> list[Picture]:
     """Every figure of the plan; a figure of relation maps has its caption in the picture."""
     pictures = []
     for name, figure in plan.experiments.items():
@@ -92,7 +92,7 @@ class Ranks(NamedTuple):
     html: str
 
 
-def ranked_lists(plan: Plan) -> list[Ranks]:
+def read_ranked_lists(plan: Plan) -> list[Ranks]:
     """The ranked lists of the plan."""
     return [
         Ranks(name, lists.title, lists.caption, (RANKS / f"{name}.html").read_text())
@@ -116,7 +116,7 @@ class SearchSummary(NamedTuple):
     result: str
 
 
-def search_summaries(plan: Plan) -> list[SearchSummary]:
+def read_search_summaries(plan: Plan) -> list[SearchSummary]:
     """The searches of the plan that have results, of the folders in results/searches."""
     summaries = []
     for name, search in plan.searches.items():
@@ -149,7 +149,7 @@ def draw_line(values: Sequence[float]) -> str:
     )
 
 
-def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
+def find_row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
     """For each run the tables that show the run, with the label of its row."""
     labels: dict[Run, dict[str, str]] = {run: {} for run in runs}
     for name, table in plan.experiments.items():
@@ -263,7 +263,7 @@ def find_log(run: Run) -> dict[str, str]:
     return {"log": f"../{LOGS / run.key}.log"}
 
 
-def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
+def build_run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
     """The row of a run that was trained; `url` and `failure` are those of `RunRow`."""
     run, history, record, scores = trained
     losses = history.loss.tolist()
@@ -283,14 +283,14 @@ def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
     )
 
 
-def failed_rows(failures: Mapping[Run, str]) -> list[RunRow]:
+def build_failed_rows(failures: Mapping[Run, str]) -> list[RunRow]:
     """The rows of runs without a training that ended, see `find_failures`."""
     return [
         RunRow(run.key, files=find_log(run), failure=reason) for run, reason in failures.items()
     ]
 
 
-def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
+def read_foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
     """The rows of runs whose results were brought in, from their lines in results/runs.csv."""
     lines = read_list().set_index("key").to_dict("index")
     rows = []

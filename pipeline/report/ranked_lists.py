@@ -157,7 +157,7 @@ def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) 
     parts = [
         f"<style>{LIST_STYLE}</style>\n",
         f'<figure aria-label="{region}"><div role="region" aria-label="{region}">',
-        svg_element(drawing.svg(drawing.pair_distances(panels))),
+        svg_element(drawing.svg(drawing.draw_pair_distances(panels))),
         f"</div></figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
     ]
     for place, run in enumerate(networks):

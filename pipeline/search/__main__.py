@@ -11,7 +11,7 @@ import sys
 
 from pipeline.plan.dvc_yaml import SEARCH_PIPELINE, render, write
 from pipeline.plan.plan import load_plan
-from pipeline.shell import DVC, LOGS, command, exclusive, parser, run_command
+from pipeline.shell import DVC, LOGS, command, lock_work, parser, run_command
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     plan = load_plan()
     plan.search(name)
     if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
-        with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        with lock_work(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
     run_command(*DVC, "repro", f"{SEARCH_PIPELINE}:search@{name}")
     run_command(sys.executable, "-m", "pipeline.stages.report")

@@ -33,7 +33,7 @@ from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
 from pipeline.tracking.recorder import Recorder, send_safely
-from pipeline.tracking.search import live_search, sync_search_results
+from pipeline.tracking.search import open_search_run, sync_search_results
 from pipeline.training.configuration import KEY_DIGITS, Configuration, configure, configure_trial
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
@@ -67,12 +67,12 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     network = settings.networks[search.network]
     configuration = _check(name, search, plan, run)
     options = search.model_dump(mode="json", exclude={"title", "caption"})
-    code = Code().of_trials(asdict(configuration.network))
+    code = Code().digest_trials(asdict(configuration.network))
     digest = configuration.digest(run.prepared / TABLE, code, options)
     key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
-        with live_search(name, key, search) as recorder:
+        with open_search_run(name, key, search) as recorder:
             ready()
             if settings.workers not in ("auto", 1):
                 log.info("a trial has one worker, not the %s of params.yaml", settings.workers)

@@ -92,7 +92,7 @@ def _warn(error: Exception) -> None:
 
 
 @contextmanager
-def live(sync: Callable[[str], str]) -> Iterator[None]:
+def open_run(sync: Callable[[str], str]) -> Iterator[None]:
     """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
     with hold_signals():

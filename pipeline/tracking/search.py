@@ -14,7 +14,7 @@ from mlflow.entities import Metric, Param
 
 from ianet.escapes import escape_markdown
 from pipeline.config.experiments import Search
-from pipeline.tracking.recorder import Recorder, live
+from pipeline.tracking.recorder import Recorder, open_run
 from pipeline.tracking.server import (
     NOTE,
     SPLIT_SCORES,
@@ -102,7 +102,7 @@ def sync_search_results(name: str, search: Search, folder: Path) -> None:
 
 
 @contextmanager
-def live_search(name: str, key: str, search: Search) -> Iterator[Recorder]:
+def open_search_run(name: str, key: str, search: Search) -> Iterator[Recorder]:
     """The MLflow run of a search under way, new or, after a kill, the one that was begun.
 
     Yields:
@@ -112,7 +112,7 @@ def live_search(name: str, key: str, search: Search) -> Iterator[Recorder]:
         ConnectionError: MLflow does not answer.
     """
     connect()
-    with live(lambda status: sync_search(name, key, search, [], status)):
+    with open_run(lambda status: sync_search(name, key, search, [], status)):
         sent: dict[str, Any] = {}
 
         def sync(trials: Sequence[Mapping[str, Any]]) -> None:

@@ -82,7 +82,7 @@ def connect() -> None:
             "DVC deletes this copy of the project, and mlflow.db with it: set MLFLOW_TRACKING_URI "
             "to a server, or to sqlite:////<path of the project>/mlflow.db, to keep its records"
         )
-    with first_use(Path()):
+    with lock_first_use(Path()):
         try:
             record = mlflow.set_experiment(EXPERIMENT)
             for name, value in TAGS.items():
@@ -128,7 +128,7 @@ def _mend_locations(artifacts: str) -> None:
     log.info("mlflow.db names files in %s now, in place of %s%s", new, old, advice)
 
 
-def first_use(project: Path) -> FileLock:
+def lock_first_use(project: Path) -> FileLock:
     """Keep other processes of a project from the first use of its MLflow.
 
     Several processes that meet a new sqlite file at once would break it for good.
@@ -147,7 +147,7 @@ def hide_secrets(text: str) -> str:
     return re.sub(r"://[^/@\s]+@", "://", text)
 
 
-def experiment() -> str:
+def find_experiment() -> str:
     experiment = mlflow.MlflowClient().get_experiment_by_name(EXPERIMENT)
     assert experiment is not None  # `connect` made it
     return str(experiment.experiment_id)
@@ -156,14 +156,14 @@ def experiment() -> str:
 def view_address(server: str) -> str:
     """The address of MLflow's page of all runs, by `VIEW`."""
     options = f"viewStateShareKey={EXPERIMENT}&workflowType=machine_learning"
-    return f"{server}/#/experiments/{experiment()}/runs?{options}"
+    return f"{server}/#/experiments/{find_experiment()}/runs?{options}"
 
 
 def find(tags: Mapping[str, str]) -> str | None:
     """The newest run with these tags, whose values hold one kind of quotes at most."""
     condition = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
     runs = mlflow.MlflowClient().search_runs(
-        [experiment()], condition, max_results=1, order_by=["attributes.start_time DESC"]
+        [find_experiment()], condition, max_results=1, order_by=["attributes.start_time DESC"]
     )
     return runs[0].info.run_id if runs else None
 
@@ -175,7 +175,7 @@ def _quote(value: str) -> str:
 def create(name: str, tags: Mapping[str, str]) -> str:
     """A new run of the experiment; its id."""
     client = mlflow.MlflowClient()
-    created = client.create_run(experiment(), tags=dict(tags), run_name=name)
+    created = client.create_run(find_experiment(), tags=dict(tags), run_name=name)
     return str(created.info.run_id)
 
 

@@ -21,7 +21,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from ianet.escapes import escape_markdown
 from pipeline.plan.records import read_history, read_record, read_scores
 from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
-from pipeline.tracking.recorder import Recorder, live, send_safely
+from pipeline.tracking.recorder import Recorder, open_run, send_safely
 from pipeline.tracking.server import (
     NOTE,
     SPLIT_SCORES,
@@ -41,7 +41,7 @@ HELD_OUT_SCORE = metric_name("mAP", "held-out")
 LONGEST_NOTE = 5000  # characters of a description; MLflow takes 8000
 
 
-def new_id() -> str:
+def create_id() -> str:
     """An id for a training or search, by which its MLflow run is found again."""
     return uuid4().hex
 
@@ -256,7 +256,9 @@ def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
         return
     from ianet import drawing  # half a second that a training need not spend
 
-    client.log_figure(run_id, drawing.cmc_curve(scores["cmc"], scores["key"]), f"{prefix}cmc.png")
+    client.log_figure(
+        run_id, drawing.draw_cmc_curve(scores["cmc"], scores["key"]), f"{prefix}cmc.png"
+    )
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(name, metrics[name], now, 0) for name in metrics])
 
@@ -275,7 +277,7 @@ def _active(run_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def live_training(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
+def open_training_run(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
     """The MLflow run of a training under way, new or, after a kill, the one that was begun.
 
     Args:
@@ -288,5 +290,5 @@ def live_training(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
         ConnectionError: MLflow does not answer.
     """
     connect()
-    with live(lambda status: sync_training(run, record, [], status)):
+    with open_run(lambda status: sync_training(run, record, [], status)):
         yield Recorder(lambda history: sync_training(run, record, history, "RUNNING"))

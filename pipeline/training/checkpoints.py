@@ -109,7 +109,7 @@ class Checkpoints:
             self.storage.delete(*self.folder, old)
 
     def _names(self) -> list[str]:
-        names = self.storage.names(*self.folder)
+        names = self.storage.list_names(*self.folder)
         return sorted(name for name in names if name.endswith(SUFFIX))
 
     def _path(self, name: str) -> str:

@@ -66,7 +66,7 @@ class Rehearsals:
     def mark(self, configuration: Configuration) -> Path:
         """The file that is there if this network passed."""
         roots = network_roots(asdict(configuration.network), "train")
-        content = [configuration.parameters(), self.code.closure(roots), version("torch")]
+        content = [configuration.parameters(), self.code.follow_imports(roots), version("torch")]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return user_cache_path("ianet") / "rehearsals" / digest
 
