@@ -140,10 +140,10 @@ def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         (root / folder / "Thumbs.db").write_bytes(b"lies in the published folders")
     if request.param == "folder":
         return root
-    return packed(root, request.param)
+    return archive_folder(root, request.param)
 
 
-def packed(root: Path, kind: str) -> Path:
+def archive_folder(root: Path, kind: str) -> Path:
     """A folder as zip, tar, tar.gz and so on beside it, with the folder's name in it."""
     target = root.with_name(f"{root.name}.{kind}")
     if kind != "zip":

@@ -211,10 +211,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        begun = time.monotonic()
-        found = condition()
-        if found:
-            return found
+        start = time.monotonic()
+        answer = condition()
+        if answer:
+            return answer
         # One that costs something must not keep a core from what is waited for.
-        time.sleep(max(0.1, 3 * (time.monotonic() - begun)))
+        time.sleep(max(0.1, 3 * (time.monotonic() - start)))
     raise AssertionError(f"{what} did not come in {seconds} s")

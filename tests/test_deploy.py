@@ -157,9 +157,9 @@ def test_the_image_has_the_files_that_stages_need() -> None:
     copied = {line[1:] for line in patterns if line.startswith("!")}
     assert all((ROOT / path).exists() for path in copied)
     listed = re.findall(r"^ +- ([\w.]+)", (ROOT / "dvc.yaml").read_text(), re.MULTILINE)
-    needed = {path for path in listed if (ROOT / path).exists()} - OUTPUTS
-    assert needed
-    assert needed <= copied
+    files = {path for path in listed if (ROOT / path).exists()} - OUTPUTS
+    assert files
+    assert files <= copied
 
 
 def test_the_job_runs_on_the_cluster() -> None:

@@ -115,13 +115,13 @@ def test_a_browser_and_axe_find_nothing_wrong(
     width: int, scheme: Literal["dark", "light"], kind: str
 ) -> None:
     content = table_page() if kind == "table" else report()
-    with open_page(content, width, scheme) as (shown, messages):
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        boxes = shown.locator(".wide, figure > div")
+    with open_page(content, width, scheme) as (tab, messages):
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = tab.locator(".wide, figure > div")
         is_marked = "box => (box.scrollWidth > box.clientWidth) == (box.tabIndex == 0)"
         assert all(boxes.evaluate_all(f"boxes => boxes.map({is_marked})"))
-        shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-        assert find_violations(shown) == []
+        tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert find_violations(tab) == []
         assert messages == []
 
 
@@ -145,16 +145,16 @@ def test_pictures_have_the_colours_of_the_page(
     scheme: Literal["dark", "light"], paper: str, ink: str
 ) -> None:
     """The ground, the texts and the ticks."""
-    with open_page(report(), 390, scheme) as (shown, _):
-        colours = shown.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
+    with open_page(report(), 390, scheme) as (tab, _):
+        colours = tab.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
         assert colours == [[paper, ink, ink, paper, ink]] * 4
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 390])
 def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
-    with open_page(report(), width) as (shown, _):
-        box = shown.locator('figure[aria-label="All gains"] > div')
+    with open_page(report(), width) as (tab, _):
+        box = tab.locator('figure[aria-label="All gains"] > div')
         assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
         assert box.get_attribute("tabindex") is None
         heights = box.locator("text").evaluate_all(
@@ -165,23 +165,23 @@ def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
 
 @needs_browser
 def test_runs_are_filtered_and_sorted() -> None:
-    with open_page(report()) as (shown, messages):
-        rows = shown.locator("#run-table tbody tr")
+    with open_page(report()) as (tab, messages):
+        rows = tab.locator("#run-table tbody tr")
         before = rows.evaluate_all("rows => rows.map(row => row.id)")
         assert before == [FAILED.key, *KEYS]
-        shown.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
+        tab.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
         visible = rows.evaluate_all("rows => rows.filter(row => !row.hidden).map(row => row.id)")
         assert visible == [key for key in before if "quick.1" in key]
-        shown.get_by_role("searchbox").fill("")
-        title = shown.get_by_role("button", name="run", exact=True)
+        tab.get_by_role("searchbox").fill("")
+        title = tab.get_by_role("button", name="run", exact=True)
         for direction, order in (
             ("ascending", sorted(before)),
             ("descending", sorted(before)[::-1]),
         ):
             title.click()
             assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
-            assert shown.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
-        shown.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
+            assert tab.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
+        tab.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
         order = [FAILED.key, *(KEYS[place] for place in (0, 2, 1))]
         assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
         assert messages == []
@@ -339,16 +339,16 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
 
     monkeypatch.setattr(reproduction, "connect", refuse)
     stage.main()  # MLflow is away
-    whole = Path("results/report.html").read_text()
-    rows = read_rows(whole)
+    text_of_page = Path("results/report.html").read_text()
+    rows = read_rows(text_of_page)
     assert list(rows) == [FAILED.key, run.key]
     assert "broken" in rows[FAILED.key]["status"]
-    assert '<h2 id="images">' not in whole
+    assert '<h2 id="images">' not in text_of_page
     Path("results/report.html").unlink()
     monkeypatch.setattr(stage, "sync_reproduction", send)
     stage.main()
     assert events == [({run: {"table4f": "base."}}, True)]
-    assert Path("results/report.html").read_text() == whole
+    assert Path("results/report.html").read_text() == text_of_page
 
 
 def test_the_page_shows_the_tables_whose_files_are_there(
@@ -441,15 +441,15 @@ def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "sentence"),
     [
         ("+0.3 [-0.1, +0.6]", "+0.3 [−0.1, +0.6]"),
         ("-1.5", "−1.5"),
         ("2026-11-29, stage-2, 1e-05, ia-2", "2026-11-29, stage-2, 1e-05, ia-2"),
     ],
 )
-def test_negative_numbers_have_a_minus_sign(text: str, shown: str) -> None:
-    assert page.use_minus(text) == shown
+def test_negative_numbers_have_a_minus_sign(text: str, sentence: str) -> None:
+    assert page.use_minus(text) == sentence
 
 
 def test_no_difference_is_minus_zero() -> None:

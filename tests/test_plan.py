@@ -169,10 +169,10 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell(
     assert len(trainings) == len(unique_runs(evaluations)), "two runs train the same network"
     tables = [table for table in plan.experiments.values() if isinstance(table, ScoreTable)]
     cells = {each for table in tables for _, row in plan.rows(table) for each in row}
-    shown = [
+    figures = [
         each for each in plan.experiments.values() if isinstance(each, RelationFigure | RankedLists)
     ]
-    runs = {Evaluation(run, run.dataset) for each in shown for run in plan.shown_runs(each)}
+    runs = {Evaluation(run, run.dataset) for each in figures for run in plan.shown_runs(each)}
     assert set(evaluations) == cells | runs
     for table in tables:
         for row, row_evaluations in plan.rows(table):
@@ -361,8 +361,8 @@ def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
     third = Run("synthetic", "cia", "third", 0)
     assert plan.starts(third) == [first, second]
     assert unique_runs(plan.evaluations()) == [first, second, third]
-    real, drawn = (content["datasets"][name]["terms"] for name in ("market1501", "synthetic"))
-    assert join_terms(third, plan) == f"{real} {drawn}"
+    real, synthetic = (content["datasets"][name]["terms"] for name in ("market1501", "synthetic"))
+    assert join_terms(third, plan) == f"{real} {synthetic}"
     stages = build_pipeline(plan)["stages"]
     starts = {key: item["start"] for key, item in stages["train"]["foreach"].items()}
     assert starts == {

@@ -114,8 +114,8 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
 ) -> None:
     calls = Calls(storage)
     calls.follower.look()
-    whole = json.dumps(progress(HISTORY, 0.0)).encode()
-    storage.write(whole[: len(whole) // 2], *FOLDER, FILE)
+    content = json.dumps(progress(HISTORY, 0.0)).encode()
+    storage.write(content[: len(content) // 2], *FOLDER, FILE)
     calls.follower.look()
 
     def fail(*parts: str) -> bytes:
@@ -125,7 +125,7 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
         patch.setattr(storage, "read", fail)
         calls.follower.look()
     assert (calls.epochs, calls.parts) == ([], [])
-    storage.write(whole, *FOLDER, FILE)
+    storage.write(content, *FOLDER, FILE)
     calls.follower.look()
     assert (calls.epochs, calls.parts) == ([HISTORY], [3])
 

@@ -260,9 +260,9 @@ def test_keys_in_the_url_open_the_store_and_appear_in_no_message(
     options: dict[str, Any] = {}
     create = boto3.session.Session.client
 
-    def client(self: boto3.session.Session, service: Any, **given: Any) -> Any:
-        options.update(given)
-        return create(self, service, **given)
+    def client(self: boto3.session.Session, service: Any, **changes: Any) -> Any:
+        options.update(changes)
+        return create(self, service, **changes)
 
     with bucket() as url:
         monkeypatch.setattr(boto3.session.Session, "client", client)

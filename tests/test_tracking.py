@@ -427,10 +427,10 @@ def test_a_loss_that_is_no_number_is_sent(tracked_project: Path) -> None:
 
 
 def test_a_blank_address_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[str] = []
+    uris: list[str] = []
 
     def stop(uri: str) -> None:
-        chosen.append(uri)
+        uris.append(uri)
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
@@ -439,4 +439,4 @@ def test_a_blank_address_counts_as_none(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(KeyboardInterrupt):
             server.connect()
-    assert chosen == ["sqlite:///mlflow.db", "http://127.0.0.1:9"]
+    assert uris == ["sqlite:///mlflow.db", "http://127.0.0.1:9"]

@@ -49,9 +49,9 @@ def write(folder: Path, text: str) -> Path:
     ],
 )
 def test_values_have_the_types_of_yaml_1_2(text: str, expected: Any, tmp_path: Path) -> None:
-    found = read_yaml(write(tmp_path, f"a: {text}\n")).content
-    assert found == {"a": expected}
-    assert type(found["a"]) is type(expected)
+    values = read_yaml(write(tmp_path, f"a: {text}\n")).content
+    assert values == {"a": expected}
+    assert type(values["a"]) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
 
 
 def test_a_number_in_quotes_is_a_number_of_a_search() -> None:
-    given = (True, 1, 1.0, "1e-4", "7", "a", "nan", None, [1, "2"])
-    found = Values(values=given).values
-    assert list(map(repr, found)) == list(
+    originals = (True, 1, 1.0, "1e-4", "7", "a", "nan", None, [1, "2"])
+    values = Values(values=originals).values
+    assert list(map(repr, values)) == list(
         map(repr, (True, 1, 1.0, 1e-4, 7.0, "a", "nan", None, [1, "2"]))
     )
