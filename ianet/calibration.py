@@ -235,11 +235,11 @@ def refuse_trained(table: pd.DataFrame, source: Path) -> None:
         source: of the data set, for the message.
     """
     split = table[split_columns(table)[0]]
-    trained = sorted(set(table.person[split == "train"]) & set(table.person[split == "query"]))
-    if trained:
+    persons = sorted(set(table.person[split == "train"]) & set(table.person[split == "query"]))
+    if persons:
         raise ValueError(
-            f"{source} has {len(trained):,} persons of the query in its training split, such as "
-            f"{trained[0]}: a threshold needs people on whom the model was not trained"
+            f"{source} has {len(persons):,} persons of the query in its training split, such as "
+            f"{persons[0]}: a threshold needs people on whom the model was not trained"
         )
 
 

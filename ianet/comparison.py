@@ -169,9 +169,9 @@ def correct_holm(p_values: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(p_values, dtype=float)
     order = values.argsort(kind="stable")
     factors = np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
-    return corrected
+    corrections = np.empty_like(values)
+    corrections[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
+    return corrections
 
 
 def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArray[np.float64]:

@@ -212,8 +212,8 @@ def draw_scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) ->
     figure = Figure(figsize=(8, sum(heights)), layout="constrained")
     rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, costs) in zip(rows, panels.items(), strict=True):
-        ranked = sorted(costs, key=lambda cost: cost.score, reverse=True)
-        for cost, height in zip(ranked, np.linspace(1, 0, len(ranked)), strict=True):
+        order = sorted(costs, key=lambda cost: cost.score, reverse=True)
+        for cost, height in zip(order, np.linspace(1, 0, len(order)), strict=True):
             axes.annotate(
                 cost.label,
                 (cost.multiply_adds, cost.score),

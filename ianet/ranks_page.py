@@ -111,8 +111,8 @@ def write_page(
         rows = groups[query]
         person = rows.query_person.iloc[0]
         name = f"{query}, person {person}" if person else query
-        ranked = write_list(query, name, rows, thumbnail)
-        yield f"<section>\n<h2>{escape(name)}</h2>\n{ranked}</section>\n"
+        list_of_ranks = write_list(query, name, rows, thumbnail)
+        yield f"<section>\n<h2>{escape(name)}</h2>\n{list_of_ranks}</section>\n"
 
 
 def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) -> str:
@@ -127,14 +127,14 @@ def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) 
     items = [_write_item("", thumbnail(query), f"query {name}", "<b>query</b>")]
     for row in rows.to_dict("records"):
         kind, sign = UNKNOWN if pd.isna(row["right"]) else SIGNS[bool(row["right"])]
-        who = f", person {row['person']}" if row["person"] else ""
+        person = f", person {row['person']}" if row["person"] else ""
         words = f", {kind}" if sign else ""
         distance = number = f"{row['distance']:.3f}"
         if "accepted" in row:
             word, mark = ACCEPTED[bool(row["accepted"])]
             words += f", {word}"
             number = f'<span class="{word}">{mark} {distance}</span>'
-        text = f"rank {row['rank']}: {row['path']}{who}, distance {distance}{words}"
+        text = f"rank {row['rank']}: {row['path']}{person}, distance {distance}{words}"
         caption = f"<b>{sign} {row['rank']}</b> {number}<small>{escape(row['person'])}</small>"
         items.append(_write_item(kind, thumbnail(row["path"]), text, caption))
     return f'<ol class="ranks">\n{"".join(items)}</ol>\n'

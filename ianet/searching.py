@@ -167,7 +167,7 @@ def _merge(
 ) -> Tensor:
     """Return the least k keys of `best` and of a block that begins at a place in the gallery."""
     count = min(k, best.shape[1] + len(gallery))
-    merged = torch.empty(len(query), count, dtype=torch.int64)
+    result = torch.empty(len(query), count, dtype=torch.int64)
     step = max(1, PAIRS // max(1, len(gallery)))
     for start in range(0, len(query), step):
         rows = slice(start, start + step)
@@ -175,8 +175,8 @@ def _merge(
         pairs = excluded[(excluded[:, 0] >= start) & (excluded[:, 0] < start + step)]
         distances[pairs[:, 0] - start, pairs[:, 1] - first] = torch.inf
         keys = torch.cat([best[rows], _find_least(distances, first, k)], dim=1)
-        merged[rows] = keys.topk(count, dim=1, largest=False).values
-    return merged
+        result[rows] = keys.topk(count, dim=1, largest=False).values
+    return result
 
 
 def _find_least(distances: Tensor, first: int, k: int) -> Tensor:
@@ -187,10 +187,10 @@ def _find_least(distances: Tensor, first: int, k: int) -> Tensor:
     if count < columns:
         # Of equal distances topk takes any. In the few rows where the last of the k has an equal
         # among the others, the place decides.
-        tied = (values[:, -2] == values[:, -1]).nonzero().squeeze(1)
-        everything = torch.arange(first, first + columns)
-        tied_keys = (_to_ordered(distances[tied]) << 32) | everything
-        keys[tied] = tied_keys.topk(count, dim=1, largest=False).values
+        ties = (values[:, -2] == values[:, -1]).nonzero().squeeze(1)
+        block_places = torch.arange(first, first + columns)
+        tied_keys = (_to_ordered(distances[ties]) << 32) | block_places
+        keys[ties] = tied_keys.topk(count, dim=1, largest=False).values
     return keys
 
 

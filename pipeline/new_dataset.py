@@ -77,11 +77,11 @@ def propose_listing(folder: Path) -> pd.DataFrame:
             f"{folder} holds {', '.join(tables[:5])}: a reader takes a table for the list of the "
             "images, so move each such file away, or name the right one in place of the folder"
         )
-    alone = [path for path, person in zip(paths, persons, strict=True) if not person.strip()]
-    if alone:
+    strays = [path for path, person in zip(paths, persons, strict=True) if not person.strip()]
+    if strays:
         raise SettingsError(
-            f"{folder / alone[0]} lies in no person's folder: put the photos of each person into a "
-            "folder of the person's name, or write a list (docs/data.md)"
+            f"{folder / strays[0]} lies in no person's folder: put the photos of each person into "
+            "a folder of the person's name, or write a list (docs/data.md)"
         )
     cameras = [picture.camera for picture in pictures]
     if not all(cameras):

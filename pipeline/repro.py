@@ -227,16 +227,16 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None])
     Returns:
         The jobs that failed.
     """
-    waiting: SimpleQueue[Job] = SimpleQueue()
+    queue: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
-        waiting.put(job)
+        queue.put(job)
     stop = Event()
     ends: SimpleQueue[tuple[Job, bool]] = SimpleQueue()
 
     def serve() -> None:
         with contextlib.suppress(Empty):
             while not stop.is_set():
-                job = waiting.get_nowait()
+                job = queue.get_nowait()
                 success = False
                 try:
                     success = job.work(stop)
@@ -269,8 +269,8 @@ def estimate_seconds_left(jobs: Sequence[Job], done: Sequence[Job], at_a_time: i
     left = 0.0
     for job in jobs:
         if job not in done:
-            passed = 0.0 if job.start is None else time.monotonic() - job.start
-            left += max(mean - passed, 0.0)
+            seconds = 0.0 if job.start is None else time.monotonic() - job.start
+            left += max(mean - seconds, 0.0)
     return left / at_a_time
 
 
@@ -336,9 +336,9 @@ def run_waves(
     for _, wave in sorted(waves.items()):
         ready = []
         for job in wave:
-            lost = {job.run for job in failed}.intersection(plan.starts(job.run))
-            if lost:
-                names = ", ".join(run.key for run in lost)
+            failures = {job.run for job in failed}.intersection(plan.starts(job.run))
+            if failures:
+                names = ", ".join(run.key for run in failures)
                 job.last = f"error: {job.run.key} starts from {names}, which failed"
                 failed.append(job)
                 on_end(job)
@@ -406,14 +406,14 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     """
     evaluations = plan.evaluations(targets)
     runs = unique_runs(evaluations)
-    preparing = list_preparations(evaluations, plan.settings)
+    preparations = list_preparations(evaluations, plan.settings)
     stale_stages = find_stale_stages()
-    stages = {*preparing, *targets, *list_stages(evaluations)}
+    stages = {*preparations, *targets, *list_stages(evaluations)}
     if not (stale_stages & stages if targets else stale_stages):
         print(f"nothing to do: {format_runs(len(runs))} and all results are up to date")
         return
-    if stale_stages & set(preparing):
-        _dvc_repro(preparing)
+    if stale_stages & set(preparations):
+        _dvc_repro(preparations)
         stale_stages = find_stale_stages()
     stale = [
         each for each in evaluations if stale_stages.intersection(list_stages_before(each, plan))

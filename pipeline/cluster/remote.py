@@ -83,8 +83,8 @@ def call(function: Callable[[], Returned], **options: Any) -> Returned:
     # The function may hold a network. Ray supports that as an object, not within a function, and
     # Ray Client would warn of it as an argument.
     task: Any = ray.remote(**options)(_compute)
-    returned: Returned = _get(lambda: task.remote(ray.put(function)))
-    return returned
+    value: Returned = _get(lambda: task.remote(ray.put(function)))
+    return value
 
 
 def _get(start: Callable[[], Any]) -> Any:

@@ -47,9 +47,9 @@ def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[
         start = background.submit(_start, preparation)
 
         def ready() -> None:
-            prepared = start.result()
-            if prepared is not None:
-                ray.get(prepared)  # else the next task would start a process of its own
+            reference = start.result()
+            if reference is not None:
+                ray.get(reference)  # else the next task would start a process of its own
             # Ray's own handler, beneath Python's, would abort and leave its processes behind.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -101,8 +101,8 @@ def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None
     if preparation is None or is_cluster():
         return None
     task: Any = ray.remote(num_cpus=0)(preparation)
-    prepared: ray.ObjectRef[None] = task.remote()
-    return prepared
+    reference: ray.ObjectRef[None] = task.remote()
+    return reference
 
 
 def _init(options: dict[str, Any]) -> None:

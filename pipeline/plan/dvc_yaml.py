@@ -64,8 +64,8 @@ def write(plan: Plan) -> None:
     Raises:
         SettingsError: a data set at hand does not lie where params.yaml says.
     """
-    used = {name for name, _ in _image_sets(plan)}
-    for name in dict.fromkeys([*plan.settings.at_hand, *used]):
+    names = {name for name, _ in _image_sets(plan)}
+    for name in dict.fromkeys([*plan.settings.at_hand, *names]):
         dataset = plan.settings.datasets[name]
         if dataset.synthetic is None and not dataset.source.exists():
             raise SettingsError(

@@ -150,8 +150,8 @@ class Plan:
         recipe = dataset.recipes.get(row.against_recipe or row.recipe)
         if row.against is None or recipe is None or not dataset.includes(row.against):
             return None
-        other = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
-        return other if self._is_shown(other) else None
+        candidate = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
+        return candidate if self._is_shown(candidate) else None
 
     def is_compared(self, table: ScoreTable) -> bool:
         """Whether a row of a table has a number that is compared with another network's."""

@@ -169,15 +169,15 @@ class Code:
     def follow_imports(self, roots: Iterable[str]) -> dict[str, str]:
         """Digests by module, for the modules of `ianet` that the roots import, however far."""
         digests: dict[str, str] = {}
-        waiting = list(roots)
-        while waiting:
-            module = waiting.pop()
+        queue = list(roots)
+        while queue:
+            module = queue.pop()
             if module in digests or not module.startswith("ianet."):
                 continue
             content = self.read(module)
             if content is not None:
                 digests[module], imports = content
-                waiting += imports
+                queue += imports
         return dict(sorted(digests.items()))
 
     def digest_stage(self, stage: str) -> dict[str, str]:

@@ -92,8 +92,8 @@ def compute_cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFra
         smallest gain that would be found; seeds, their number; split; and runs, their keys.
     """
     rows = plan.rows(table)
-    scored = {evaluation.on for _, evaluations in rows for evaluation in evaluations}
-    datasets = [name for name in plan.datasets(table) if name in scored]
+    names = {evaluation.on for _, evaluations in rows for evaluation in evaluations}
+    datasets = [name for name in plan.datasets(table) if name in names]
     contents: list[dict[str, Any]] = []
     gains: list[Estimate | None] = []
     for row, evaluations in rows:
@@ -334,12 +334,12 @@ def describe_comparisons(frame: pd.DataFrame) -> str:
         f"other seeds. {len(gains)} comparisons; ▲ or ▼ where p < {LEVEL} after Holm's correction "
         "for all of them"
     )
-    several = gains[gains.seeds >= ENOUGH_SEEDS]
-    if several.empty:
+    comparisons = gains[gains.seeds >= ENOUGH_SEEDS]
+    if comparisons.empty:
         return f"{text}. With fewer than {ENOUGH_SEEDS} seeds no gain is a finding"
     smallest = ", ".join(
         f"{_format_range(group.detectable)} in {metric}"
-        for metric, group in several.groupby("metric", sort=False)
+        for metric, group in comparisons.groupby("metric", sort=False)
     )
     return (
         f"{text}, over {ENOUGH_SEEDS} seeds or more. Gains that would be found with a chance of "

@@ -97,9 +97,9 @@ def choose_queries(before: pd.Series, after: pd.Series, count: int) -> tuple[lis
         Queries, the largest change first; equal changes in the order of the queries.
     """
     change = after - before
-    risen = change[change > 0].sort_values(ascending=False, kind="stable")
-    fallen = change[change < 0].sort_values(kind="stable")
-    return risen.index[:count].tolist(), fallen.index[:count].tolist()
+    rises = change[change > 0].sort_values(ascending=False, kind="stable")
+    falls = change[change < 0].sort_values(kind="stable")
+    return rises.index[:count].tolist(), falls.index[:count].tolist()
 
 
 def rank_neighbours(
@@ -113,8 +113,8 @@ def rank_neighbours(
         images: queries and gallery.
         count: of neighbours.
     """
-    allowed = np.flatnonzero(images.candidates[place])
-    nearest = allowed[np.argsort(distances[place, allowed], kind="stable")[:count]]
+    candidates = np.flatnonzero(images.candidates[place])
+    nearest = candidates[np.argsort(distances[place, candidates], kind="stable")[:count]]
     rows = images.gallery.iloc[nearest]
     return pd.DataFrame(
         {

@@ -276,10 +276,10 @@ def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
     network, recipe = space.apply(
         search, result.best, settings.networks[search.network], settings.recipes[search.recipe]
     )
-    rounded = {
+    scores = {
         score: None if mean is None else round(mean, 6) for score, mean in result.test.items()
     }
-    summary = {"search": result.key, "best": result.best, "test": rounded}
+    summary = {"search": result.key, "best": result.best, "test": scores}
     delete_leftovers(SEARCH_RESULTS / name)
     with whole(SEARCH_RESULTS / name) as temporary:
         temporary.mkdir()

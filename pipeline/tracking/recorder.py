@@ -66,13 +66,13 @@ def hold_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread
         yield
         return
-    held = False
+    is_held = False
 
     def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal held
-        if held:
+        nonlocal is_held
+        if is_held:
             signal.default_int_handler(number, frame)
-        held = True
+        is_held = True
 
     handlers = {stop: signal.signal(stop, hold) for stop in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -80,7 +80,7 @@ def hold_signals() -> Iterator[None]:
     finally:
         for stop, handler in handlers.items():
             signal.signal(stop, handler)
-        if held:
+        if is_held:
             raise KeyboardInterrupt
 
 

@@ -116,8 +116,8 @@ def open_search_run(name: str, key: str, search: Search) -> Iterator[Recorder]:
         sent: dict[str, Any] = {}
 
         def sync(trials: Sequence[Mapping[str, Any]]) -> None:
-            changed = [trial for trial in trials if sent.get(trial["trial"]) != trial]
-            sync_search(name, key, search, changed, "RUNNING")
-            sent.update({trial["trial"]: trial for trial in changed})
+            changes = [trial for trial in trials if sent.get(trial["trial"]) != trial]
+            sync_search(name, key, search, changes, "RUNNING")
+            sent.update({trial["trial"]: trial for trial in changes})
 
         yield Recorder(sync)

@@ -175,8 +175,8 @@ def _quote(value: str) -> str:
 def create(name: str, tags: Mapping[str, str]) -> str:
     """A new run of the experiment; its id."""
     client = mlflow.MlflowClient()
-    created = client.create_run(find_experiment(), tags=dict(tags), run_name=name)
-    return str(created.info.run_id)
+    run = client.create_run(find_experiment(), tags=dict(tags), run_name=name)
+    return str(run.info.run_id)
 
 
 def send_parameters(run_id: str, parameters: Mapping[str, object]) -> bool:

@@ -174,8 +174,8 @@ def _sync_model(run: Run, run_id: str) -> None:
     mAP on held-out people.
     """
     client = mlflow.MlflowClient()
-    tracked = client.get_run(run_id)
-    if "model" in tracked.data.tags:
+    record = client.get_run(run_id)
+    if "model" in record.data.tags:
         return
     # 60 MB, which a command that leads a training need not take.
     import numpy as np
@@ -192,7 +192,7 @@ def _sync_model(run: Run, run_id: str) -> None:
     )
     name = f"{run.dataset}.{run.network}"
     with _active(run_id):
-        logged = mlflow.pyfunc.log_model(
+        model = mlflow.pyfunc.log_model(
             name="model",
             registered_model_name=name,
             loader_module=SERVED.stem,
@@ -204,7 +204,7 @@ def _sync_model(run: Run, run_id: str) -> None:
             input_example=_draw_example(),
         )
     card = (run.model / CARD).read_text()
-    client.update_model_version(name, logged.registered_model_version, card)
+    client.update_model_version(name, model.registered_model_version, card)
     if not client.get_registered_model(name).description:
         description = (
             f"Network {run.network}, trained on {run.dataset}. Each version is of one training, "
@@ -212,9 +212,9 @@ def _sync_model(run: Run, run_id: str) -> None:
         )
         client.update_registered_model(name, escape_markdown(description))
     client.set_tag(run_id, "model", name)
-    score = tracked.data.metrics.get(HELD_OUT_SCORE)
+    score = record.data.metrics.get(HELD_OUT_SCORE)
     if score is not None and score > _best_score(name):
-        client.set_registered_model_alias(name, BEST, logged.registered_model_version)
+        client.set_registered_model_alias(name, BEST, model.registered_model_version)
 
 
 def _draw_example() -> pd.DataFrame:
@@ -251,8 +251,8 @@ def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
         for name in (*SPLIT_SCORES, "entropy")
         if scores[name] is not None  # the data set's protocol does not define it
     }
-    held = client.get_run(run_id).data.metrics
-    if all(math.isclose(held.get(name, math.nan), metrics[name]) for name in metrics):
+    values = client.get_run(run_id).data.metrics
+    if all(math.isclose(values.get(name, math.nan), metrics[name]) for name in metrics):
         return
     from ianet import drawing  # half a second that a training need not spend
 
