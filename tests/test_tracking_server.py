@@ -31,14 +31,14 @@ def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "set, so that the value of before comes back")
     before = mlflow.get_tracking_uri()
-    chosen: list[str] = []
+    names: list[str] = []
 
     def choose(name: str) -> SimpleNamespace:
-        chosen.append(name)
+        names.append(name)
         return SimpleNamespace(tags=server.TAGS, artifact_location=str(Path.cwd() / "mlruns/1"))
 
     monkeypatch.setattr(mlflow, "set_experiment", choose)
-    yield chosen
+    yield names
     mlflow.set_tracking_uri(before)
 
 
