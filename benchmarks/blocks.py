@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from device import GPU, described, recorded, results
+from device import GPU, capture_graph, describe_machine, results
 from rich.progress import track
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,9 +59,9 @@ class SpatialIAByPatches(SpatialIA):
             return relations.normalize(relations.fuse(maps, self.fusion), self.normalization)
 
 
-def forms(channels: int) -> dict[str, nn.Module]:
+def build_forms(channels: int) -> dict[str, nn.Module]:
     """Each way, by name; the first is what the others are compared with."""
-    found: dict[str, nn.Module] = {
+    blocks: dict[str, nn.Module] = {
         "SIA": SpatialIA(channels),
         "SIA by patches": SpatialIAByPatches(channels),
         "SIA, context 1": SpatialIA(channels, contexts=[1]),
@@ -69,20 +69,20 @@ def forms(channels: int) -> dict[str, nn.Module]:
         "IA": IABlock(channels),
     }
     if GPU or shutil.which("g++"):
-        found["SIA compiled"] = torch.compile(SpatialIA(channels), dynamic=False)  # type: ignore[assignment]
-    return found
+        blocks["SIA compiled"] = torch.compile(SpatialIA(channels), dynamic=False)  # type: ignore[assignment]
+    return blocks
 
 
-def step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], None]:
+def build_step(block: nn.Module, features: Tensor, autocast: bool) -> Callable[[], None]:
     def run() -> None:
         with torch.autocast(features.device.type, torch.bfloat16, enabled=autocast):
-            found = block(features)
-        found.sum().backward()
+            output = block(features)
+        output.sum().backward()
 
     return run
 
 
-def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
+def measure(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     torch.compiler.reset()
     torch.set_flush_denormal(True)
@@ -97,27 +97,27 @@ def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
     # A fresh block ends in a BatchNorm of weight 0, through which no gradient passes.
     steps: dict[str, Callable[[], object]] = {}
     memory = {}
-    for name, block in forms(channels).items():
+    for name, block in build_forms(channels).items():
         for module in block.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)
-        steps[name] = step(block.to(device), features, autocast)
+        steps[name] = build_step(block.to(device), features, autocast)
         if GPU:
             steps[name]()
             torch.cuda.reset_peak_memory_stats()
             before = torch.cuda.memory_allocated()
             steps[name]()
             memory[name] = torch.cuda.max_memory_allocated() - before
-            steps[name] = recorded(steps[name])
+            steps[name] = capture_graph(steps[name])
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for repeat in range(REPEATS + 1):
         for name, run in steps.items():
-            started = time.perf_counter()
+            start = time.perf_counter()
             run()
             if GPU:
                 torch.cuda.synchronize()
             if repeat:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(time.perf_counter() - start)
     first = median(seconds["SIA"])
     return [
         {
@@ -133,9 +133,9 @@ def measured(place: str, batch: int, autocast: bool) -> list[dict[str, Any]]:
     ]
 
 
-def alone(*case: Any) -> list[dict[str, Any]]:
-    with multiprocessing.get_context("spawn").Pool(1) as one:
-        return one.apply(measured, case)
+def measure_alone(*case: Any) -> list[dict[str, Any]]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, case)
 
 
 def main() -> None:
@@ -147,10 +147,10 @@ def main() -> None:
     rows = []
     cases = list(itertools.product(PLACES, batches, (False, True)))
     for case in track(cases, "blocks"):
-        rows += (measured if GPU else alone)(*case)
+        rows += (measure if GPU else measure_alone)(*case)
     print(pd.DataFrame(rows).to_markdown(index=False))
-    found = {"machine": described(), "cases": rows}
-    results("blocks").write_text(json.dumps(found, indent=2) + "\n")
+    content = {"machine": describe_machine(), "cases": rows}
+    results("blocks").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

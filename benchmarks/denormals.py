@@ -20,7 +20,7 @@ from unittest import mock
 
 import pandas as pd
 import torch
-from device import described, results
+from device import describe_machine, results
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -104,7 +104,11 @@ def main() -> None:
         torch.ones(2**20).add_(1)
     milliseconds = round(1000 * (time.perf_counter() - start), 2)
     print(f"a flush by itself: {milliseconds} ms")
-    content = {"machine": described(), "runs": table.to_dict("records"), "flush, ms": milliseconds}
+    content = {
+        "machine": describe_machine(),
+        "runs": table.to_dict("records"),
+        "flush, ms": milliseconds,
+    }
     results("denormals").write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -11,7 +11,7 @@ from machine import processor
 GPU = torch.cuda.is_available()
 
 
-def described() -> str:
+def describe_machine() -> str:
     """The GPU, or the CPU where there is none."""
     if GPU:
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
@@ -23,7 +23,7 @@ def results(name: str) -> Path:
     return Path("benchmarks", f"{name}-gpu.json" if GPU else f"{name}.json")
 
 
-def recorded(step: Callable[[], object]) -> Callable[[], object]:
+def capture_graph(step: Callable[[], object]) -> Callable[[], object]:
     """A step as one CUDA graph, as torch's documentation makes it: what a GPU needs for it, however
     fast Python is.
     """

@@ -9,12 +9,12 @@
 | large | 1,000 | 2,000,000 | 256 |
 
 Ways to score the same features: `ianet.retrieval.evaluate`; the plain way, which sorts each row of
-the distances (`by_sorting`, as torchreid's Python ranking does); and torchreid's compiled ranking,
-where it is on the path. Its package on PyPI lacks it: in torchreid's repository, Cython builds it
-in torchreid/metrics/rank_cylib (`python setup.py build_ext --inplace`), which PYTHONPATH names
-then. At Market-1501's size only, re-ranking, and the plain way of that with whole N x N matrices
-(`by_matrices`, as its authors' code does; at MSMT17's size each of them would take 35 GB). At the
-size `large`, `evaluate` alone: the plain way would take 24 GB.
+the distances (`score_by_sorting`, as torchreid's Python ranking does); and torchreid's compiled
+ranking, where it is on the path. Its package on PyPI lacks it: in torchreid's repository, Cython
+builds it in torchreid/metrics/rank_cylib (`python setup.py build_ext --inplace`), which PYTHONPATH
+names then. At Market-1501's size only, re-ranking, and the plain way of that with whole N x N
+matrices (`score_by_matrices`, as its authors' code does; at MSMT17's size each of them would take
+35 GB). At the size `large`, `evaluate` alone: the plain way would take 24 GB.
 
 Every case runs in turn with the bare matrix product of queries and gallery, by the same chunks and
 with nothing done to it: seconds are the median of three turns (of one where it is long), memory the
@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from device import GPU, described, results
+from device import GPU, describe_machine, results
 from machine import peak_bytes, reset_peak
 from numpy.typing import NDArray
 from rich.progress import track
@@ -65,23 +65,23 @@ class Case(NamedTuple):
     way: str
 
 
-def made(case: Case) -> list[torch.Tensor]:
+def build_arguments(case: Case) -> list[torch.Tensor]:
     """The first six arguments of `evaluate`."""
     queries, gallery, people, numbers = SIZES[case.size]
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(people, numbers, generator=generator)
-    found: list[torch.Tensor] = []
+    arguments: list[torch.Tensor] = []
     for number in (queries, gallery):
         ids = torch.randint(people, (number,), generator=generator)
         features = torch.randn(number, numbers, generator=generator)
         if case.features == "trained":
-            for part, own in zip(features.split(4096), ids.split(4096), strict=True):
-                part.mul_(SPREAD).add_(centres[own])  # by parts: the peak is to be the scoring's
-        found += [features, ids, torch.randint(CAMERAS, (number,), generator=generator)]
-    return [found[place].to("cuda" if GPU else "cpu") for place in (0, 3, 1, 4, 2, 5)]
+            for part, identities in zip(features.split(4096), ids.split(4096), strict=True):
+                part.mul_(SPREAD).add_(centres[identities])  # by parts: the peak is the scoring's
+        arguments += [features, ids, torch.randint(CAMERAS, (number,), generator=generator)]
+    return [arguments[place].to("cuda" if GPU else "cpu") for place in (0, 3, 1, 4, 2, 5)]
 
 
-def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> None:
+def multiply(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> None:
     by_blocks = len(gallery) > 4 * BLOCK
     width = BLOCK if by_blocks else len(gallery)
     step = CHUNK_BYTES // ((2 * query.element_size() if by_blocks else PAIR_BYTES) * width)
@@ -93,23 +93,23 @@ def product(query: torch.Tensor, gallery: torch.Tensor, *_: torch.Tensor) -> Non
         torch.cuda.synchronize()
 
 
-def ours(*arguments: torch.Tensor) -> float:
+def score_by_ianet(*arguments: torch.Tensor) -> float:
     return evaluate(*arguments).mAP
 
 
-def reranked(*arguments: torch.Tensor) -> float:
+def score_reranked(*arguments: torch.Tensor) -> float:
     return evaluate(*arguments, reranking=KReciprocal()).mAP
 
 
-def by_sorting(*arguments: torch.Tensor) -> float:
+def score_by_sorting(*arguments: torch.Tensor) -> float:
     query, gallery, *labels = (each.numpy() for each in arguments)
     query, gallery = (
         each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)
     )
-    return _sorted(1 - query @ gallery.T, *labels)
+    return _sort_and_score(1 - query @ gallery.T, *labels)
 
 
-def by_torchreid(*arguments: torch.Tensor) -> float:
+def score_by_torchreid(*arguments: torch.Tensor) -> float:
     from rank_cy import evaluate_cy
 
     query, gallery, *labels = (each.numpy() for each in arguments)
@@ -117,7 +117,7 @@ def by_torchreid(*arguments: torch.Tensor) -> float:
         each / np.linalg.norm(each, axis=1, keepdims=True) for each in (query, gallery)
     )
     query_ids, gallery_ids, query_cameras, gallery_cameras = labels
-    found = 0.0
+    mAP = 0.0
     # It makes integers of the whole matrix, thrice: of all queries at MSMT17's size 7.7 GB each.
     for first in range(0, len(query), TORCHREID_QUERIES):
         rows = slice(first, first + TORCHREID_QUERIES)
@@ -125,18 +125,18 @@ def by_torchreid(*arguments: torch.Tensor) -> float:
         _, score = evaluate_cy(
             distances, query_ids[rows], gallery_ids, query_cameras[rows], gallery_cameras, 50
         )
-        found += score * len(distances) / len(query)
-    return found
+        mAP += score * len(distances) / len(query)
+    return mAP
 
 
-def by_matrices(*arguments: torch.Tensor) -> float:
+def score_by_matrices(*arguments: torch.Tensor) -> float:
     query, gallery, *labels = (each.numpy() for each in arguments)
     images = np.concatenate([query, gallery])
     images /= np.linalg.norm(images, axis=1, keepdims=True)
-    return _sorted(_reranked_by_matrices(images, len(query), KReciprocal()), *labels)
+    return _sort_and_score(_rerank_by_matrices(images, len(query), KReciprocal()), *labels)
 
 
-def _sorted(distances: NDArray[Any], *labels: NDArray[np.int64]) -> float:
+def _sort_and_score(distances: NDArray[Any], *labels: NDArray[np.int64]) -> float:
     query_ids, gallery_ids, query_cameras, gallery_cameras = labels
     order = distances.argsort(1)
     precisions = []
@@ -151,7 +151,7 @@ def _sorted(distances: NDArray[Any], *labels: NDArray[np.int64]) -> float:
     return float(np.mean(precisions))
 
 
-def _reranked_by_matrices(
+def _rerank_by_matrices(
     images: NDArray[np.float32], queries: int, options: KReciprocal
 ) -> NDArray[np.float32]:
     size, k1 = len(images), options.k1
@@ -163,36 +163,36 @@ def _reranked_by_matrices(
         near = order[image, : k + 1]
         return near[(order[near, : k + 1] == image).any(1)]
 
-    described = np.zeros_like(distance)
+    vectors = np.zeros_like(distance)
     for image in range(size):
-        own = reciprocal(image, k1)
-        expanded = [own]
-        for other in own:
-            theirs = reciprocal(other, round(k1 / 2))
-            if len(np.intersect1d(theirs, own)) > 2 / 3 * len(theirs):
-                expanded.append(theirs)
-        members = np.unique(np.concatenate(expanded))
+        neighbours = reciprocal(image, k1)
+        groups = [neighbours]
+        for neighbour in neighbours:
+            group = reciprocal(neighbour, round(k1 / 2))
+            if len(np.intersect1d(group, neighbours)) > 2 / 3 * len(group):
+                groups.append(group)
+        members = np.unique(np.concatenate(groups))
         weights = np.exp(-distance[image, members])
-        described[image, members] = weights / weights.sum()
-    described = np.stack([described[order[row, : options.k2]].mean(0) for row in range(size)])
-    columns = [np.flatnonzero(described[:, image]) for image in range(size)]
-    found = np.empty((queries, size), np.float32)
+        vectors[image, members] = weights / weights.sum()
+    vectors = np.stack([vectors[order[row, : options.k2]].mean(0) for row in range(size)])
+    columns = [np.flatnonzero(vectors[:, image]) for image in range(size)]
+    jaccard = np.empty((queries, size), np.float32)
     for row in range(queries):
-        shared = np.zeros(size, np.float32)
-        for column in np.flatnonzero(described[row]):
+        overlap = np.zeros(size, np.float32)
+        for column in np.flatnonzero(vectors[row]):
             others = columns[column]
-            shared[others] += np.minimum(described[row, column], described[others, column])
-        found[row] = 1 - shared / (2 - shared)
-    final = (1 - options.weight) * found + options.weight * distance[:queries]
+            overlap[others] += np.minimum(vectors[row, column], vectors[others, column])
+        jaccard[row] = 1 - overlap / (2 - overlap)
+    final = (1 - options.weight) * jaccard + options.weight * distance[:queries]
     return final[:, queries:]
 
 
 WAYS: dict[str, Callable[..., float]] = {
-    "evaluate": ours,
-    "sorting": by_sorting,
-    TORCHREID: by_torchreid,
-    "evaluate, re-ranked": reranked,
-    "re-ranked by matrices": by_matrices,
+    "evaluate": score_by_ianet,
+    "sorting": score_by_sorting,
+    TORCHREID: score_by_torchreid,
+    "evaluate, re-ranked": score_reranked,
+    "re-ranked by matrices": score_by_matrices,
 }
 ON_GPU = ("evaluate", "evaluate, re-ranked")
 
@@ -209,34 +209,34 @@ def peak() -> int:
     return torch.cuda.max_memory_allocated() if GPU else peak_bytes()
 
 
-def measured(case: Case) -> dict[str, Any]:
-    arguments = made(case)
+def measure(case: Case) -> dict[str, Any]:
+    arguments = build_arguments(case)
     turns = TURNS if case.size != "msmt17" and case.way != "re-ranked by matrices" else 1
     few = [part[:size] for part, size in zip(arguments, (300, 2_000) * 3, strict=True)]
     WAYS[case.way](*few)  # to warm up
-    product(*few)
-    before, after, own, bare, found = reset(), 0, [], [], 0.0
+    multiply(*few)
+    before, after, seconds, product_seconds, mAP = reset(), 0, [], [], 0.0
     for _ in range(turns):
-        started = time.perf_counter()
-        found = WAYS[case.way](*arguments)
-        own.append(time.perf_counter() - started)
+        start = time.perf_counter()
+        mAP = WAYS[case.way](*arguments)
+        seconds.append(time.perf_counter() - start)
         after = after or peak()  # before the product takes memory, too
-        started = time.perf_counter()
-        product(*arguments)
-        bare.append(time.perf_counter() - started)
+        start = time.perf_counter()
+        multiply(*arguments)
+        product_seconds.append(time.perf_counter() - start)
     return {
         **case._asdict(),
-        "seconds": round(median(own), 3),
-        "product": round(median(bare), 3),
-        "ranking": round(median(own) - median(bare), 3),
+        "seconds": round(median(seconds), 3),
+        "product": round(median(product_seconds), 3),
+        "ranking": round(median(seconds) - median(product_seconds), 3),
         "GB": round((after - before) / 1e9, 2),
-        "mAP": round(found, 5),
+        "mAP": round(mAP, 5),
     }
 
 
-def alone(case: Case) -> dict[str, Any]:
-    with multiprocessing.get_context("spawn").Pool(1) as one:
-        return one.apply(measured, (case,))
+def measure_alone(case: Case) -> dict[str, Any]:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(measure, (case,))
 
 
 def main() -> None:
@@ -261,15 +261,15 @@ def main() -> None:
     ]
     rows = []
     for case in track(cases, "scoring"):
-        rows.append((measured if GPU else alone)(case))
+        rows.append((measure if GPU else measure_alone)(case))
     table = pd.DataFrame(rows)
     ranking = table.set_index(["size", "features", "way"])["ranking"]
     times = (ranking / ranking.xs("evaluate", level="way")).reindex(ranking.index)
     table["of the product"] = (table["ranking"] / table["product"]).round(2)
     table["times ours"] = times.round(1).to_numpy()
     print(table.to_markdown(index=False))
-    found = {"machine": described(), "cases": table.to_dict("records")}
-    results("evaluation").write_text(json.dumps(found, indent=2) + "\n")
+    content = {"machine": describe_machine(), "cases": table.to_dict("records")}
+    results("evaluation").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
-from device import described
+from device import describe_machine
 
 from ianet import images
 from ianet.datasets import market1501
@@ -163,7 +163,7 @@ def train(
         "bits": epoch.bits,
         "top-1": round(100 * (queries.first_rank == 1).mean(), 2),
         "mAP": round(100 * queries.average_precision.mean(), 2),
-        "machine": described(),
+        "machine": describe_machine(),
     }, queries
 
 

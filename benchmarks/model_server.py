@@ -42,7 +42,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-from device import described, results
+from device import describe_machine, results
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, Schema, TensorSpec
 from PIL import Image
@@ -211,7 +211,11 @@ def main() -> None:
                 rows.append({"load": name, **speed, "MB": read_memory(process)})
                 print(rows[-1], flush=True)
     print(pd.DataFrame(rows).astype(object).fillna("").to_markdown(index=False))
-    content: dict[str, Any] = {"machine": described(), "backbone": arguments.backbone, "rows": rows}
+    content: dict[str, Any] = {
+        "machine": describe_machine(),
+        "backbone": arguments.backbone,
+        "rows": rows,
+    }
     if arguments.minutes > 1:
         content["growth, MB"] = rows[-1]["MB"] - rows[-arguments.minutes]["MB"]
         print(f"growth from minute 1 to minute {arguments.minutes}: {content['growth, MB']} MB")

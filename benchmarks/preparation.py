@@ -67,7 +67,7 @@ class Case(NamedTuple):
     folder: Path  # for what is written
 
 
-def source_hashed(case: Case) -> None:
+def hash_source(case: Case) -> None:
     with case.source.open("rb") as source:
         hashlib.file_digest(source, "md5")
 
@@ -76,13 +76,13 @@ def relist(case: Case) -> None:
     read_dataset(case.dataset)
 
 
-def decoded(case: Case) -> None:
+def decode_images(case: Case) -> None:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for _ in pool.map(lambda path: case.listing.open(path).size, case.paths):
             pass
 
 
-def packed(size: packing.Size) -> Callable[[Case], None]:
+def prepare_pack(size: packing.Size) -> Callable[[Case], None]:
     def pack(case: Case) -> None:
         for _ in packing.pack(case.listing.open, case.paths, size, case.folder / "packed.npy"):
             pass
@@ -90,44 +90,44 @@ def packed(size: packing.Size) -> Callable[[Case], None]:
     return pack
 
 
-def array_hashed(case: Case) -> None:
+def hash_arrays(case: Case) -> None:
     digest, image = hashlib.md5(), bytes(3 * LARGE[0] * LARGE[1])
     for _ in case.paths:
         digest.update(image)
 
 
-def looped(size: packing.Size) -> Callable[[Case], None]:
+def prepare_loop(size: packing.Size) -> Callable[[Case], None]:
     def loop(case: Case) -> None:
         height, width = size
-        found = []
+        arrays = []
         for path in case.paths:
             image = case.listing.open(path).resize((width, height), Image.Resampling.BILINEAR)
-            found.append(np.asarray(image))
-        np.save(case.folder / "plain.npy", np.stack(found))
+            arrays.append(np.asarray(image))
+        np.save(case.folder / "plain.npy", np.stack(arrays))
 
     return loop
 
 
 THREADED: dict[str, Callable[[Case], None]] = {
-    "decoded alone": decoded,
-    "pack, 256x128": packed(LARGE),
-    "pack, 128x64": packed(SMALL),
+    "decoded alone": decode_images,
+    "pack, 256x128": prepare_pack(LARGE),
+    "pack, 128x64": prepare_pack(SMALL),
 }
 ALONE: dict[str, Callable[[Case], None]] = {
-    "plain loop, 256x128": looped(LARGE),
-    "plain loop, 128x64": looped(SMALL),
-    "source's MD5": source_hashed,
+    "plain loop, 256x128": prepare_loop(LARGE),
+    "plain loop, 128x64": prepare_loop(SMALL),
+    "source's MD5": hash_source,
     "listing": relist,
-    "array's MD5, 256x128": array_hashed,
+    "array's MD5, 256x128": hash_arrays,
 }
 
 
-def peak() -> int:
+def read_peak() -> int:
     """Bytes that this process has held at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def held() -> int:
+def read_memory() -> int:
     """Bytes that this process holds."""
     return psutil.Process().memory_info().rss
 
@@ -136,7 +136,7 @@ def cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
-def speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]:
+def measure_speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]:
     os.sched_setaffinity(0, cores()[:on])
     settings, listing = read_dataset(dataset)
     size = len(listing.table)
@@ -144,10 +144,10 @@ def speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]
     paths = listing.table.path.iloc[rows].tolist()
     with tempfile.TemporaryDirectory(dir=".") as folder:  # /tmp may lie in memory
         case = Case(dataset, settings.source, listing, paths, Path(folder))
-        before, started, computed = held(), time.perf_counter(), time.process_time()
+        before, start, computed = read_memory(), time.perf_counter(), time.process_time()
         {**THREADED, **ALONE}[way](case)
         computed = time.process_time() - computed
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - start
     return {
         "part": way,
         "cores": on,
@@ -155,11 +155,11 @@ def speed(dataset: str, number: int | None, way: str, on: int) -> dict[str, Any]
         "CPU s": computed,
         "images/s": len(paths) / seconds,
         "images/CPU s": len(paths) / computed,
-        "above, MB": (peak() - before) / 1e6,
+        "above, MB": (read_peak() - before) / 1e6,
     }
 
 
-def memory_of_pack(times: int) -> tuple[int, int]:
+def measure_pack(times: int) -> tuple[int, int]:
     """Bytes of the packed array, and all that the stage's process holds at most."""
     generator = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(dir=".") as name:
@@ -189,7 +189,7 @@ def memory_of_pack(times: int) -> tuple[int, int]:
         return array.stat().st_size, usage.ru_maxrss * 1024
 
 
-def memory_of_evaluate(queries: int, gallery: int) -> tuple[int, int]:
+def measure_evaluate(queries: int, gallery: int) -> tuple[int, int]:
     """Bytes of the features, and what scoring holds above them at most."""
     generator = torch.Generator().manual_seed(0)
     sides = []
@@ -197,19 +197,19 @@ def memory_of_evaluate(queries: int, gallery: int) -> tuple[int, int]:
         features = torch.randn(number, NUMBERS, generator=generator)
         ids = torch.randint(queries // 4, (number,), generator=generator)
         sides.append((features, ids, torch.randint(6, (number,), generator=generator)))
-    before = held()
+    before = read_memory()
     evaluate(*(side for pair in zip(*sides, strict=True) for side in pair))
-    return sum(features.nbytes for features, *_ in sides), peak() - before
+    return sum(features.nbytes for features, *_ in sides), read_peak() - before
 
 
 MEMORY: dict[str, Callable[[int], tuple[int, int]]] = {
-    "pack, all of it": memory_of_pack,
-    "evaluate, gallery grows": lambda times: memory_of_evaluate(QUERIES, times * GALLERY),
-    "evaluate, both grow": lambda times: memory_of_evaluate(times * QUERIES, times * GALLERY),
+    "pack, all of it": measure_pack,
+    "evaluate, gallery grows": lambda times: measure_evaluate(QUERIES, times * GALLERY),
+    "evaluate, both grow": lambda times: measure_evaluate(times * QUERIES, times * GALLERY),
 }
 
 
-def memory(what: str, times: int) -> dict[str, Any]:
+def measure_memory(what: str, times: int) -> dict[str, Any]:
     data, most = MEMORY[what](times)
     return {"what": what, "times": times, "data, MB": data / 1e6, "peak, MB": most / 1e6}
 
@@ -229,15 +229,17 @@ def main() -> None:
     places = [(way, on) for on in sorted({1, len(cores())}) for way in THREADED]
     places += [(way, 1) for way in ALONE]
     name, images = arguments.dataset, arguments.images
-    cases: list[tuple[Any, ...]] = [(speed, name, images, *at) for at in places]
-    cases += [(memory, what, times) for what in MEMORY for times in TIMES]
-    found: dict[Any, list[dict[str, Any]]] = {speed: [], memory: []}
+    cases: list[tuple[Any, ...]] = [(measure_speed, name, images, *at) for at in places]
+    cases += [(measure_memory, what, times) for what in MEMORY for times in TIMES]
+    rows: dict[Any, list[dict[str, Any]]] = {measure_speed: [], measure_memory: []}
     for measure, *of in track(cases * REPEATS, "preparation"):
-        with multiprocessing.get_context("spawn").Pool(1) as alone:
-            found[measure].append(alone.apply(measure, of))
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            rows[measure].append(pool.apply(measure, of))
     tables = {
-        "speed": pd.DataFrame(found[speed]).groupby(["part", "cores"], sort=False).median(),
-        "memory": pd.DataFrame(found[memory]).groupby(["what", "times"], sort=False).median(),
+        "speed": pd.DataFrame(rows[measure_speed]).groupby(["part", "cores"], sort=False).median(),
+        "memory": pd.DataFrame(rows[measure_memory])
+        .groupby(["what", "times"], sort=False)
+        .median(),
     }
     rate = tables["speed"]["images/CPU s"]
     for size in ("256x128", "128x64"):

@@ -115,9 +115,9 @@ def measure(*, search: bool) -> dict[str, Any]:
         os.chdir(project.folder)
         prepare(load())
         os.environ["PYTHONPATH"] = str(project.folder)
-        from pipeline.cluster.session import shared_session
+        from pipeline.cluster.session import open_shared_session
 
-        with shared_session():
+        with open_shared_session():
             shared = {name: value for name, value in os.environ.items() if "RAY" in name}
             result["shared"] = summarise([measure_run(project, shared) for _ in range(REPEATS)])
         print(result["shared"], flush=True)

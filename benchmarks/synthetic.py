@@ -89,10 +89,10 @@ def measure_difficulty() -> dict[str, dict[str, float]]:
 
 def draw(change: dict[str, float]) -> NDArray[np.uint8]:
     """The portraits of all people under a change."""
-    described: dict[str, Any] = UNCHANGED | change
+    options: dict[str, Any] = UNCHANGED | change
     return np.stack(
         [
-            portrait(person, camera=CAMERA, height=128, width=64, seed=0, **described)[0]
+            portrait(person, camera=CAMERA, height=128, width=64, seed=0, **options)[0]
             for person in range(PEOPLE)
         ]
     )
@@ -118,13 +118,13 @@ def measure_changes() -> dict[str, dict[str, dict[str, float]]]:
                 same = (features["none"] * features[name]).sum(1)
                 confused = (others >= same[:, None]).double().mean()
                 values[name].append((float(same.mean()), float(others.mean()), float(confused)))
-        for name, found in values.items():
-            same, other, confused = np.mean(found, axis=0)
+        for name, samples in values.items():
+            same, other, confused = np.mean(samples, axis=0)
             rows[name][network] = {
                 "same person": round(same, 4),
                 "other people": round(other, 4),
                 "confused": round(confused, 5),
-                "confused, standard deviation": round(np.std([c for *_, c in found], ddof=1), 5),
+                "confused, standard deviation": round(np.std([c for *_, c in samples], ddof=1), 5),
             }
     return rows
 

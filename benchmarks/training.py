@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from device import GPU, described, recorded, results
+from device import GPU, capture_graph, describe_machine, results
 from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class Case(NamedTuple):
         return int(self.size.split("x")[1])
 
 
-def recipe(case: Case) -> Recipe:
+def build_recipe(case: Case) -> Recipe:
     return Recipe(
         height=case.height,
         width=case.width,
@@ -104,7 +104,7 @@ def recipe(case: Case) -> Recipe:
     )
 
 
-def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+def time_bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of steps that want nothing but a batch that is there."""
     network.to(device).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.Adam(
@@ -125,23 +125,23 @@ def bare(network: Network, case: Case, device: torch.device) -> Iterator[float]:
         loss.backward()
         optimizer.step()
 
-    run = recorded(step) if GPU and case.way == BARE else step
+    run = capture_graph(step) if GPU and case.way == BARE else step
     for _ in range(EPOCHS):
-        started = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(case.steps):
             run()
         if GPU:
             torch.cuda.synchronize()
-        yield time.perf_counter() - started
+        yield time.perf_counter() - start
 
 
-def ours(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+def time_fit(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of `fit`."""
     number = case.steps * case.batch
     shape = (number, case.height, case.width, 3)
     images = torch.randint(256, shape, dtype=torch.uint8, device=device)
     labels = torch.arange(number) % IDENTITIES
-    for epoch in fit(network, images, labels, recipe(case), seed=0, device=device):
+    for epoch in fit(network, images, labels, build_recipe(case), seed=0, device=device):
         yield epoch.seconds
 
 
@@ -156,23 +156,23 @@ class Logits(nn.Module):
         return self.network(images)[0]
 
 
-def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[float]:
+def time_torchreid(network: Network, case: Case, device: torch.device) -> Iterator[float]:
     """Seconds of an epoch of torchreid's engine."""
     from torchreid.reid import data, engine, optim
 
     multiprocessing.set_start_method("fork", force=True)  # Linux's own, for its loader
     with tempfile.TemporaryDirectory() as folder:
         generator = np.random.default_rng(0)
-        listed = []
+        entries = []
         for number in range(case.steps * case.batch):
             path = Path(folder) / f"{number}.jpg"
             coarse = generator.integers(256, size=(16, 8, 3), dtype=np.uint8)
             Image.fromarray(coarse).resize((64, 128)).save(path, quality=90)
-            listed.append((str(path), number % IDENTITIES, number % 2))
+            entries.append((str(path), number % IDENTITIES, number % 2))
 
         class Listed(data.ImageDataset):
             def __init__(self, root: str = "", **options: Any) -> None:
-                super().__init__(listed, listed[:1], listed[1:2], **options)
+                super().__init__(entries, entries[:1], entries[1:2], **options)
 
         data.register_image_dataset("listed", Listed)
         manager = data.ImageDataManager(
@@ -194,15 +194,15 @@ def torchreid(network: Network, case: Case, device: torch.device) -> Iterator[fl
         )
         trainer.max_epoch = EPOCHS
         for _ in range(EPOCHS):
-            started = time.perf_counter()
+            start = time.perf_counter()
             trainer.train()
-            yield time.perf_counter() - started
+            yield time.perf_counter() - start
 
 
-WAYS = {BARE: bare, LAUNCHED: bare, "fit": ours, TORCHREID: torchreid}
+WAYS = {BARE: time_bare, LAUNCHED: time_bare, "fit": time_fit, TORCHREID: time_torchreid}
 
 
-def measured(case: Case) -> dict[str, Any]:
+def measure(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     torch.set_flush_denormal(True)
     device = torch.device("cuda" if GPU else "cpu")
@@ -215,7 +215,7 @@ def measured(case: Case) -> dict[str, Any]:
     options = NetworkOptions(case.backbone, weights="none", **NETWORKS[case.network])
     network = Network(IDENTITIES, options)
     if case.way == BARE:
-        compile_network(network, recipe(case), device)
+        compile_network(network, build_recipe(case), device)
     _, *seconds = WAYS[case.way](network, case, device)
     peak = (
         torch.cuda.max_memory_allocated()
@@ -229,10 +229,10 @@ def measured(case: Case) -> dict[str, Any]:
     }
 
 
-def alone(case: Case) -> dict[str, Any]:
+def measure_alone(case: Case) -> dict[str, Any]:
     # Not a Pool, whose processes may have no children: torchreid's loader has.
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as one:
-        return one.submit(measured, case).result()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, case).result()
 
 
 def main() -> None:
@@ -247,18 +247,19 @@ def main() -> None:
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet50")
     parser.add_argument("--size", default="256x128", help="of an image, <height>x<width>")
     arguments = parser.parse_args()
-    there = importlib.util.find_spec(TORCHREID) is not None
+    has_torchreid = importlib.util.find_spec(TORCHREID) is not None
     cases = [
         Case(arguments.backbone, arguments.size, network, batch, precision, way, arguments.steps)
         for batch in arguments.batch
         for precision in arguments.precision
         for network in arguments.network
         for way in WAYS
-        if (way != LAUNCHED or GPU) and (way != TORCHREID or (there and precision == "float32"))
+        if (way != LAUNCHED or GPU)
+        and (way != TORCHREID or (has_torchreid and precision == "float32"))
     ]
     rows = []
     for case in track(cases, "training"):
-        rows.append((measured if GPU else alone)(case))
+        rows.append((measure if GPU else measure_alone)(case))
     table = pd.DataFrame(rows)
     speeds = table.set_index(["batch", "precision", "network", "way"])["images/s"]
     for level, of in (("way", BARE), ("network", "base.")):
@@ -272,8 +273,8 @@ def main() -> None:
             table["images/s"] / [engine.get(pair, math.nan) for pair in pairs]
         ).round(2)
     print(table.drop(columns="steps").to_markdown(index=False))
-    found = {"machine": described(), "cases": table.to_dict("records")}
-    results("training").write_text(json.dumps(found, indent=2) + "\n")
+    content = {"machine": describe_machine(), "cases": table.to_dict("records")}
+    results("training").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -59,9 +59,9 @@ def photograph(page: Path) -> Image.Image:
         sys.exit("error: no Chromium was found: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
-        shown = browser.new_page(viewport={"width": 920, "height": 100}, color_scheme="light")
-        shown.goto(page.resolve().as_uri())
-        png = shown.screenshot(full_page=True)
+        tab = browser.new_page(viewport={"width": 920, "height": 100}, color_scheme="light")
+        tab.goto(page.resolve().as_uri())
+        png = tab.screenshot(full_page=True)
         browser.close()
     return Image.open(io.BytesIO(png))
 

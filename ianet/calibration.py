@@ -113,9 +113,9 @@ def _choose_threshold(thresholds: Sequence[Limit], far: float | None) -> Limit:
     for threshold in thresholds:
         if far in (None, threshold.far):
             return threshold
-    known = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
+    rates = ", ".join(f"{threshold.far:g}" for threshold in thresholds)
     raise ValueError(
-        f"no threshold is known for a false-accept rate of {far:g}: choose one of {known}"
+        f"no threshold is known for a false-accept rate of {far:g}: choose one of {rates}"
     )
 
 
@@ -233,11 +233,11 @@ def refuse_trained(table: pd.DataFrame, source: Path) -> None:
         source: of the data set, for the message.
     """
     split = table[split_columns(table)[0]]
-    trained = sorted(set(table.person[split == "train"]) & set(table.person[split == "query"]))
-    if trained:
+    persons = sorted(set(table.person[split == "train"]) & set(table.person[split == "query"]))
+    if persons:
         raise ValueError(
-            f"{source} has {len(trained):,} persons of the query in its training split, such as "
-            f"{trained[0]}: a threshold needs people on whom the model was not trained"
+            f"{source} has {len(persons):,} persons of the query in its training split, such as "
+            f"{persons[0]}: a threshold needs people on whom the model was not trained"
         )
 
 
@@ -288,15 +288,15 @@ def _choose(query: Labelled, gallery: Labelled, cameras: Cameras) -> _Labels:
     for table in (query, gallery):
         check_labels(table, cameras)
     persons, paths = set(query.persons), set(query.paths)
-    chosen = [
+    mask = [
         person in persons and path not in paths
         for person, path in zip(gallery.persons, gallery.paths, strict=True)
     ]
-    places = np.flatnonzero(chosen)
+    places = np.flatnonzero(mask)
     return _Labels(
         [*query.persons, *(gallery.persons[place] for place in places)],
         [*query.cameras, *(gallery.cameras[place] for place in places)]
         if cameras == "respect"
         else None,
-        chosen,
+        mask,
     )

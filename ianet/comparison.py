@@ -98,12 +98,12 @@ def estimate_mean(
     times = draw_persons(number, draws, seed)
     means = (times @ sums) / np.maximum(times @ queries, 1)  # (draws, seeds)
     covariance = np.atleast_2d(np.cov(means, rowvar=False))
-    own = float(covariance.trace()) / seeds
+    seed_variance = float(covariance.trace()) / seeds
     if seeds == 1:
-        return Estimate(float(seed_means[0]), own**0.5, number - 1)
+        return Estimate(float(seed_means[0]), seed_variance**0.5, number - 1)
     shared = max(0.0, float(covariance.sum() - covariance.trace()) / (seeds * (seeds - 1)))
     # Three seeds may agree by luck. Persons who differ between seeds are in each seed's mean.
-    between = max(float(seed_means.var(ddof=1)), own - shared) / seeds
+    between = max(float(seed_means.var(ddof=1)), seed_variance - shared) / seeds
     variance = shared + between
     parts = shared**2 / (number - 1) + between**2 / (seeds - 1)
     freedom = variance**2 / parts if variance else number - 1
@@ -169,9 +169,9 @@ def correct_holm(p_values: ArrayLike) -> NDArray[np.float64]:
     values = np.asarray(p_values, dtype=float)
     order = values.argsort(kind="stable")
     factors = np.arange(len(values), 0, -1)
-    corrected = np.empty_like(values)
-    corrected[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
-    return corrected
+    corrections = np.empty_like(values)
+    corrections[order] = np.minimum(np.maximum.accumulate(factors * values[order]), 1)
+    return corrections
 
 
 def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArray[np.float64]:
@@ -189,6 +189,6 @@ def expect_average_precision(matches: ArrayLike, candidates: ArrayLike) -> NDArr
     Returns:
         (Q,) fractions.
     """
-    found, ranked = np.asarray(matches, float), np.asarray(candidates, float)
-    first = (digamma(ranked + 1) + np.euler_gamma) / ranked
-    return first + (found - 1) / np.maximum(ranked - 1, 1) * (1 - first)
+    hits, totals = np.asarray(matches, float), np.asarray(candidates, float)
+    first = (digamma(totals + 1) + np.euler_gamma) / totals
+    return first + (hits - 1) / np.maximum(totals - 1, 1) * (1 - first)

@@ -78,7 +78,7 @@ def convert(path: Path, backbone: str, project: str | None = None) -> Conversion
     network = Network(1 if weight is None else len(weight), options)
     _check_neck(path, checkpoint, network)
     state = network.state_dict()
-    fitting = {
+    head_state = {
         key: value
         for key, value in head.items()
         if key in state and state[key].shape == value.shape
@@ -87,10 +87,10 @@ def convert(path: Path, backbone: str, project: str | None = None) -> Conversion
         network.classifier.weight.zero_()
         if network.classifier.bias is not None:
             network.classifier.bias.zero_()
-    network.load_state_dict(fitting, strict=False)
-    dropped = sorted(set(head) - set(fitting))
+    network.load_state_dict(head_state, strict=False)
+    surplus = sorted(set(head) - set(head_state))
     return Conversion(
-        network.eval(), writer, len(checkpoint.backbone) + len(checkpoint.neck), dropped
+        network.eval(), writer, len(checkpoint.backbone) + len(checkpoint.neck), surplus
     )
 
 
@@ -100,7 +100,7 @@ def _check_neck(path: Path, checkpoint: Checkpoint, network: Network) -> None:
     for key in ("weight", "bias", "running_mean", "running_var"):
         value = checkpoint.neck.get(key)
         if checkpoint.neck and (value is None or value.shape != size):
-            found = "missing" if value is None else f"of shape {tuple(value.shape)}"
+            problem = "missing" if value is None else f"of shape {tuple(value.shape)}"
             raise ValueError(
-                f"{path} has another neck than BatchNorm of {size[0]} features: {key} is {found}"
+                f"{path} has another neck than BatchNorm of {size[0]} features: {key} is {problem}"
             )

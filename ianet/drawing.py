@@ -73,7 +73,7 @@ def _format_share(share: float, _: float) -> str:
     return f"{100 * share:g}%"
 
 
-def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
+def draw_cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     """Draw the cumulative matching characteristic; `cmc` holds fractions, rank-1 first."""
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()
@@ -84,7 +84,7 @@ def cmc_curve(cmc: Sequence[float], title: str) -> Figure:
     return figure
 
 
-def verification(
+def draw_verification(
     distance: Sequence[float],
     same: Sequence[float],
     other: Sequence[float],
@@ -123,7 +123,9 @@ def verification(
     return figure
 
 
-def pair_distances(panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]) -> Figure:
+def draw_pair_distances(
+    panels: Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]],
+) -> Figure:
     """Draw histograms of the distances of pairs, a panel for each network.
 
     Args:
@@ -194,7 +196,7 @@ def sensitivity(
     return figure
 
 
-def training_curves(panels: Mapping[str, Mapping[str, pd.Series]], quantity: str) -> Figure:
+def draw_training_curves(panels: Mapping[str, Mapping[str, pd.Series]], quantity: str) -> Figure:
     """Draw what was measured in each epoch, a panel for each network, all with the same axes.
 
     A phone shows the plot unscaled. No line is cut at a frame and no axis has ticks, which would
@@ -258,7 +260,7 @@ class Cost(NamedTuple):
     score: float
 
 
-def scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figure:
+def draw_scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figure:
     """Draw scores over multiply-adds, a panel for each title.
 
     Labels stand at the right in the order of the scores. So none hides a point or another label.
@@ -271,8 +273,8 @@ def scores_over_costs(panels: Mapping[str, Sequence[Cost]], metric: str) -> Figu
     figure = Figure(figsize=(8, sum(heights)), layout="constrained")
     rows = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
     for axes, (title, costs) in zip(rows, panels.items(), strict=True):
-        ranked = sorted(costs, key=lambda cost: cost.score, reverse=True)
-        for cost, height in zip(ranked, np.linspace(1, 0, len(ranked)), strict=True):
+        order = sorted(costs, key=lambda cost: cost.score, reverse=True)
+        for cost, height in zip(order, np.linspace(1, 0, len(order)), strict=True):
             axes.annotate(
                 cost.label,
                 (cost.multiply_adds, cost.score),
@@ -303,7 +305,7 @@ class Gain(NamedTuple):
     finding: bool
 
 
-def forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
+def draw_forest(panels: Mapping[tuple[str, str], Sequence[Gain]]) -> Figure:
     """Draw gains with their intervals, each below its label: a forest plot.
 
     With one or two metrics a phone shows the plot unscaled.

@@ -134,7 +134,7 @@ def to_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> 
     import onnx
 
     with _quiet():
-        converted = torch.onnx.export(
+        result = torch.onnx.export(
             program,
             dynamo=True,
             input_names=[INPUT],
@@ -142,8 +142,8 @@ def to_onnx(program: torch.export.ExportedProgram, metadata: dict[str, str]) -> 
             dynamic_shapes=({0: torch.export.Dim(BATCH)},),
             verbose=False,
         )
-    assert converted is not None
-    proto = converted.model_proto
+    assert result is not None
+    proto = result.model_proto
     onnx.helper.set_model_props(proto, metadata)
     for value in (*proto.graph.input, *proto.graph.output):
         value.doc_string = metadata.get({INPUT: "input", OUTPUT: "output"}[value.name], "")
@@ -245,10 +245,10 @@ def measure(
         batches: the sizes.
     """
     size = (model.description.input.height, model.description.input.width)
-    [decoded] = read_batches(pictures, size, len(pictures))
+    [examples] = read_batches(pictures, size, len(pictures))
     speeds = []
     for batch in batches:
-        pixels = np.resize(decoded.pixels, (batch, *decoded.pixels.shape[1:]))
+        pixels = np.resize(examples.pixels, (batch, *examples.pixels.shape[1:]))
         run(pixels)  # the first batch of a size takes longer
         times = []
         for _ in range(REPEATS):

@@ -95,18 +95,18 @@ def _write_parquet(path: Path, tables: Iterable[FeatureTable]) -> int:
         ],
         metadata={MODEL: str(first.model), FLIP: str(first.flip).lower()},
     )
-    waiting: list[FeatureTable] = []
-    written = 0
+    buffer: list[FeatureTable] = []
+    count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for table in itertools.chain([first], tables):
-            waiting.append(table)
-            written += len(table)
-            if sum(map(len, waiting)) >= BLOCK:
-                writer.write_table(_to_arrow(concatenate(waiting), schema))
-                waiting = []
-        if waiting:
-            writer.write_table(_to_arrow(concatenate(waiting), schema))
-    return written
+            buffer.append(table)
+            count += len(table)
+            if sum(map(len, buffer)) >= BLOCK:
+                writer.write_table(_to_arrow(concatenate(buffer), schema))
+                buffer = []
+        if buffer:
+            writer.write_table(_to_arrow(concatenate(buffer), schema))
+    return count
 
 
 def _to_arrow(table: FeatureTable, schema: pa.Schema) -> pa.Table:

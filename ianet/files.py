@@ -20,7 +20,7 @@ def whole(target: Path) -> Iterator[Path]:
     temporary = _name_temporary(target)
     _delete(temporary)  # of a process of the same id that was killed
     try:
-        with naming(target):
+        with name_in_errors(target):
             yield temporary
             temporary.replace(target)
     finally:
@@ -91,7 +91,7 @@ def _delete(path: Path) -> None:
 
 
 @contextmanager
-def naming(target: Path) -> Iterator[None]:
+def name_in_errors(target: Path) -> Iterator[None]:
     """Name what is written in an error of the system that names no file, as that of a full disk."""
     try:
         yield

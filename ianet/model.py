@@ -192,8 +192,8 @@ def load(source: str | os.PathLike[str]) -> Model:
             "and the pipeline does so in models/"
         )
     if not places:
-        found = ", ".join(paths[:3]) or "nothing"
-        raise FileNotFoundError(f"{path} holds no {CONFIG} but {found}. Expected: {EXPECTED}")
+        content = ", ".join(paths[:3]) or "nothing"
+        raise FileNotFoundError(f"{path} holds no {CONFIG} but {content}. Expected: {EXPECTED}")
     config = _read(files, path, str(places[0] / CONFIG), CONFIG_BYTES)
     description = parse_description(
         ModelDescription, config, f"{path}/{places[0] / CONFIG}", REMEDY

@@ -154,12 +154,12 @@ def search_open_set(
     order = other.argsort()
 
     def find_threshold(far: float) -> SearchThreshold:
-        limit, found = _accept(same, other, order, np.ones(queries), far)
+        limit, rate = _accept(same, other, order, np.ones(queries), far)
         samples = [_accept(same, other, order, weights, far) for weights in times]
         return SearchThreshold(
             far,
             estimate_interval(limit, (limit for limit, _ in samples), confidence),
-            estimate_interval(found, (found for _, found in samples), confidence),
+            estimate_interval(rate, (rate for _, rate in samples), confidence),
         )
 
     return OpenSetSearch(
@@ -203,5 +203,5 @@ def _accept(
     """
     accepted = weights[order].cumsum()
     limit = other[order[(accepted / accepted[-1]).searchsorted(far, "right")]]
-    found = (same < limit) & (same < other)
-    return float(limit), float(weights[found].sum() / weights[np.isfinite(same)].sum())
+    hits = (same < limit) & (same < other)
+    return float(limit), float(weights[hits].sum() / weights[np.isfinite(same)].sum())

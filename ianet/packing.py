@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ianet.files import naming
+from ianet.files import name_in_errors
 
 TASK = 16  # images that a thread packs at a time
 
@@ -59,7 +59,7 @@ def pack(
         return range(first + 1, first + len(task) + 1)
 
     try:
-        with naming(target):
+        with name_in_errors(target):
             with temporary.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
                 start = file.tell()

@@ -177,10 +177,10 @@ def _read_list(source: Path, labels: Labels) -> Iterator[Picture]:
     for name in columns:
         if list(table.columns).count(name) > 1:
             raise ValueError(f"{source} has several columns {name}: keep a single one")
-    for relative, *known in table[columns].itertuples(index=False, name=None):
+    for relative, *values in table[columns].itertuples(index=False, name=None):
         path = source.parent / relative
         picture = _label(str(path), partial(_decode_file, path), labels, relative)
-        yield picture._replace(**dict(zip(columns[1:], known, strict=True)))
+        yield picture._replace(**dict(zip(columns[1:], values, strict=True)))
 
 
 def _label(path: str, opener: Callable[[], Image.Image], labels: Labels, relative: str) -> Picture:

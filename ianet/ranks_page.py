@@ -70,10 +70,10 @@ def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
         ValueError: an unknown `sort`.
     """
     refuse_unknown("sort", sort, get_args(Sort))
-    known = ranks[ranks.right.notna()]
-    right = known.right.astype(int)
-    query = known["query"]
-    precision = right.groupby(query).cumsum() / known["rank"] * right
+    rows = ranks[ranks.right.notna()]
+    right = rows.right.astype(int)
+    query = rows["query"]
+    precision = right.groupby(query).cumsum() / rows["rank"] * right
     scores = precision.groupby(query).sum() / right.groupby(query).sum().clip(lower=1)
     queries = list(dict.fromkeys(ranks["query"]))
     if sort == "given":
@@ -95,7 +95,7 @@ def write_page(
         title: of the page.
     """
     total = ranks["query"].nunique()
-    shown = (
+    extent = (
         f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
     )
     legend = f"{LEGEND} " if ranks.right.notna().any() else ""
@@ -105,7 +105,7 @@ def write_page(
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>{STYLE}{LIST_STYLE}</style>\n"
         f"<main>\n<h1>{escape(title)}</h1>\n"
-        f"<p>{shown}. {legend}The number is the distance, from 0 to 2.</p>\n"
+        f"<p>{extent}. {legend}The number is the distance, from 0 to 2.</p>\n"
     )
     thumbnail = lru_cache(maxsize=1000)(lambda path: draw_thumbnail(path, open_picture))
     groups = dict(iter(ranks.groupby("query", sort=False)))
@@ -113,8 +113,8 @@ def write_page(
         rows = groups[query]
         person = rows.query_person.iloc[0]
         name = f"{query}, person {person}" if person else query
-        ranked = write_list(query, name, rows, thumbnail)
-        yield f"<section>\n<h2>{escape(name)}</h2>\n{ranked}</section>\n"
+        list_of_ranks = write_list(query, name, rows, thumbnail)
+        yield f"<section>\n<h2>{escape(name)}</h2>\n{list_of_ranks}</section>\n"
     yield "</main>\n"
 
 
@@ -130,14 +130,14 @@ def write_list(query: str, name: str, rows: pd.DataFrame, thumbnail: Thumbnail) 
     items = [_write_item("", thumbnail(query), f"query {name}", "<b>query</b>")]
     for row in rows.to_dict("records"):
         kind, sign = UNKNOWN if pd.isna(row["right"]) else SIGNS[bool(row["right"])]
-        who = f", person {row['person']}" if row["person"] else ""
+        person = f", person {row['person']}" if row["person"] else ""
         words = f", {kind}" if sign else ""
         distance = number = f"{row['distance']:.3f}"
         if "accepted" in row:
             word, mark = ACCEPTED[bool(row["accepted"])]
             words += f", {word}"
             number = f'<span class="{word}">{mark} {distance}</span>'
-        text = f"rank {row['rank']}: {row['path']}{who}, distance {distance}{words}"
+        text = f"rank {row['rank']}: {row['path']}{person}, distance {distance}{words}"
         caption = f"<b>{sign} {row['rank']}</b> {number}<small>{escape(row['person'])}</small>"
         items.append(_write_item(kind, thumbnail(row["path"]), text, caption))
     return f'<ol class="ranks">\n{"".join(items)}</ol>\n'

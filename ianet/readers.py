@@ -44,17 +44,17 @@ def guess_reader(source: Path) -> str:
         paths = open_source(source, "a data set").paths()
     else:
         paths = [source.name]
-    known = readers()
-    fitting = [
-        name for name, module in known.items() if hasattr(module, "fits") and module.fits(paths)
+    modules = readers()
+    matches = [
+        name for name, module in modules.items() if hasattr(module, "fits") and module.fits(paths)
     ]
-    if len(fitting) != 1:
+    if len(matches) != 1:
         raise UnknownLayoutError(
-            f"{source} is in the layout of {' and of '.join(fitting) or 'no known data set'}: "
-            f"name it with --reader, one of {', '.join(known)}. The reader persons takes a folder "
-            "for each person"
+            f"{source} is in the layout of {' and of '.join(matches) or 'no known data set'}: "
+            f"name it with --reader, one of {', '.join(modules)}. The reader persons takes a "
+            "folder for each person"
         )
-    return fitting[0]
+    return matches[0]
 
 
 def read_source(source: Path, reader: str | None, options: Mapping[str, str]) -> Listing:
@@ -70,10 +70,10 @@ def read_source(source: Path, reader: str | None, options: Mapping[str, str]) ->
         FileNotFoundError: as the reader.
     """
     name = reader or guess_reader(source)
-    known = readers()
-    if name not in known:
-        raise ValueError(f"there is no reader {name!r}: choose from {', '.join(known)}")
-    listing: Listing = known[name].read(source, **_parse_options(name, known[name], options))
+    modules = readers()
+    if name not in modules:
+        raise ValueError(f"there is no reader {name!r}: choose from {', '.join(modules)}")
+    listing: Listing = modules[name].read(source, **_parse_options(name, modules[name], options))
     return listing
 
 

@@ -68,10 +68,10 @@ def search(
         folder, name = os.path.split(path)
         return f"{resolve_folder(folder)}/{name}"
 
-    own = pd.Index([*map(resolve, queries.paths)], name="path")
-    places = pd.Series(np.arange(len(queries)), index=own)
+    query_paths = pd.Index([*map(resolve, queries.paths)], name="path")
+    places = pd.Series(np.arange(len(queries)), index=query_paths)
     paths = labels.path.map(resolve)
-    itself = paths[paths.isin(own)]
+    itself = paths[paths.isin(query_paths)]
     pairs = itself.reset_index().merge(places.rename("query").reset_index(), on="path")
     excluded = zip(pairs["query"], pairs["index"], strict=True)
 
@@ -80,15 +80,15 @@ def search(
             yield block.features
             advance(len(block))
 
-    found = find_neighbours(queries.features, blocks(), k, excluded)
-    query, rank = (found.indices >= 0).nonzero()
-    neighbours = labels.iloc[found.indices[query, rank]].reset_index(drop=True)
+    nearest = find_neighbours(queries.features, blocks(), k, excluded)
+    query, rank = (nearest.indices >= 0).nonzero()
+    neighbours = labels.iloc[nearest.indices[query, rank]].reset_index(drop=True)
     table = pd.DataFrame(
         {
             "query": pd.Series(queries.paths).iloc[query].to_numpy(),
             "rank": rank + 1,
             "path": neighbours.path,
-            "distance": found.distances[query, rank],
+            "distance": nearest.distances[query, rank],
             "query_person": pd.Series(queries.persons).iloc[query].to_numpy(),
             "person": neighbours.person,
             "camera": neighbours.camera,
@@ -167,16 +167,16 @@ def _merge(
 ) -> Tensor:
     """Return the least k keys of `best` and of a block that begins at a place in the gallery."""
     count = min(k, best.shape[1] + len(gallery))
-    merged = torch.empty(len(query), count, dtype=torch.int64)
+    result = torch.empty(len(query), count, dtype=torch.int64)
     step = max(1, PAIRS // max(1, len(gallery)))
     for start in range(0, len(query), step):
         rows = slice(start, start + step)
         distances = (1 - query[rows] @ gallery.T).clamp_(min=0)
-        own = excluded[(excluded[:, 0] >= start) & (excluded[:, 0] < start + step)]
-        distances[own[:, 0] - start, own[:, 1] - first] = torch.inf
+        pairs = excluded[(excluded[:, 0] >= start) & (excluded[:, 0] < start + step)]
+        distances[pairs[:, 0] - start, pairs[:, 1] - first] = torch.inf
         keys = torch.cat([best[rows], _find_least(distances, first, k)], dim=1)
-        merged[rows] = keys.topk(count, dim=1, largest=False).values
-    return merged
+        result[rows] = keys.topk(count, dim=1, largest=False).values
+    return result
 
 
 def _find_least(distances: Tensor, first: int, k: int) -> Tensor:
@@ -187,10 +187,10 @@ def _find_least(distances: Tensor, first: int, k: int) -> Tensor:
     if count < columns:
         # Of equal distances topk takes any. In the few rows where the last of the k has an equal
         # among the others, the place decides.
-        tied = (values[:, -2] == values[:, -1]).nonzero().squeeze(1)
-        everything = torch.arange(first, first + columns)
-        tied_keys = (_to_ordered(distances[tied]) << 32) | everything
-        keys[tied] = tied_keys.topk(count, dim=1, largest=False).values
+        ties = (values[:, -2] == values[:, -1]).nonzero().squeeze(1)
+        block_places = torch.arange(first, first + columns)
+        tied_keys = (_to_ordered(distances[ties]) << 32) | block_places
+        keys[ties] = tied_keys.topk(count, dim=1, largest=False).values
     return keys
 
 

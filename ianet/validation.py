@@ -27,11 +27,11 @@ def find_table_problems(table: pd.DataFrame, cameras: Cameras = "respect") -> It
         ValueError: unknown `cameras`.
     """
     refuse_unknown("cameras", cameras, get_args(Cameras))
-    repeated = {column: _find_repetition(table, column) for column in split_columns(table)}
+    doubles = {column: _find_repetition(table, column) for column in split_columns(table)}
     remedy = "" if cameras == "ignore" else ", or ignore them (--cameras ignore)"
     if cameras == "ignore":
         table = table.assign(camera=table.path)
-    for column, paths in repeated.items():
+    for column, paths in doubles.items():
         where = "" if column == "split" else f"{column}: "
         if paths:
             yield (
@@ -58,11 +58,11 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series, remedy: str) -> 
         if images.empty and not (name == "train" and is_for_scores):
             yield f"there is no image in {name}"
     test = pd.concat([query, gallery])
-    shared = set(train.person) & set(test.person)
-    if shared:
+    persons = set(train.person) & set(test.person)
+    if persons:
         yield (
-            f"{_count(shared, 'identity', 'identities')} in both train and test: {_list(shared)}. "
-            "Scores would be too good: take them out of one"
+            f"{_count(persons, 'identity', 'identities')} in both train and test: "
+            f"{_list(persons)}. Scores would be too good: take them out of one"
         )
     if query.empty or gallery.empty:
         return
@@ -97,12 +97,12 @@ def _find_split_problems(table: pd.DataFrame, split: pd.Series, remedy: str) -> 
             f"from another camera. Add images from other cameras{remedy}"
         )
     else:
-        unmatched = query[~is_matched & ~query.person.isin(missing)]
-        if len(unmatched):
+        rows = query[~is_matched & ~query.person.isin(missing)]
+        if len(rows):
             yield (
-                f"{_count(unmatched.path, 'query', 'queries')} left without a match, as the "
+                f"{_count(rows.path, 'query', 'queries')} left without a match, as the "
                 "gallery has its identity from its own camera only, or has no other image: "
-                f"{_list(unmatched.path)}"
+                f"{_list(rows.path)}"
             )
 
 
@@ -131,9 +131,9 @@ def find_image_problems(listing: Listing, digests: Iterable[bytes | ValueError])
             paths.setdefault(digest, []).append(path)
     if unreadable:
         yield (f"{_count(unreadable, 'image', 'images')} unreadable: {_list(unreadable, '; ')}")
-    repeated = [" = ".join(group) for group in paths.values() if len(group) > 1]
-    if repeated:
-        yield f"{_count(repeated, 'image', 'images')} there more than once: {_list(repeated, '; ')}"
+    doubles = [" = ".join(group) for group in paths.values() if len(group) > 1]
+    if doubles:
+        yield f"{_count(doubles, 'image', 'images')} there more than once: {_list(doubles, '; ')}"
 
 
 def image_digests(listing: Listing) -> Iterator[bytes | ValueError]:
@@ -162,5 +162,5 @@ def _count(names: Sequence[str] | set[str] | pd.Series, singular: str, plural: s
 
 def _list(items: Iterable[str], separator: str = ", ") -> str:
     names = [str(item) for item in sorted(items)]
-    more = len(names) - EXAMPLES
-    return separator.join(names[:EXAMPLES]) + (f" and {more:,} more" if more > 0 else "")
+    rest = len(names) - EXAMPLES
+    return separator.join(names[:EXAMPLES]) + (f" and {rest:,} more" if rest > 0 else "")

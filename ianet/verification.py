@@ -434,8 +434,8 @@ def _resample(
             if equal.any():
                 same += (left * equal).flatten(1) @ counts
         advance(rows.stop - rows.start)
-    defined = ((same.sum(1) > 0) & (other.sum(1) > 0)).cpu().numpy()
-    shares = (_accumulate(counts.cpu().numpy()[defined]) for counts in (same, other))
+    is_defined = ((same.sum(1) > 0) & (other.sum(1) > 0)).cpu().numpy()
+    shares = (_accumulate(counts.cpu().numpy()[is_defined]) for counts in (same, other))
     distance = np.linspace(0, 2, BINS + 1)[edges]
     return (_Curve(distance, *draw) for draw in zip(*shares, strict=True))
 

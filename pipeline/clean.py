@@ -21,24 +21,24 @@ DAY = 24 * 60 * 60
 FOLDERS = (TRAININGS, SEARCHES, DATA)
 
 
-def stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
+def find_stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
     """The folders, by their parents, in which no file changed for so many days."""
     limit = time.time() - days * DAY
-    active = active_work(storage)
+    active = find_active_work(storage)
     return sorted(
         (parent, name)
         for parent in FOLDERS
         if not (parent == DATA and active)  # copies of data do not say who reads them
-        for name, newest in storage.folders(parent).items()
+        for name, newest in storage.list_folders(parent).items()
         if newest < limit and not any(name.startswith(f"{work}.") for work in active)
     )
 
 
-def active_work(storage: Storage) -> list[str]:
+def find_active_work(storage: Storage) -> list[str]:
     """The names of the runs and searches that commands work on."""
     names = []
     for parent in (TRAININGS, SEARCHES):
-        for file in storage.names(LEASES, parent):
+        for file in storage.list_names(LEASES, parent):
             content = storage.read(LEASES, parent, file)
             if content and file.endswith(".json") and is_renewed(content):
                 names.append(file.removesuffix(".json"))
@@ -51,7 +51,7 @@ def main() -> None:
     options.add_argument("--yes", action="store_true", help="delete, do not only list")
     arguments = options.parse_args()
     storage = Storage(load().cluster.storage)
-    stale = stale_folders(storage, arguments.older_than)
+    stale = find_stale_folders(storage, arguments.older_than)
     for parent, name in stale:
         print(storage.path(parent, name))
         if arguments.yes:

@@ -58,16 +58,16 @@ def explain(error: BaseException) -> CodeError:
 
     Both without secrets.
     """
-    own = [
+    frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if is_below(frame.filename, ROOT)
     ]
     message = " ".join(str(error).split())[:300]
     reason = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    if own:
-        path = Path(own[-1].filename).relative_to(ROOT)
-        reason += f", in {path}, line {own[-1].lineno}: {own[-1].line}"
+    if frames:
+        path = Path(frames[-1].filename).relative_to(ROOT)
+        reason += f", in {path}, line {frames[-1].lineno}: {frames[-1].line}"
     text = "".join(traceback.format_exception(error))
     return CodeError(hide_secrets(reason), hide_secrets(text))
 

@@ -27,7 +27,7 @@ from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import RECORD, RESULTS, RUNS, Evaluation, Run, parse_evaluation
 from pipeline.plan.sources import PREPARATION
 from pipeline.report.run_list import list_runs, read_run, write_list
-from pipeline.shell import LOGS, command, exclusive, format_runs, parser
+from pipeline.shell import LOGS, command, format_runs, lock_work, parser
 from pipeline.training.configuration import configure
 
 OPTIONS = set(PREPARATION) - {"source"}  # of a data set, which may lie elsewhere there
@@ -74,8 +74,8 @@ def check_equal(evaluation: Evaluation, here: Settings, there: Settings) -> None
         first, second = (each.datasets[name].model_dump(include=OPTIONS) for each in (here, there))
         _compare(f"datasets.{name}", first, second)
     configuration = configure(run, here.networks[run.network], here.recipes[run.recipe])
-    wanted = json.loads(json.dumps(configuration.parameters()))
-    _compare(f"run {run.key}: ", wanted, read_record(run)["configuration"])
+    parameters = json.loads(json.dumps(configuration.parameters()))
+    _compare(f"run {run.key}: ", parameters, read_record(run)["configuration"])
 
 
 def _compare(section: str, here: Mapping[str, Any], there: Mapping[str, Any]) -> None:
@@ -164,7 +164,7 @@ def main() -> None:
     options.add_argument("folder", type=Path, help="the other checkout")
     options.add_argument("dataset", help="of datasets in params.yaml")
     arguments = options.parse_args()
-    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+    with lock_work(LOGS / "repro.lock", "making results in this folder"):
         runs = import_results(arguments.folder, arguments.dataset)
         plan = load_plan()
         write(plan)

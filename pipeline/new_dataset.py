@@ -47,7 +47,7 @@ from pipeline.data.proposal import have_two_cameras, propose_split
 from pipeline.plan.dvc_yaml import write
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import find_start
-from pipeline.shell import LOGS, command, exclusive, format_minutes, parser
+from pipeline.shell import LOGS, command, format_minutes, lock_work, parser
 
 LIST = "images.csv"
 NETWORKS = ["base", "stage23"]
@@ -77,11 +77,11 @@ def propose_listing(folder: Path) -> pd.DataFrame:
             f"{folder} holds {', '.join(tables[:5])}: a reader takes a table for the list of the "
             "images, so move each such file away, or name the right one in place of the folder"
         )
-    alone = [path for path, person in zip(paths, persons, strict=True) if not person.strip()]
-    if alone:
+    strays = [path for path, person in zip(paths, persons, strict=True) if not person.strip()]
+    if strays:
         raise SettingsError(
-            f"{folder / alone[0]} lies in no person's folder: put the photos of each person into a "
-            "folder of the person's name, or write a list (docs/data.md)"
+            f"{folder / strays[0]} lies in no person's folder: put the photos of each person into "
+            "a folder of the person's name, or write a list (docs/data.md)"
         )
     cameras = [picture.camera for picture in pictures]
     if not all(cameras):
@@ -106,10 +106,10 @@ def refuse_other_names(table: pd.DataFrame, folder: Path) -> None:
     with TemporaryDirectory() as temporary:
         path = Path(temporary) / LIST
         write_whole(path, table.to_csv(index=False))
-        found = listed.read(path).table.astype(str)
-    known = set(found.itertuples(index=False, name=None))
+        copy = listed.read(path).table.astype(str)
+    rows = set(copy.itertuples(index=False, name=None))
     for row in table.itertuples(index=False, name=None):
-        if row not in known:
+        if row not in rows:
             raise SettingsError(
                 f"{folder / row[0]} cannot be listed: a list has no blanks at the ends of a name, "
                 "takes -1 for junk and 1.0 for 1, so rename the person's folder or the photo"
@@ -255,7 +255,7 @@ def main() -> None:
     }
     if arguments.terms is not None:
         entry["terms"] = arguments.terms
-    with exclusive(LOGS / "repro.lock", "making results in this folder"):
+    with lock_work(LOGS / "repro.lock", "making results in this folder"):
         before = PARAMS.read_bytes()
         add_entry(name, entry, recipes)
         try:

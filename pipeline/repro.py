@@ -36,7 +36,7 @@ from rich.table import Table
 from pipeline.cluster.environment import prepare
 from pipeline.config.settings import Settings
 from pipeline.ending import explain_end, make_page
-from pipeline.plan.dvc_yaml import PIPELINE, REPORT, output_paths, pipeline, write
+from pipeline.plan.dvc_yaml import PIPELINE, REPORT, build_pipeline, list_outputs, write
 from pipeline.plan.plan import Plan, image_sets, load_plan, own_evaluation, unique_runs
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.shell import (
@@ -44,9 +44,9 @@ from pipeline.shell import (
     EVENTS,
     LOGS,
     command,
-    exclusive,
     format_minutes,
     format_runs,
+    lock_work,
     parser,
     run_command,
 )
@@ -59,7 +59,7 @@ TRIES = 5  # of a run of which DVC starts no stage, as another process holds a l
 log = logging.getLogger("pipeline.repro")
 
 
-def changed_stages() -> set[str]:
+def find_stale_stages() -> set[str]:
     """The stages that DVC would run.
 
     Raises:
@@ -74,19 +74,19 @@ def changed_stages() -> set[str]:
     return set(json.loads(status.stdout))
 
 
-def preparing_stages(evaluations: Sequence[Evaluation], settings: Settings) -> list[str]:
+def list_preparations(evaluations: Sequence[Evaluation], settings: Settings) -> list[str]:
     """The stages before the trainings of evaluations."""
     images = image_sets(evaluations, settings)
-    drawn = [name for name, _ in images if settings.datasets[name].synthetic is not None]
+    synthetic_sets = [name for name, _ in images if settings.datasets[name].synthetic is not None]
     return [
         *("plan", "sources"),
-        *dict.fromkeys(f"synthesize@{name}" for name in drawn),
+        *dict.fromkeys(f"synthesize@{name}" for name in synthetic_sets),
         *dict.fromkeys(f"prepare@{name}" for name, _ in images),
         *(f"pack@{name}.{size}" for name, size in images),
     ]
 
 
-def stages_of(evaluations: Sequence[Evaluation]) -> list[str]:
+def list_stages(evaluations: Sequence[Evaluation]) -> list[str]:
     """The stages of runs, of their evaluations and of their models, in an order to run them."""
     return [
         *(f"train@{run.key}" for run in unique_runs(evaluations)),
@@ -95,9 +95,9 @@ def stages_of(evaluations: Sequence[Evaluation]) -> list[str]:
     ]
 
 
-def stages_before(evaluation: Evaluation, plan: Plan) -> list[str]:
+def list_stages_before(evaluation: Evaluation, plan: Plan) -> list[str]:
     """The stages of an evaluation, and of the runs from whose models its training starts."""
-    return stages_of([*map(own_evaluation, plan.starts(evaluation.run)), evaluation])
+    return list_stages([*map(own_evaluation, plan.starts(evaluation.run)), evaluation])
 
 
 class Job:
@@ -117,7 +117,7 @@ class Job:
     def __init__(self, run: Run, evaluations: Sequence[Evaluation], threads: int) -> None:
         """`threads` are for what a job does beside Ray: the evaluations, where there is no GPU."""
         self.run, self.threads = run, threads
-        self.stages = stages_of(evaluations)
+        self.stages = list_stages(evaluations)
         self.log = LOGS / f"{run.key}.log"
         self.reports = LOGS / f"{run.key}.jsonl"
         self.events: list[dict[str, Any]] = []
@@ -245,16 +245,16 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None])
     Returns:
         The jobs that failed.
     """
-    waiting: SimpleQueue[Job] = SimpleQueue()
+    queue: SimpleQueue[Job] = SimpleQueue()
     for job in jobs:
-        waiting.put(job)
+        queue.put(job)
     stop = Event()
     ends: SimpleQueue[tuple[Job, bool]] = SimpleQueue()
 
     def serve() -> None:
         with contextlib.suppress(Empty):
             while not stop.is_set():
-                job = waiting.get_nowait()
+                job = queue.get_nowait()
                 success = False
                 try:
                     success = job.work(stop)
@@ -280,15 +280,15 @@ def run_jobs(jobs: Sequence[Job], at_a_time: int, on_end: Callable[[Job], None])
     return failed
 
 
-def seconds_left(jobs: Sequence[Job], done: Sequence[Job], at_a_time: int) -> float:
+def estimate_seconds_left(jobs: Sequence[Job], done: Sequence[Job], at_a_time: int) -> float:
     """Estimated seconds until all jobs are done, by the mean of those that are."""
     complete = [job.seconds for job in done if job.start is not None]
     mean = sum(complete) / max(len(complete), 1)
     left = 0.0
     for job in jobs:
         if job not in done:
-            passed = 0.0 if job.start is None else time.monotonic() - job.start
-            left += max(mean - passed, 0.0)
+            seconds = 0.0 if job.start is None else time.monotonic() - job.start
+            left += max(mean - seconds, 0.0)
     return left / at_a_time
 
 
@@ -318,7 +318,7 @@ class View:
         if len(self.done) == len(self.jobs):
             left = "all done"
         else:
-            seconds = seconds_left(self.jobs, self.done, self.at_a_time)
+            seconds = estimate_seconds_left(self.jobs, self.done, self.at_a_time)
             left = f"about {format_minutes(seconds / 60)} left"
         self.console.print(
             f"run {len(self.done)} of {len(self.jobs)}: {job.last} ({job.seconds:.0f} s; {left})",
@@ -354,9 +354,9 @@ def run_waves(
     for _, wave in sorted(waves.items()):
         ready = []
         for job in wave:
-            lost = {job.run for job in failed}.intersection(plan.starts(job.run))
-            if lost:
-                names = ", ".join(run.key for run in lost)
+            failures = {job.run for job in failed}.intersection(plan.starts(job.run))
+            if failures:
+                names = ", ".join(run.key for run in failures)
                 job.last = f"error: {job.run.key} starts from {names}, which failed"
                 failed.append(job)
                 on_end(job)
@@ -366,13 +366,13 @@ def run_waves(
     return failed
 
 
-def estimate_minutes(runs: Sequence[Run], plan: Plan, changed: Set[str]) -> float | None:
+def estimate_minutes(runs: Sequence[Run], plan: Plan, stale_stages: Set[str]) -> float | None:
     """Minutes of a core for the trainings of runs.
 
     Args:
         runs: of which some may be trained already.
         plan: with the recipes' estimates.
-        changed: of `changed_stages`.
+        stale_stages: of `find_stale_stages`.
 
     Returns:
         None where a recipe has no estimate, or nothing is trained.
@@ -380,15 +380,15 @@ def estimate_minutes(runs: Sequence[Run], plan: Plan, changed: Set[str]) -> floa
     minutes = [
         plan.settings.recipes[run.recipe].minutes
         for run in runs
-        if any(f"train@{each.key}" in changed for each in [*plan.starts(run), run])
+        if any(f"train@{each.key}" in stale_stages for each in [*plan.starts(run), run])
     ]
     return sum(number or 0 for number in minutes) if minutes and all(minutes) else None
 
 
-def run_stale(evaluations: Sequence[Evaluation], plan: Plan, changed: Set[str]) -> list[Job]:
+def run_stale(evaluations: Sequence[Evaluation], plan: Plan, stale_stages: Set[str]) -> list[Job]:
     """Train and evaluate on a shared Ray; returns the jobs that failed."""
     from pipeline.cluster.resources import cores, trainings_at_a_time
-    from pipeline.cluster.session import shared_session  # Ray takes a second
+    from pipeline.cluster.session import open_shared_session  # Ray takes a second
 
     settings = plan.settings
     runs = unique_runs(evaluations)
@@ -397,7 +397,7 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan, changed: Set[str]) 
     with contextlib.ExitStack() as stack:
         at_a_time = 1
         if len(failures) < len(runs):
-            stack.enter_context(shared_session())
+            stack.enter_context(open_shared_session())
             at_a_time = trainings_at_a_time(settings.workers)
         threads = max(cores() // at_a_time, 1)
         jobs = [
@@ -407,7 +407,7 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan, changed: Set[str]) 
         # an estimate are the paper's.
         jobs.sort(key=lambda job: -(settings.recipes[job.run.recipe].minutes or math.inf))
         text = f"{format_runs(len(runs))} to do, {min(at_a_time, len(jobs))} at a time"
-        minutes = estimate_minutes(runs, plan, changed)
+        minutes = estimate_minutes(runs, plan, stale_stages)
         if minutes is not None:
             estimate = format_minutes(minutes / at_a_time)
             text += f": about {estimate} where a core is as fast as ours"
@@ -424,18 +424,20 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     """
     evaluations = plan.evaluations(targets)
     runs = unique_runs(evaluations)
-    preparing = preparing_stages(evaluations, plan.settings)
-    changed = changed_stages()
-    needed = {*preparing, *targets, *stages_of(evaluations)}
-    if not (changed & needed if targets else changed):
+    preparations = list_preparations(evaluations, plan.settings)
+    stale_stages = find_stale_stages()
+    stages = {*preparations, *targets, *list_stages(evaluations)}
+    if not (stale_stages & stages if targets else stale_stages):
         print(f"nothing to do: {format_runs(len(runs))} and all results are up to date")
         return
-    if changed & set(preparing):
-        _dvc_repro(preparing)
-        changed = changed_stages()
-    stale = [each for each in evaluations if changed.intersection(stages_before(each, plan))]
+    if stale_stages & set(preparations):
+        _dvc_repro(preparations)
+        stale_stages = find_stale_stages()
+    stale = [
+        each for each in evaluations if stale_stages.intersection(list_stages_before(each, plan))
+    ]
     print(f"{format_runs(len(runs))}, {len(unique_runs(stale))} of them to do", flush=True)
-    failed = run_stale(stale, plan, changed) if stale else []
+    failed = run_stale(stale, plan, stale_stages) if stale else []
     if failed:
         lines = "\n".join(
             f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")
@@ -451,10 +453,10 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
 
 def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:
     """The file of each target that is best to look at: a page, else a picture."""
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     results = []
     for target in targets:
-        outputs = output_paths(stages[target])
+        outputs = list_outputs(stages[target])
         pages = [path for suffix in (".html", ".svg") for path in outputs if path.endswith(suffix)]
         results.append(pages[0])
     return results
@@ -471,7 +473,7 @@ def main() -> None:
     plan = load_plan()
     plan.evaluations(targets)
     prepare(plan.settings)
-    with exclusive(LOGS / "repro.lock", "making results in this folder"), explain_end():
+    with lock_work(LOGS / "repro.lock", "making results in this folder"), explain_end():
         write(plan)
         reproduce(plan, targets)
 

@@ -113,7 +113,7 @@ def emit(event: str, **fields: Any) -> None:
 
 
 @contextmanager
-def exclusive(lock: Path, work: str) -> Iterator[None]:
+def lock_work(lock: Path, work: str) -> Iterator[None]:
     """Refuse work that another process of this folder does.
 
     Args:

@@ -20,7 +20,7 @@ import pytest
 from filelock import FileLock
 from PIL import Image
 
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.cluster.environment import SETTINGS
 
 if TYPE_CHECKING:
@@ -140,10 +140,10 @@ def market(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
         (root / folder / "Thumbs.db").write_bytes(b"lies in the published folders")
     if request.param == "folder":
         return root
-    return packed(root, request.param)
+    return archive_folder(root, request.param)
 
 
-def packed(root: Path, kind: str) -> Path:
+def archive_folder(root: Path, kind: str) -> Path:
     """A folder as zip, tar, tar.gz and so on beside it, with the folder's name in it."""
     target = root.with_name(f"{root.name}.{kind}")
     if kind != "zip":
@@ -255,7 +255,7 @@ def run(
 @pytest.fixture
 def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No Ray is named, and what a test names is forgotten."""
-    for name in (ADDRESS, OWN):
+    for name in (ADDRESS, LOCAL_RAY):
         monkeypatch.setenv(name, "set, so that the value of before comes back")
         monkeypatch.delenv(name)
 

@@ -22,7 +22,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from pipeline.tracking.server import first_use
+from pipeline.tracking.server import lock_first_use
 
 ROOT = Path(__file__).parents[1]
 EPOCHS = 3
@@ -144,7 +144,7 @@ class Project:
     def tracked(self) -> pd.DataFrame:
         """Its runs in MLflow, which a process of it may be using for the first time."""
         mlflow.set_tracking_uri(f"sqlite:///{self.folder}/mlflow.db")
-        with first_use(self.folder):
+        with lock_first_use(self.folder):
             return mlflow.search_runs(experiment_names=["ianet"])
 
     def killed(self, patience: float = 30) -> list[int]:
@@ -211,10 +211,10 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        begun = time.monotonic()
-        found = condition()
-        if found:
-            return found
+        start = time.monotonic()
+        answer = condition()
+        if answer:
+            return answer
         # One that costs something must not keep a core from what is waited for.
-        time.sleep(max(0.1, 3 * (time.monotonic() - begun)))
+        time.sleep(max(0.1, 3 * (time.monotonic() - start)))
     raise AssertionError(f"{what} did not come in {seconds} s")

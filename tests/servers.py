@@ -104,8 +104,8 @@ def postgres() -> Iterator[str]:
     with tempfile.TemporaryDirectory() as data:
         if as_user:
             shutil.chown(data, "nobody")
-        made = ["initdb", "--pgdata", data, "--username", "mlflow", "--auth", "trust", "--no-sync"]
-        subprocess.run(made, check=True, cwd="/", stdout=subprocess.DEVNULL, **as_user)
+        words = ["initdb", "--pgdata", data, "--username", "mlflow", "--auth", "trust", "--no-sync"]
+        subprocess.run(words, check=True, cwd="/", stdout=subprocess.DEVNULL, **as_user)
         server = subprocess.Popen(
             ["postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", data, "-F"],
             cwd="/",

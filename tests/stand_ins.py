@@ -8,7 +8,7 @@ import ray
 
 def hold(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
     """Let each node have so many GPUs and cores."""
-    described = [
+    live = [
         {
             "Alive": True,
             "Resources": {"CPU": float(cores), **({"GPU": float(gpus)} if gpus else {})},
@@ -16,4 +16,4 @@ def hold(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
         for gpus, cores in nodes
     ]
     lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
-    monkeypatch.setattr(ray, "nodes", lambda: [*described, lost])
+    monkeypatch.setattr(ray, "nodes", lambda: [*live, lost])

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import packed, written
+from conftest import archive_folder, written
 
 from ianet.datasets import folders, listed
 from ianet.datasets import source as sources
@@ -29,7 +29,7 @@ def test_a_source_is_read_by_many_threads(tmp_path: Path, kind: str) -> None:
     (root / ".hidden").write_bytes(b"")
     (root / "__MACOSX").mkdir()
     (root / "__MACOSX" / "00.bin").write_bytes(b"")
-    files = open_source(root if kind == "folder" else packed(root, kind), "")
+    files = open_source(root if kind == "folder" else archive_folder(root, kind), "")
     start = "" if kind == "folder" else "set/"
     paths = files.paths()
     assert paths == sorted(start + name for name in contents)
@@ -125,7 +125,7 @@ def test_a_tar_is_read_to_its_end(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("kind", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
 def test_half_an_archive_is_refused(tmp_path: Path, kind: str) -> None:
-    source = packed(written(tmp_path / "set", ["query/1.jpg", "query/2.jpg"]), kind)
+    source = archive_folder(written(tmp_path / "set", ["query/1.jpg", "query/2.jpg"]), kind)
     content = source.read_bytes()
     source.write_bytes(content[: len(content) // 2])
     message = rf"set\.{kind} is damaged or not a {kind[:3]} \(.+\): fetch it again. Expected: a set"
@@ -166,7 +166,7 @@ def test_an_archive_decompresses_to_no_more_than_it_may(
     root.mkdir()
     for name, size in (("1.bin", 3000), ("2.bin", 4000)):
         (root / name).write_bytes(bytes(size))
-    source = packed(root, kind)
+    source = archive_folder(root, kind)
     monkeypatch.setattr(sources, "ARCHIVE_RATIO", 1)
     monkeypatch.setattr(sources, "MEMBER_BYTES", 4000)
     monkeypatch.setattr(sources, "ARCHIVE_BYTES", 10 * 2**20)
@@ -185,7 +185,7 @@ def test_an_archive_decompresses_to_no_more_than_it_may(
 
 def test_a_member_that_says_too_little_is_not_read_further(tmp_path: Path) -> None:
     """The size in a zip's table may be wrong on purpose."""
-    source = packed(written(tmp_path / "set", ["1.jpg"]), "zip")
+    source = archive_folder(written(tmp_path / "set", ["1.jpg"]), "zip")
     size = (tmp_path / "set/1.jpg").stat().st_size
     content = source.read_bytes().replace(size.to_bytes(4, "little"), (9).to_bytes(4, "little"))
     source.write_bytes(content)
@@ -250,7 +250,7 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path, kind: str) -> None:
     (root / "query").mkdir(parents=True)
     Path(os.fsdecode(os.fsencode(root / "query") + b"/Jos\xe9.jpg")).write_bytes(b"")
     with pytest.raises(ValueError, match=r"query/Jos\\xe9\.jpg, which is not UTF-8: rename it"):
-        open_source(root if kind == "folder" else packed(root, kind), "").paths()
+        open_source(root if kind == "folder" else archive_folder(root, kind), "").paths()
 
 
 def test_a_folder_that_cannot_be_read_is_named(
@@ -270,7 +270,7 @@ def test_a_folder_that_cannot_be_read_is_named(
 
 
 def test_an_image_damaged_within_a_zip_is_named(tmp_path: Path) -> None:
-    source = packed(written(tmp_path / "set", ["train/anna/c1_1.jpg"]), "zip")
+    source = archive_folder(written(tmp_path / "set", ["train/anna/c1_1.jpg"]), "zip")
     content = bytearray(source.read_bytes())
     content[200:210] = bytes(10)
     source.write_bytes(content)

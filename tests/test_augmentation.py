@@ -80,10 +80,10 @@ def test_first_rectangle_that_fits_has_the_law_of_drawing_again() -> None:
     boxes = images.random_boxes(20_000, (64, 16), 1.0, rng)
     area, aspect = rng.uniform(0.02, 0.4, 60_000) * 64 * 16, rng.uniform(0.3, 3.33, 60_000)
     sides = np.rint([np.sqrt(area * aspect), np.sqrt(area / aspect)])
-    fitting = sides[:, (sides[0] <= 64) & (sides[1] <= 16)]
-    assert boxes[:, 2:].mean(0) == pytest.approx(fitting.mean(1), rel=0.02)
+    candidates = sides[:, (sides[0] <= 64) & (sides[1] <= 16)]
+    assert boxes[:, 2:].mean(0) == pytest.approx(candidates.mean(1), rel=0.02)
     # Many areas are too large for their shape, yet every image got a rectangle.
-    assert fitting.shape[1] < 0.9 * 60_000
+    assert candidates.shape[1] < 0.9 * 60_000
     assert boxes[:, 2].min() > 0
 
 

@@ -19,10 +19,10 @@ def test_labels_ascend_with_the_identities() -> None:
 
 @pytest.mark.parametrize(("images", "batch"), [(20, 6), (12936, 32), (5, 8), (33, 32)])
 def test_every_image_once_an_epoch_in_even_batches(images: int, batch: int) -> None:
-    found = batches(images, batch, np.random.default_rng(1))
-    sizes = {len(rows) for rows in found}
-    assert sorted(np.concatenate(found)) == list(range(images))
-    assert len(found) == math.ceil(images / batch)
+    epoch = batches(images, batch, np.random.default_rng(1))
+    sizes = {len(rows) for rows in epoch}
+    assert sorted(np.concatenate(epoch)) == list(range(images))
+    assert len(epoch) == math.ceil(images / batch)
     assert max(sizes) <= batch
     assert max(sizes) - min(sizes) <= 1
 
@@ -46,17 +46,17 @@ def many(seed: int) -> np.ndarray:
     ],
 )
 def test_identity_batches(labels: np.ndarray, batch: int, images_per_identity: int) -> None:
-    found = identity_batches(labels, batch, images_per_identity, np.random.default_rng(1))
-    assert len(found) == math.ceil(len(labels) / batch)
+    epoch = identity_batches(labels, batch, images_per_identity, np.random.default_rng(1))
+    assert len(epoch) == math.ceil(len(labels) / batch)
     available = dict(zip(*np.unique(labels, return_counts=True), strict=True))
-    for rows in found:
+    for rows in epoch:
         identities, counts = np.unique(labels[rows], return_counts=True)
         assert len(identities) == batch // images_per_identity
         assert set(counts) == {images_per_identity}
         for identity in identities:
-            own = rows[labels[rows] == identity]
+            images = rows[labels[rows] == identity]
             # As many different images as there are: repeated only where there are fewer than K.
-            assert len(set(own)) == min(images_per_identity, available[identity])
+            assert len(set(images)) == min(images_per_identity, available[identity])
 
 
 def test_identity_batches_show_about_every_image() -> None:

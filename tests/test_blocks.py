@@ -69,11 +69,11 @@ def test_shape_dtype_and_independence_of_the_batch(
 ) -> None:
     block = awake(block_of(file)).to(dtype)
     features = torch.randn(3, CHANNELS, *size, dtype=dtype)
-    given = features.clone()
+    copy = features.clone()
     computed = block(features)
     assert computed.shape == features.shape
     assert computed.dtype == dtype
-    assert torch.equal(features, given)
+    assert torch.equal(features, copy)
     assert not torch.allclose(computed, features)
     for image, expected in zip(features, computed, strict=True):  # a batch of 1
         torch.testing.assert_close(block(image[None])[0], expected, rtol=1e-4, atol=1e-4)
@@ -89,16 +89,16 @@ def test_memory_format_changes_nothing(file: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES)
-@pytest.mark.parametrize("given", [torch.bfloat16, torch.float32])
-def test_mixed_precision(file: str, given: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_mixed_precision(file: str, dtype: torch.dtype) -> None:
     block = block_of(file).eval()
     for module in block.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
-    features = torch.rand(2, CHANNELS, 6, 3).to(given)
+    features = torch.rand(2, CHANNELS, 6, 3).to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = block(features)
-    assert mixed.dtype == given
+    assert mixed.dtype == dtype
     torch.testing.assert_close(mixed.float(), block(features.float()), rtol=0.05, atol=0.05)
 
 

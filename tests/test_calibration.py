@@ -77,15 +77,19 @@ GALLERY = table([10, 100, 1, 95, 96], "abaxx", "22122", 10)
 
 @pytest.mark.usefixtures("any_number")
 def test_the_people_of_the_query_are_compared() -> None:
-    found = calibrate(QUERY, GALLERY, dataset="set", fars=[0.2], search_fars=[0.5])
-    assert (found.dataset, found.cameras) == ("set", "respect")
+    calibration = calibrate(QUERY, GALLERY, dataset="set", fars=[0.2], search_fars=[0.5])
+    assert (calibration.dataset, calibration.cameras) == ("set", "respect")
     # a at 0, 10, 1, of which 0 and 1 are from one camera; b at 90, 100.
-    assert (found.pairs.images, found.pairs.identities) == (5, 2)
-    assert (found.pairs.same_pairs, found.pairs.other_pairs) == (3, 6)
-    assert found.search is not None
-    assert (found.search.queries, found.search.mated, found.search.gallery) == (2, 2, 5)
+    assert (calibration.pairs.images, calibration.pairs.identities) == (5, 2)
+    assert (calibration.pairs.same_pairs, calibration.pairs.other_pairs) == (3, 6)
+    assert calibration.search is not None
+    assert (calibration.search.queries, calibration.search.mated, calibration.search.gallery) == (
+        2,
+        2,
+        5,
+    )
     # Only a's nearest other image, 90 apart from it, is beyond b's, 5 apart.
-    [point] = found.search.thresholds
+    [point] = calibration.search.thresholds
     assert point.distance.value == pytest.approx(1 - np.cos(np.radians(95)), abs=1e-6)
     assert point.dir.value == 0.5  # b is nearer to a distractor than to itself
 
@@ -93,13 +97,17 @@ def test_the_people_of_the_query_are_compared() -> None:
 @pytest.mark.usefixtures("any_number")
 def test_cameras_may_be_ignored_and_a_picture_is_not_compared_with_itself() -> None:
     same = table([0, 10, 1, 90, 100], "aaabb", "22112", 0)
-    found = calibrate(same, same, dataset="", cameras="ignore", fars=[0.2], search_fars=[0.3])
-    assert (found.pairs.images, found.pairs.same_pairs, found.pairs.other_pairs) == (5, 4, 6)
-    assert found.search is not None
-    assert found.search.thresholds[0].dir.value == 1
+    calibration = calibrate(same, same, dataset="", cameras="ignore", fars=[0.2], search_fars=[0.3])
+    assert (
+        calibration.pairs.images,
+        calibration.pairs.same_pairs,
+        calibration.pairs.other_pairs,
+    ) == (5, 4, 6)
+    assert calibration.search is not None
+    assert calibration.search.thresholds[0].dir.value == 1
     # Other persons are 80, 89, 90, 90, 99 and 100 apart, and one pair of six may be accepted.
     expected = 1 - np.cos(np.radians(89))
-    assert found.pairs.thresholds[0].distance.value == pytest.approx(expected, abs=4e-6)
+    assert calibration.pairs.thresholds[0].distance.value == pytest.approx(expected, abs=4e-6)
 
 
 @pytest.mark.usefixtures("any_number")
@@ -197,7 +205,7 @@ def test_a_judgement_worked_by_hand() -> None:
 
 def test_the_picture_shows_the_curve_and_the_thresholds() -> None:
     curve = CALIBRATION.pairs.curve
-    figure = drawing.verification(
+    figure = drawing.draw_verification(
         curve.distance, curve.same, curve.other, {0.1: (0.3, 0.6)}, "Title"
     )
     roc, histogram = figure.axes

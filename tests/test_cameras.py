@@ -19,7 +19,7 @@ from pipeline.plan.plan import own_evaluation
 from pipeline.plan.runs import Run
 from pipeline.scoring import Scores
 from pipeline.search import results
-from pipeline.search.run import Result, _write
+from pipeline.search.run import SearchResult, _write
 from pipeline.stages.evaluate import describe
 from pipeline.stages.model import describe_scores
 
@@ -68,7 +68,7 @@ def test_the_files_of_a_search_say_it_and_name_no_path_of_the_machine(
     texts = {"traceback": 'File "/home/anna/block.py"', "warning": "begins anew: /home/anna/state"}
     progress = [{**trial, **texts} for trial in trials]
     test = {"mAP": 0.5, "mINP": None}
-    result = Result(
+    result = SearchResult(
         "sigma.1", progress, results.table(progress), {"training.lr": 0.2}, test, cameras
     )
     _write("sigma", plan, search, result)

@@ -126,10 +126,10 @@ def run(storage: str = "/tmp") -> Any:
 def test_a_worker_that_is_lost_is_replaced(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls = lose(workers.LOSSES, monkeypatch)
+    calls = lose(workers.MOST_LOSSES, monkeypatch)
     assert run() == "result"
     # Ray itself tries nothing again: it would do so after every mistake.
-    assert calls == [{"num_cpus": 2, "num_gpus": 1, "max_retries": 0}] * (workers.LOSSES + 1)
+    assert calls == [{"num_cpus": 2, "num_gpus": 1, "max_retries": 0}] * (workers.MOST_LOSSES + 1)
     assert caplog.messages == [f"training {NAME} resumes with a new worker: the node died"] * 3
 
 

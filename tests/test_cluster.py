@@ -21,7 +21,7 @@ from project import wait_for
 from stand_ins import hold
 
 from pipeline.cluster import address, environment, resources, session
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import STORAGE, Storage
 from pipeline.config.settings import SettingsError, load
@@ -110,7 +110,7 @@ def test_trainings_at_a_time(
     [
         ({}, False, False, False, 3),
         ({ADDRESS: ""}, False, False, False, 3),
-        ({ADDRESS: "127.0.0.1:6379", OWN: "1"}, True, False, False, 3),
+        ({ADDRESS: "127.0.0.1:6379", LOCAL_RAY: "1"}, True, False, False, 3),
         ({ADDRESS: "head:6379"}, True, True, False, 10),  # where nodes come and go
         ({ADDRESS: "ray://head:10001"}, True, True, True, 10),
     ],
@@ -259,7 +259,7 @@ def test_a_ray_that_another_command_of_this_project_started_has_the_code(
     monkeypatch: pytest.MonkeyPatch, starts: list[dict[str, Any]]
 ) -> None:
     monkeypatch.setenv(ADDRESS, "auto")
-    monkeypatch.setenv(OWN, "1")
+    monkeypatch.setenv(LOCAL_RAY, "1")
     with session.session() as ready:
         ready()
     [options] = starts
@@ -284,14 +284,14 @@ def test_commands_find_a_shared_ray_by_its_address(
 ) -> None:
     context = SimpleNamespace(gcs_address="127.0.0.1:6000")
     monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-    with session.shared_session():
+    with session.open_shared_session():
         assert os.environ[ADDRESS] == "127.0.0.1:6000"
-        assert os.environ[OWN] == "1"
-    assert not {ADDRESS, OWN} & os.environ.keys()
+        assert os.environ[LOCAL_RAY] == "1"
+    assert not {ADDRESS, LOCAL_RAY} & os.environ.keys()
     monkeypatch.setenv(ADDRESS, "auto")
-    with session.shared_session():
+    with session.open_shared_session():
         assert os.environ[ADDRESS] == "auto"
-        assert OWN not in os.environ
+        assert LOCAL_RAY not in os.environ
     assert os.environ[ADDRESS] == "auto"
 
 
@@ -313,11 +313,11 @@ def compute(arguments):
 def main():
     environment.prepare(load())
     from pipeline.cluster.resources import Share
-    from pipeline.cluster.session import shared_session
+    from pipeline.cluster.session import open_shared_session
     from pipeline.training import workers
     from pipeline.training.configuration import Place
     workers.train_together = compute
-    with shared_session():
+    with open_shared_session():
         print(os.environ['RAY_ADDRESS'], flush=True)
         place = Place(sys.argv[1], '', Share(2, 1, 0), 5)
         workers.run_several(None, place, 'group')
@@ -329,7 +329,7 @@ command(main)
 def test_a_shared_ray_and_its_workers_listen_on_loopback_alone_and_end_at_sigterm(
     tmp_path: Path,
 ) -> None:
-    variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, OWN, "RAY_AUTH_TOKEN"}
+    variables = {*environment.PRIVATE, *environment.SETTINGS, ADDRESS, LOCAL_RAY, "RAY_AUTH_TOKEN"}
     kept = {name: value for name, value in os.environ.items() if name not in variables}
     process = subprocess.Popen(
         [sys.executable, "-c", SHARED, str(tmp_path)],

@@ -44,7 +44,7 @@ def wrong_number(self: Any, features: torch.Tensor) -> torch.Tensor:
     return features[:height, :width]
 
 
-def told(self: Any, features: torch.Tensor) -> torch.Tensor:
+def refuse_ratio(self: Any, features: torch.Tensor) -> torch.Tensor:
     raise ValueError("ratio is 0: it must be above 0")
 
 
@@ -94,7 +94,7 @@ def test_a_block_that_fails_is_told_with_its_line(
 
 
 def test_what_a_person_is_told_stays_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(squeeze_excitation.Block, "forward", told)
+    monkeypatch.setattr(squeeze_excitation.Block, "forward", refuse_ratio)
     with pytest.raises(ValueError, match=r"^ratio is 0: it must be above 0$"):
         try_step(CONFIGURATION)
 

@@ -118,11 +118,11 @@ def test_a_detectable_mean_is_found_as_often_as_it_says() -> None:
     generator = np.random.default_rng(5)
     scores, persons = draw_scores(generator, seeds=1)
     shift = estimate_mean(scores, persons).detectable(4)
-    found = 0
+    hits = 0
     for _ in range(300):
         scores, persons = draw_scores(generator, seeds=1)
-        found += estimate_mean(scores + shift, persons, draws=300).p_value < 0.05 / 4
-    assert 0.7 <= found / 300 <= 0.9
+        hits += estimate_mean(scores + shift, persons, draws=300).p_value < 0.05 / 4
+    assert 0.7 <= hits / 300 <= 0.9
 
 
 def test_holm_by_hand() -> None:
@@ -138,7 +138,7 @@ def test_the_expectation_of_a_random_ranking_is_the_mean_over_all(
     matches: int, candidates: int
 ) -> None:
     precisions = [
-        fmean(found / (place + 1) for found, place in enumerate(places, 1))
+        fmean(rank / (place + 1) for rank, place in enumerate(places, 1))
         for places in combinations(range(candidates), matches)
     ]
     assert expect_average_precision([matches], [candidates]) == pytest.approx([fmean(precisions)])

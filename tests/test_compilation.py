@@ -126,13 +126,13 @@ def test_compiled_code_trains_the_same_network_and_resumes_to_the_bit() -> None:
     eager, compiled, resumed = Small(), Small(), Small()
     expected = train(eager, compile="never")
     torch.compiler.reset()
-    found = train(compiled, compile="always")
-    for one, other in zip(found, expected, strict=True):
+    epochs = train(compiled, compile="always")
+    for one, other in zip(epochs, expected, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-4)
     for mine, theirs in zip(compiled.parameters(), eager.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
     torch.compiler.reset()  # as in a new process
-    rest = train(resumed, state=found[0].state, compile="always")
+    rest = train(resumed, state=epochs[0].state, compile="always")
     assert [epoch.epoch for epoch in rest] == [2, 3]
     for mine, theirs in zip(resumed.parameters(), compiled.parameters(), strict=True):
         assert torch.equal(mine, theirs)

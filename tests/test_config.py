@@ -13,7 +13,7 @@ import yaml
 from ianet.network import Network
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
-from pipeline.config.experiments import STAGES, experiments
+from pipeline.config.experiments import STAGES, read_experiments
 from pipeline.config.settings import (
     Settings,
     SettingsError,
@@ -211,7 +211,7 @@ def test_mistakes_in_a_table_are_named(
     monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SettingsError, match=message):
-        experiments(settings)
+        read_experiments(settings)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_ranked_lists_compare_networks_that_differ(
     monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SettingsError, match=message):
-        experiments(settings)
+        read_experiments(settings)
 
 
 @pytest.mark.parametrize(
@@ -257,12 +257,12 @@ def test_a_file_that_cannot_name_a_stage_is_refused_in_a_line(
     monkeypatch.setattr("pipeline.config.experiments.EXPERIMENTS", tmp_path)
     (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
     with pytest.raises(SettingsError) as info:
-        experiments(settings)
+        read_experiments(settings)
     assert message in str(info.value)
     assert f"{name}.yaml" in str(info.value)
     assert "\n" not in str(info.value)
     (tmp_path / f"{name}.yaml").rename(tmp_path / "t.yaml")
-    assert list(experiments(settings)) == ["t"]
+    assert list(read_experiments(settings)) == ["t"]
 
 
 @pytest.mark.parametrize("name", ["b.yml", "b.YAML", "b.YML"])
@@ -277,10 +277,10 @@ def test_another_suffix_of_yaml_is_refused_and_hidden_files_are_not(
     (tmp_path / "._t.yaml").write_bytes(b"\0\5\x16\7")
     (tmp_path / ".#t.yaml").symlink_to("someone@computer.1")
     (tmp_path / "notes.md").touch()
-    assert list(experiments(settings)) == ["t"]
+    assert list(read_experiments(settings)) == ["t"]
     (tmp_path / name).touch()
     with pytest.raises(SettingsError, match=rf"{name} would be passed over: name it b\.yaml$"):
-        experiments(settings)
+        read_experiments(settings)
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_points_stand_at_their_numbers_and_labels_below_each_other() -> None:
         "first": [drawing.Cost("worst", 0.75, 52), *costs, drawing.Cost("best", 0.25, 54)],
         "second": [drawing.Cost("e", 4, 80), drawing.Cost("f", 5, 81)],
     }
-    figure = drawing.scores_over_costs(panels, "mAP")
+    figure = drawing.draw_scores_over_costs(panels, "mAP")
     figure.draw_without_rendering()
     for axes, (title, networks) in zip(figure.axes, panels.items(), strict=True):
         assert axes.get_title() == title

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import packed, rows, written
+from conftest import archive_folder, rows, written
 from numpy.typing import NDArray
 from scipy.io import savemat
 from small import RECORD
@@ -66,19 +66,19 @@ class Mat:
         """An array as MATLAB has it, in the heap."""
         name = f"{len(self.heap):x}"
         if values.size:
-            made = self.heap.create_dataset(name, data=values.T)
+            dataset = self.heap.create_dataset(name, data=values.T)
         else:  # an empty array is its size
-            made = self.heap.create_dataset(name, data=np.zeros(2, np.uint64))
-            made.attrs["MATLAB_empty"] = np.uint8(1)
-        made.attrs["MATLAB_class"] = np.bytes_(kind)
-        return made.ref
+            dataset = self.heap.create_dataset(name, data=np.zeros(2, np.uint64))
+            dataset.attrs["MATLAB_empty"] = np.uint8(1)
+        dataset.attrs["MATLAB_class"] = np.bytes_(kind)
+        return dataset.ref
 
     def cells(self, references: list[list[h5py.Reference]]) -> NDArray[Any]:
         """n x m cells."""
-        made = np.empty((len(references), len(references[0]) if references else 0), object)
-        for place in np.ndindex(made.shape):
-            made[place] = references[place[0]][place[1]]
-        return made
+        array = np.empty((len(references), len(references[0]) if references else 0), object)
+        for place in np.ndindex(array.shape):
+            array[place] = references[place[0]][place[1]]
+        return array
 
     def variable(self, name: str, cells: NDArray[Any]) -> None:
         self.file.create_dataset(name, data=cells.T, dtype=h5py.ref_dtype)
@@ -86,9 +86,9 @@ class Mat:
 
     def nested(self, cells: NDArray[Any]) -> h5py.Reference:
         name = f"{len(self.heap):x}"
-        made = self.heap.create_dataset(name, data=cells.T, dtype=h5py.ref_dtype)
-        made.attrs["MATLAB_class"] = np.bytes_("cell")
-        return made.ref
+        dataset = self.heap.create_dataset(name, data=cells.T, dtype=h5py.ref_dtype)
+        dataset.attrs["MATLAB_class"] = np.bytes_("cell")
+        return dataset.ref
 
 
 @pytest.fixture
@@ -241,11 +241,11 @@ def test_wrong_test_sets_are_refused(
 @pytest.mark.parametrize("images", ["labeled", "detected"])
 def test_a_damaged_mat_names_itself(images: str, mat: Path) -> None:
     """Each part of the file in turn is overwritten."""
-    whole = mat.read_bytes()
-    starts = range(512, len(whole), 2048)
+    original = mat.read_bytes()
+    starts = range(512, len(original), 2048)
     read = 0
     for start in starts:
-        content = bytearray(whole)
+        content = bytearray(original)
         content[start : start + 1024] = b"\xff" * 1024
         mat.write_bytes(content)
         try:
@@ -286,7 +286,7 @@ def test_what_is_no_regular_file_is_told(
 
 def test_cuhk03_as_images(tmp_path: Path) -> None:
     names = ["0000_00.jpg", "0842_05.png", "0843_09.jpg", "1466_04.jpg"]
-    source = packed(written(tmp_path / "images", names), "zip")
+    source = archive_folder(written(tmp_path / "images", names), "zip")
     places = ["1_001_1_01", "1_843_2_06", "2_001_2_10", "5_049_1_05"]
     config = new_config(tmp_path / "c.mat", places, train=[1], query=[2, 3], gallery=[4])
     table = cuhk03.read(
@@ -406,9 +406,9 @@ def test_the_classic_protocol_through_the_pipeline(
 ) -> None:
     table = pd.read_parquet(classic.prepared / "table.parquet")
     assert np.load(classic.prepared / "128x64.npy").shape == (24, 128, 64, 3)
-    described = json.loads((classic.prepared / "dataset.json").read_text())
-    assert described["scoring"] == "single_shot"
-    assert described["counts"]["splits"] == 3
+    description = json.loads((classic.prepared / "dataset.json").read_text())
+    assert description["scoring"] == "single_shot"
+    assert description["counts"]["splits"] == 3
     for number in range(3):  # two of each split's five training identities
         out = table[table[f"held_out_{number}"] != ""]
         assert out.person.nunique() == 2

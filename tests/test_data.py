@@ -92,12 +92,12 @@ def test_packed_pixels_are_pillows(
         target = tmp_path / f"{height}.npy"
         counts = list(packing.pack(listing.open, table.path.tolist(), (height, width), target))
         assert counts == list(range(1, 8))
-        packed = images.load(target)
-        assert packed.shape == (7, height, width, 3)
+        array = images.load(target)
+        assert array.shape == (7, height, width, 3)
         for row, path in enumerate(table.path):
             with Image.open(io.BytesIO(files.read(path))) as image:
                 expected = image.resize((width, height), Image.Resampling.BILINEAR)
-            assert np.array_equal(packed[row], np.asarray(expected))
+            assert np.array_equal(array[row], np.asarray(expected))
     assert not list(tmp_path.glob(".*.part"))
 
 
@@ -115,8 +115,8 @@ def test_a_thread_holds_one_image_while_packing(
         maximum = max(maximum, len(alive))
         return image
 
-    packed = packing.pack(open_image, [""] * 100, (32, 16), tmp_path / "packed.npy")
-    assert list(packed) == list(range(1, 101))
+    progress = packing.pack(open_image, [""] * 100, (32, 16), tmp_path / "packed.npy")
+    assert list(progress) == list(range(1, 101))
     # Each thread's next image is there before its last one goes.
     assert 1 <= maximum <= 4
 
@@ -130,9 +130,9 @@ def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Pa
     with pytest.raises(ValueError, match=r"query/0003_c1s1_000776_00\.jpg cannot be decoded"):
         list(packing.pack(listing.open, paths, (32, 16), target))
     # Stopped half-way, as by Ctrl-C.
-    packed = packing.pack(listing.open, paths[:3], (32, 16), target)
-    next(packed)
-    packed.close()
+    progress = packing.pack(listing.open, paths[:3], (32, 16), target)
+    next(progress)
+    progress.close()
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob(".*.part"))
 
@@ -164,14 +164,14 @@ def test_held_out_identities() -> None:
         }
     )
     split = hold_out(table, 5)
-    chosen = table[split != ""]
-    assert chosen.person.nunique() == 5
-    assert (chosen.split == "train").all()
+    training = table[split != ""]
+    assert training.person.nunique() == 5
+    assert (training.split == "train").all()
     # All images of an identity are held out, one query for each of its cameras.
-    assert len(chosen) == 5 * 12
+    assert len(training) == 5 * 12
     queries = table[split == "query"]
     assert not queries.duplicated(["person", "camera"]).any()
-    assert len(queries) == len(chosen[["person", "camera"]].drop_duplicates())
+    assert len(queries) == len(training[["person", "camera"]].drop_duplicates())
     assert split.equals(hold_out(table, 5))
     with pytest.raises(ValueError, match="held_out is 20, but there are only 20"):
         hold_out(table, 20)

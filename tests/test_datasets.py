@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import packed, rows, written
+from conftest import archive_folder, rows, written
 from PIL import Image
 
 from ianet import datasets
@@ -41,7 +41,7 @@ DUKE = [
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
 def test_dukemtmc(tmp_path: Path, kind: str) -> None:
     root = written(tmp_path / "DukeMTMC-reID", DUKE)
-    source = root if kind == "folder" else packed(root, kind)
+    source = root if kind == "folder" else archive_folder(root, kind)
     table, counts, _, scoring = dukemtmc.read(source, published=False)
     assert rows(table, "person", "camera", "split") == [
         (1, 2, "train"), (1, 8, "train"), (5, 2, "query"), (5, 5, "gallery"), (7139, 1, "gallery"),
@@ -121,7 +121,7 @@ def msmt17_set(root: Path, version: str, lists: dict[str, list[str]] = MSMT17_LI
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
 def test_msmt17(tmp_path: Path, version: str, kind: str) -> None:
     root = msmt17_set(tmp_path / f"MSMT17_{version}", version)
-    source = root if kind == "folder" else packed(root, kind)
+    source = root if kind == "folder" else archive_folder(root, kind)
     table, counts, opened, _ = msmt17.read(source, training="train", published=False)
     # Test identities are counted on from those of training.
     assert rows(table, "person", "camera", "split") == [
@@ -220,7 +220,7 @@ def test_listed(tmp_path: Path, kind: str) -> None:
         LISTED.assign(note="left alone").to_csv(root / "people.csv", index=False)
     source = {"csv": root / "people.csv", "parquet": root / "people.parquet", "folder": root}.get(
         kind
-    ) or packed(root, kind)
+    ) or archive_folder(root, kind)
     start = "mine/" if kind in ("zip", "tar.gz") else ""
     table, counts, opened, scoring = listed.read(source)
     # 007 is not 7, NA is a name, and junk is gone.
@@ -242,8 +242,8 @@ def test_blanks_are_no_part_of_a_value(tmp_path: Path) -> None:
     padded.to_csv(tmp_path / "people.csv", index=False)
     padded.to_parquet(tmp_path / "people.parquet")
     for name in ("people.csv", "people.parquet"):
-        found = listed.read(tmp_path / name).table
-        assert rows(found, "path", "person", "camera", "split") == [
+        listing = listed.read(tmp_path / name)
+        assert rows(listing.table, "path", "person", "camera", "split") == [
             ("images/1.jpg", 1, "hall", "train"), ("images/2.jpg", 1, "door", "train"),
             ("images/3.jpg", 2, "hall", "query"), ("images/4.jpg", 2, "door", "gallery"),
         ]  # fmt: skip
@@ -347,7 +347,7 @@ FOLDERS = [
 def test_folders(tmp_path: Path, kind: str) -> None:
     root = written(tmp_path / "mine", FOLDERS)
     (root / "notes.txt").write_text("left alone")
-    source = root if kind == "folder" else packed(root, kind)
+    source = root if kind == "folder" else archive_folder(root, kind)
     table, counts, opened, _ = folders.read(source)
     assert rows(table, "person", "camera", "split") == [
         ("anna", "door", "train"), ("anna", "hall", "train"),
@@ -372,8 +372,12 @@ def test_mistakes_in_folders(tmp_path: Path, name: str) -> None:
 
 def test_a_camera_may_be_unknown(tmp_path: Path) -> None:
     names = ["train/anna/1.jpg", "query/bert/hall_2.jpg", "gallery/bert/_3.jpg"]
-    found = folders.read(written(tmp_path / "folders", names)).table
-    assert rows(found, "camera", "split") == [("", "train"), ("hall", "query"), ("", "gallery")]
+    listing = folders.read(written(tmp_path / "folders", names))
+    assert rows(listing.table, "camera", "split") == [
+        ("", "train"),
+        ("hall", "query"),
+        ("", "gallery"),
+    ]
     root = written(tmp_path / "listed", LISTED.path.tolist())
     for table, cameras in [
         (LISTED.drop(columns="camera"), ["", "", "", ""]),

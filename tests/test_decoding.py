@@ -60,10 +60,10 @@ def test_a_picture_stands_upright(
         image = Image.fromarray((stored * 256).astype(np.uint16))
     exif = Image.Exif()
     exif[Tag.Orientation] = orientation
-    found = pixels(encode(image, kind, exif=exif, **options))
+    levels = pixels(encode(image, kind, exif=exif, **options))
     rows = [list(row.encode()) for row in upright.split()]
-    assert found[..., 0].tolist() == rows
-    assert (found == found[..., :1]).all()
+    assert levels[..., 0].tolist() == rows
+    assert (levels == levels[..., :1]).all()
 
 
 @pytest.mark.parametrize("orientation", [b"no TIFF", 0, 9])
@@ -83,8 +83,8 @@ BYTES = [0, 0, 1, 128, 255]
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 def test_16_bits_are_scaled(kind: str) -> None:
-    found = pixels(encode(Image.fromarray(np.array(GREY, np.uint16)), kind))
-    assert found.tolist() == [[[value] * 3 for value in BYTES]]
+    levels = pixels(encode(Image.fromarray(np.array(GREY, np.uint16)), kind))
+    assert levels.tolist() == [[[value] * 3 for value in BYTES]]
 
 
 def tiff(order: str, bits: int, white: int, data: bytes) -> bytes:
@@ -114,8 +114,8 @@ def test_grey_of_a_tiff(
 
 
 def test_16_bits_of_a_pgm_are_scaled() -> None:
-    found = pixels(b"P5 5 1 65535\n" + struct.pack(">5H", *GREY[0]))
-    assert found.tolist() == [[[value] * 3 for value in BYTES]]
+    levels = pixels(b"P5 5 1 65535\n" + struct.pack(">5H", *GREY[0]))
+    assert levels.tolist() == [[[value] * 3 for value in BYTES]]
     # A third of the range, of 10 bits.
     assert pixels(b"P5 4 1 1023\n" + struct.pack(">4H", 0, 341, 682, 1023))[0, :, 2].tolist() == [
         0, 85, 170, 255,
@@ -154,12 +154,12 @@ def test_the_transparent_grey_of_a_png_is_white(bits: int) -> None:
 def test_the_transparent_colour_of_16_bits_is_white() -> None:
     colours = [(100, 200, 300), (0, 0, 300), (25_600, 51_200, 11_264), (65_535, 100, 200)]
     row = struct.pack(">12H", *(value for colour in colours for value in colour))
-    found = pixels(png(16, 2, struct.pack(">3H", *colours[3]), [row], 4))
-    assert found.tolist() == [[[0, 0, 1], [0, 0, 1], [100, 200, 44], [255, 255, 255]]]
+    levels = pixels(png(16, 2, struct.pack(">3H", *colours[3]), [row], 4))
+    assert levels.tolist() == [[[0, 0, 1], [0, 0, 1], [100, 200, 44], [255, 255, 255]]]
     # Of 8 bits, (100, 200, 300) would be (100, 200, 44).
-    found = pixels(png(16, 2, struct.pack(">3H", *colours[0]), [row], 4))
-    assert found[0, 2:].tolist() == [[100, 200, 44], [255, 0, 0]]
-    assert found[0, 0].tolist() == [255, 255, 255]
+    levels = pixels(png(16, 2, struct.pack(">3H", *colours[0]), [row], 4))
+    assert levels[0, 2:].tolist() == [[100, 200, 44], [255, 0, 0]]
+    assert levels[0, 0].tolist() == [255, 255, 255]
 
 
 def test_only_formats_that_have_a_suffix_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,17 +201,17 @@ def test_32_bits_are_refused(kind: type) -> None:
 
 def test_what_is_transparent_lies_on_white() -> None:
     """0.2 of the colour, and 0.8 of white, which is 204."""
-    found = pixels(encode(Image.new("RGBA", (1, 1), (200, 0, 100, 51)), "PNG"))
-    assert found.tolist() == [[[244, 204, 224]]]
-    found = pixels(encode(Image.new("LA", (1, 1), (100, 51)), "PNG"))
-    assert found.tolist() == [[[224, 224, 224]]]
+    levels = pixels(encode(Image.new("RGBA", (1, 1), (200, 0, 100, 51)), "PNG"))
+    assert levels.tolist() == [[[244, 204, 224]]]
+    levels = pixels(encode(Image.new("LA", (1, 1), (100, 51)), "PNG"))
+    assert levels.tolist() == [[[224, 224, 224]]]
     image = Image.new("P", (2, 1))
     image.putpalette([200, 0, 100, 10, 20, 30])
     image.putpixel((1, 0), 1)
-    found = pixels(encode(image, "PNG", transparency=bytes([51, 255])))
-    assert found.tolist() == [[[244, 204, 224], [10, 20, 30]]]
-    found = pixels(encode(image, "GIF", transparency=1))
-    assert found.tolist() == [[[200, 0, 100], [255, 255, 255]]]
+    levels = pixels(encode(image, "PNG", transparency=bytes([51, 255])))
+    assert levels.tolist() == [[[244, 204, 224], [10, 20, 30]]]
+    levels = pixels(encode(image, "GIF", transparency=1))
+    assert levels.tolist() == [[[200, 0, 100], [255, 255, 255]]]
 
 
 def test_ink_takes_light_away() -> None:
@@ -223,8 +223,8 @@ def test_ink_takes_light_away() -> None:
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     stored = np.asarray(Image.open(io.BytesIO(encode(red, "JPEG", quality=100))))
     np.testing.assert_allclose(stored[8, 8], [0, 255, 255, 0], atol=2)
-    found = pixels(encode(red, "JPEG", quality=100))
-    np.testing.assert_allclose(found[8, 8], [255, 0, 0], atol=2)
+    levels = pixels(encode(red, "JPEG", quality=100))
+    np.testing.assert_allclose(levels[8, 8], [255, 0, 0], atol=2)
 
 
 def find_failure(content: bytes) -> str | None:
@@ -320,8 +320,8 @@ def test_a_browser_shows_the_same() -> None:
     contents = pictures()
     urls = [f"data:image;base64,{base64.b64encode(each).decode()}" for each in contents.values()]
     with open_page("") as (page, _):
-        shown = page.evaluate(SHOW, urls)
-    assert len(shown) == len(contents)
-    for (name, content), picture in zip(contents.items(), shown, strict=True):
+        answers = page.evaluate(SHOW, urls)
+    assert len(answers) == len(contents)
+    for (name, content), picture in zip(contents.items(), answers, strict=True):
         expected = np.array(picture["pixels"]).reshape(-1, picture["width"], 4)[..., :3]
         np.testing.assert_allclose(pixels(content), expected, rtol=0, atol=2, err_msg=name)

@@ -260,9 +260,9 @@ def test_the_image_has_the_files_that_stages_need() -> None:
     assert "." in sources
     assert sources - {"."} <= copied
     listed = re.findall(r"^ +- ([\w.]+)", (ROOT / "dvc.yaml").read_text(), re.MULTILINE)
-    needed = {path for path in listed if (ROOT / path).exists()} - OUTPUTS
-    assert needed
-    assert needed <= copied
+    files = {path for path in listed if (ROOT / path).exists()} - OUTPUTS
+    assert files
+    assert files <= copied
 
 
 def test_the_job_runs_on_the_cluster() -> None:

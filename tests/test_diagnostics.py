@@ -23,20 +23,20 @@ SIGMA = {"stage2": {"sigma": (10, 20)}, "stage3": {"sigma": (5, 10)}}
 def network(**options: Any) -> Network:
     """A network whose blocks are not the identity, as after training."""
     torch.manual_seed(0)
-    built = Network(3, NetworkOptions(**{"backbone": "resnet18", "after": SIGMA, **options}))
-    for module in built.blocks.modules():
+    result = Network(3, NetworkOptions(**{"backbone": "resnet18", "after": SIGMA, **options}))
+    for module in result.blocks.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, -1, 1)
-    return built.eval()
+    return result.eval()
 
 
 def network_of(block: nn.Module) -> Network:
     """A network that is a single block on the normalised pixels."""
-    built = network(after={})
-    built.stem = nn.Sequential()
-    built.stages = nn.ModuleDict({"stage1": nn.ModuleList([nn.Identity()])})
-    built.blocks = nn.ModuleDict({"stage1": nn.ModuleDict({"0": block})})
-    return built
+    result = network(after={})
+    result.stem = nn.Sequential()
+    result.stages = nn.ModuleDict({"stage1": nn.ModuleList([nn.Identity()])})
+    result.blocks = nn.ModuleDict({"stage1": nn.ModuleDict({"0": block})})
+    return result
 
 
 def noise(number: int, height: int = 64, width: int = 32) -> Tensor:
@@ -87,8 +87,8 @@ def test_a_block_without_batch_norm_and_relation() -> None:
 def test_fresh_blocks_are_the_identity() -> None:
     for block in ("ia", "non_local", "graph_convolution"):
         fresh = Network(3, NetworkOptions("resnet18", block=block, after={"stage2": {}}))
-        for described in describe_blocks(fresh, noise(1)):
-            assert described.residual_ratio == described.scale == 0
+        for description in describe_blocks(fresh, noise(1)):
+            assert description.residual_ratio == description.scale == 0
 
 
 def test_a_network_without_blocks() -> None:
@@ -103,26 +103,28 @@ def test_no_images() -> None:
 @pytest.mark.parametrize("arrangement", ["sia", "cia", "sia-cia", "cia-sia", "parallel"])
 def test_residuals_are_what_the_modules_add(arrangement: str) -> None:
     """SIA and CIA in the order in which they run, in a float64 forward pass of all images."""
-    built = network(options={"arrangement": arrangement}, position="block")
+    model = network(options={"arrangement": arrangement}, position="block")
     images = noise(3)
-    described = {block.name: block for block in describe_blocks(built, images)}
-    maps = dict(built.double().intermediates(normalize(images).double()))
+    descriptions = {block.name: block for block in describe_blocks(model, images)}
+    maps = dict(model.double().intermediates(normalize(images).double()))
     names = []
     for stage in ("stage2", "stage3"):
         for place in ("0", "1"):
             features = maps[f"stages.{stage}.{place}"]
-            block = built.get_submodule(f"blocks.{stage}.{place}")
+            block = model.get_submodule(f"blocks.{stage}.{place}")
             order = arrangement.split("-") if arrangement != "parallel" else ["sia", "cia"]
             for name in order:
                 module = block.get_submodule(name)
                 names.append(f"blocks.{stage}.{place}.{name}")
                 residual = module(features) - features
-                found = described[names[-1]]
-                assert found.residual_ratio == pytest.approx(rms(residual) / rms(features), 1e-4)
-                assert found.scale == pytest.approx(module.norm.weight.abs().mean().item())
+                description = descriptions[names[-1]]
+                assert description.residual_ratio == pytest.approx(
+                    rms(residual) / rms(features), 1e-4
+                )
+                assert description.scale == pytest.approx(module.norm.weight.abs().mean().item())
                 if arrangement != "parallel":
                     features = features + residual
-    assert list(described) == names
+    assert list(descriptions) == names
 
 
 def slow_entropy(rows: Tensor) -> float:
@@ -135,11 +137,11 @@ def slow_entropy(rows: Tensor) -> float:
 
 def test_entropies_by_slow_loops() -> None:
     options = {"relation": "appearance", "scale": 0.05, "channel_scale": 0.05, "contexts": (1,)}
-    built = network(options=options, after={"stage3": {}})
+    model = network(options=options, after={"stage3": {}})
     images = noise(2)
-    sia, cia = describe_blocks(built, images)
-    features = dict(built.double().intermediates(normalize(images).double()))["stages.stage3.1"]
-    block = built.get_submodule("blocks.stage3.1")
+    sia, cia = describe_blocks(model, images)
+    features = dict(model.double().intermediates(normalize(images).double()))["stages.stage3.1"]
+    block = model.get_submodule("blocks.stage3.1")
     expected = [
         slow_entropy(rows.flatten(0, -2))
         for rows in (block.sia.relation(features), block.cia.relation(block.sia(features)))
@@ -166,13 +168,13 @@ def test_a_row_entropy_by_hand() -> None:
 
 
 def test_images_are_taken_one_by_one() -> None:
-    built = network()
+    model = network()
     batches: list[int] = []
-    built.stem.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
+    model.stem.register_forward_pre_hook(lambda module, inputs: batches.append(len(inputs[0])))
     images = noise(3)
-    together = describe_blocks(built, images)
+    together = describe_blocks(model, images)
     assert batches == [1, 1, 1]
-    apart = [describe_blocks(built, image[None]) for image in images]
+    apart = [describe_blocks(model, image[None]) for image in images]
     for block, *single in zip(together, *apart, strict=True):
         assert block.entropy == pytest.approx(np.mean([each.entropy for each in single]))
         assert min(each.residual_ratio for each in single) < block.residual_ratio
@@ -180,22 +182,22 @@ def test_images_are_taken_one_by_one() -> None:
 
 
 def test_a_network_in_training_mode_is_described_in_evaluation_mode() -> None:
-    built = network()
-    expected = describe_blocks(built, noise(2))
-    state = {name: value.clone() for name, value in built.state_dict().items()}
-    assert describe_blocks(built.train(), noise(2)) == expected
-    for name, value in built.state_dict().items():
+    model = network()
+    expected = describe_blocks(model, noise(2))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert describe_blocks(model.train(), noise(2)) == expected
+    for name, value in model.state_dict().items():
         assert torch.equal(value, state[name]), name
 
 
 def test_stages_after_the_last_block_are_not_run() -> None:
-    built = network(after={"stage3": {}, "stage2": {}})
-    built.stages["stage4"][0].register_forward_pre_hook(lambda module, inputs: pytest.fail("run"))
-    names = [block.name for block in describe_blocks(built, noise(1))]
+    model = network(after={"stage3": {}, "stage2": {}})
+    model.stages["stage4"][0].register_forward_pre_hook(lambda module, inputs: pytest.fail("run"))
+    names = [block.name for block in describe_blocks(model, noise(1))]
     assert names == [f"blocks.{stage}.1.{part}" for stage in SIGMA for part in ("sia", "cia")]
 
 
 def test_modules_are_found_by_name() -> None:
-    built = network()
-    for block in describe_blocks(built, noise(1)):
-        assert isinstance(built.get_submodule(block.name), SpatialIA | ChannelIA)
+    model = network()
+    for block in describe_blocks(model, noise(1)):
+        assert isinstance(model.get_submodule(block.name), SpatialIA | ChannelIA)

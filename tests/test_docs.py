@@ -51,7 +51,7 @@ OWN_PROGRAMS = ("make", "python", "ianet", "dvc", "mlflow", "ray", "pytest")
 MESSAGES = ("ray client connection timeout",)
 """What a document quotes, and does not command."""
 
-MADE = (
+READER_FILES = (
     *("ianet/blocks/centre.py", "experiments/mine.yaml"),
     *("deploy/.env", "deploy/mlflow.env", "deploy/storage.env"),
 )
@@ -170,7 +170,7 @@ def stages() -> frozenset[str]:
 
 def check_file(word: str) -> None:
     for path in re.findall(rf"(?<![\w/.<>-])((?:{FOLDERS})/[\w./-]*)", word):
-        if path not in MADE and PLACEHOLDER not in path and not (ROOT / path).exists():
+        if path not in READER_FILES and PLACEHOLDER not in path and not (ROOT / path).exists():
             raise Mistake(f"{path} does not exist")
 
 
@@ -200,10 +200,10 @@ def check_make(words: list[str]) -> None:
                 prefix = "search_" if names == ["search"] else ""
                 check_file(f"experiments/{prefix}{each}.yaml")
         if name == "ARGS" and names[0] != "lock":
-            check_python(["-m", f"pipeline.{names[0]}", *value.split()], whole=True)
+            check_python(["-m", f"pipeline.{names[0]}", *value.split()], is_complete=True)
 
 
-def check_python(words: list[str], whole: bool) -> None:
+def check_python(words: list[str], is_complete: bool) -> None:
     if words[0] == "-c":
         check_code(words[1])
     elif words[0] == "-m":
@@ -213,7 +213,7 @@ def check_python(words: list[str], whole: bool) -> None:
             module += ".__main__"
         elif not folder.with_suffix(".py").exists():
             raise Mistake(f"there is no module {module}")
-        parse(module, words[2:], whole)
+        parse(module, words[2:], is_complete)
         for word in words[2:]:
             if re.fullmatch(r"\w+\.[\w-]+\.[\w-]+\.\d+", word):
                 check_key(word)
@@ -221,7 +221,7 @@ def check_python(words: list[str], whole: bool) -> None:
         check_file(words[0])
 
 
-def parse(module: str, words: list[str], whole: bool) -> None:
+def parse(module: str, words: list[str], is_complete: bool) -> None:
     """Give words to the parser of a module of the pipeline, whose work does not begin."""
     original = argparse.ArgumentParser.parse_args
 
@@ -231,22 +231,22 @@ def parse(module: str, words: list[str], whole: bool) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
-        patch.setattr(argparse.ArgumentParser, "error", refuse(whole))
+        patch.setattr(argparse.ArgumentParser, "error", refuse(is_complete))
         patch.setattr("pipeline.shell._configure_log", lambda: None)  # by -v
         with pytest.raises(EOFError):
             importlib.import_module(module).main()
 
 
-def refuse(whole: bool) -> Callable[..., None]:
+def refuse(is_complete: bool) -> Callable[..., None]:
     """What argparse is to do at a mistake. In a sentence a command may lack what it needs."""
 
     def error(_: argparse.ArgumentParser, message: str, *__: object) -> None:
-        raise EOFError if "required" in message and not whole else Mistake(message)
+        raise EOFError if "required" in message and not is_complete else Mistake(message)
 
     return error
 
 
-def check_click(command: click.Command, words: list[str], whole: bool) -> None:
+def check_click(command: click.Command, words: list[str], is_complete: bool) -> None:
     words = list(words)
     while hasattr(command, "commands"):
         name = words.pop(0)
@@ -257,15 +257,15 @@ def check_click(command: click.Command, words: list[str], whole: bool) -> None:
         command.make_context(command.name, words)
     except Exception as error:  # typer brings a click of its own
         lacking = type(error).__name__ == "MissingParameter" or "requires an argument" in str(error)
-        if whole or not lacking:
+        if is_complete or not lacking:
             raise Mistake(str(error)) from None
 
 
-def check_dvc(words: list[str], whole: bool) -> None:
+def check_dvc(words: list[str], is_complete: bool) -> None:
     from dvc.cli.parser import DvcParser, get_main_parser  # a second
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DvcParser, "error", refuse(whole))
+        patch.setattr(DvcParser, "error", refuse(is_complete))
         try:
             arguments = get_main_parser().parse_args(words)
         except EOFError:
@@ -301,7 +301,7 @@ def check_code(text: str) -> None:
             raise Mistake(f"ianet has no {node.attr}")
 
 
-def check(words: list[str], whole: bool = True) -> None:
+def check(words: list[str], is_complete: bool = True) -> None:
     """Raise Mistake where a command names something that is not there."""
     program, *rest = words
     for word in rest:
@@ -309,19 +309,19 @@ def check(words: list[str], whole: bool = True) -> None:
     if program == "make":
         check_make(rest)
     elif program == "python":
-        check_python(rest, whole)
+        check_python(rest, is_complete)
     elif program == "ianet":
-        check_click(typer.main.get_command(app), rest, whole)
+        check_click(typer.main.get_command(app), rest, is_complete)
     elif program == "dvc":
-        check_dvc(rest, whole)
+        check_dvc(rest, is_complete)
     elif program == "mlflow":
         from mlflow.cli import cli  # seconds
 
-        check_click(cli, rest, whole)
+        check_click(cli, rest, is_complete)
     elif program == "ray":
         from ray.scripts.scripts import cli as ray_cli
 
-        check_click(ray_cli, rest, whole)
+        check_click(ray_cli, rest, is_complete)
     elif program == "pytest":
         pass  # its files
     elif program not in PROGRAMS:
@@ -336,9 +336,9 @@ def test_what_commands_and_sentences_name_exists(page: Path) -> None:
         if block.language in COMMANDS:
             commands += [(words, True) for words in split_commands(block.text)]
     mistakes = []
-    for words, whole in commands:
+    for words, is_complete in commands:
         try:
-            check(words, whole)
+            check(words, is_complete)
         except Mistake as error:
             mistakes.append(f"{' '.join(words)}: {error}")
     for block in blocks:
@@ -355,13 +355,13 @@ def test_what_commands_and_sentences_name_exists(page: Path) -> None:
 def test_each_option_of_a_sentence_is_one_of_a_command() -> None:
     """Such as `--cameras ignore`, which stands without its command."""
     commands = typer.main.get_command(app).commands.values()
-    known = {option for command in commands for each in command.params for option in each.opts}
+    choices = {option for command in commands for each in command.params for option in each.opts}
     for path in (ROOT / "pipeline").rglob("*.py"):
-        known |= set(re.findall(r'"(--[a-z-]+)"', path.read_text()))
+        choices |= set(re.findall(r'"(--[a-z-]+)"', path.read_text()))
     spans = [span.text for page in PAGES for span in read_page(page)[1]]
     options = {text.split()[0] for text in spans if text.startswith("--")}
     assert len(options) > 8
-    assert options <= known
+    assert options <= choices
 
 
 @pytest.mark.parametrize(
@@ -410,14 +410,14 @@ def test_yaml_in_documents_is_that_of_the_project() -> None:
     [search] = find_blocks("docs/searches.md", "yaml")
     for block, name in ((table, "table4f"), (search, "search_sigma")):
         part = yaml.safe_load(block.text)
-        whole = yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text())
-        rows = {row["label"]: row for row in whole.pop("rows", [])}
+        table_file = yaml.safe_load((ROOT / f"experiments/{name}.yaml").read_text())
+        rows = {row["label"]: row for row in table_file.pop("rows", [])}
         for row in part.pop("rows", []):
             row["paper"] = rows[row["label"]]["paper"] | row.get("paper", {})
             assert row == rows[row["label"]]
         part.pop("caption")
         assert part.pop("scheduler", "none") == "none"
-        assert part == {key: whole[key] for key in part}
+        assert part == {key: table_file[key] for key in part}
     entry, *options = find_blocks("docs/data.md", "yaml")
     content = yaml.safe_load(entry.text)
     assert set(content["at_hand"]) <= set(settings().datasets)

@@ -139,7 +139,7 @@ def test_a_reproduction_that_fails(
     monkeypatch.setattr(repro, "load_plan", lambda: plan)
     for name in ("prepare", "write"):
         monkeypatch.setattr(repro, name, lambda _: None)
-    monkeypatch.setattr(repro, "changed_stages", lambda: {f"train@{job.run.key}"})
+    monkeypatch.setattr(repro, "find_stale_stages", lambda: {f"train@{job.run.key}"})
     monkeypatch.setattr(repro, "run_stale", train)
     with pytest.raises(SystemExit) as error:
         repro.main()

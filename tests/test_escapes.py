@@ -46,7 +46,7 @@ def test_html_holds_no_element_of_a_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "cell"),
     [
         ('=HYPERLINK("http://a")', '\'=HYPERLINK("http://a")'),
         ("@SUM(A1)", "'@SUM(A1)"),
@@ -59,16 +59,16 @@ def test_html_holds_no_element_of_a_text() -> None:
         ("", ""),
     ],
 )
-def test_no_cell_of_a_csv_is_a_formula(text: str, shown: str) -> None:
+def test_no_cell_of_a_csv_is_a_formula(text: str, cell: str) -> None:
     written = escapes.to_csv(pd.DataFrame({"label": [text], text: [-2.25]}), "%.4g")
-    assert list(csv.reader(io.StringIO(written))) == [["label", shown], [shown, "-2.25"]]
+    assert list(csv.reader(io.StringIO(written))) == [["label", cell], [cell, "-2.25"]]
 
 
 @pytest.mark.parametrize("text", ["=1", "'=1", "''@a", "-1", "-1a", "'a", "'", "", "a"])
 def test_a_text_of_a_cell_comes_back(text: str) -> None:
-    shown = escapes.defuse(text)
-    assert escapes.restore(shown) == text
-    assert shown[:1] not in "=@" or not shown
+    cell = escapes.defuse(text)
+    assert escapes.restore(cell) == text
+    assert cell[:1] not in "=@" or not cell
 
 
 def test_columns_of_one_name_stay_apart() -> None:

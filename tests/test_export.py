@@ -105,8 +105,8 @@ def test_each_option_of_each_block_is_the_same_in_onnx(name: str, options: dict[
     content = to_onnx(trace(module, maps(2)), {})
     session = onnxruntime.InferenceSession(content)
     for batch in (1, 3):
-        [given] = session.run(None, {export.INPUT: maps(batch).numpy()})
-        np.testing.assert_allclose(given, module(maps(batch)), rtol=1e-4, atol=1e-5)
+        [output] = session.run(None, {export.INPUT: maps(batch).numpy()})
+        np.testing.assert_allclose(output, module(maps(batch)), rtol=1e-4, atol=1e-5)
 
 
 class Undecided(nn.Module):
@@ -180,11 +180,11 @@ def test_an_onnx_file_is_checked_against_the_model(
 
     proto = onnx.load(path)
     assert {entry.key: entry.value for entry in proto.metadata_props} == export.describe(model)
-    [given], [result] = proto.graph.input, proto.graph.output
-    assert (given.name, result.name) == ("images", "features")
-    shape = [axis.dim_param or axis.dim_value for axis in given.type.tensor_type.shape.dim]
+    [source], [result] = proto.graph.input, proto.graph.output
+    assert (source.name, result.name) == ("images", "features")
+    shape = [axis.dim_param or axis.dim_value for axis in source.type.tensor_type.shape.dim]
     assert shape == ["batch", *SIZE, 3]
-    assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert source.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     run_file = open_exported(path)
     for batch in (1, 3):
         features = model.embed(pixels(batch), device="cpu").features

@@ -16,16 +16,16 @@ from ray import available_resources
 from ray.util import placement_group, remove_placement_group
 from servers import free_port, mlflow_server
 
-from pipeline.cluster.address import OWN
+from pipeline.cluster.address import LOCAL_RAY
 from pipeline.cluster.resources import cores
-from pipeline.cluster.session import shared_session
+from pipeline.cluster.session import open_shared_session
 
 KEY = "synthetic.stage3.quick.0"
 TRAIN = ("python", "-m", "pipeline.stages.train", KEY)
 BASE = "synthetic.base.quick.0"  # the other run of Table 4f here
 RIGHT = "        if self.sia is None:\n            assert self.cia is not None\n"
 WRONG = "        features = features.mean(7)\n" + RIGHT
-OF_RAY = ("RAY_", OWN)  # variables by which a command finds a shared Ray, and its token
+OF_RAY = ("RAY_", LOCAL_RAY)  # variables by which a command finds a shared Ray, and its token
 
 
 def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> None:
@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_nothing_behind_but_the_checkpoint(untrained: Project) -> 
 
 
 def test_ctrl_c_ends_a_training_that_waits_for_cores(untrained: Project) -> None:
-    with shared_session():
+    with open_shared_session():
         group = placement_group([{"CPU": cores()}])
         assert group.wait(30)
         shared = {name: one for name, one in os.environ.items() if name.startswith(OF_RAY)}

@@ -19,9 +19,9 @@ from ianet.images import normalize
 from ianet.maps import HeatMap, PersonMaps, draw_maps
 from ianet.network import Network, save
 from ianet.options import NetworkOptions
-from pipeline.config.experiments import RelationFigure, experiments
+from pipeline.config.experiments import RelationFigure, read_experiments
 from pipeline.config.settings import Settings, SettingsError, load
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.runs import Run
 from pipeline.report.relation_maps import compute_maps, draw_people
@@ -76,17 +76,17 @@ def test_intermediates_are_those_of_the_forward_pass() -> None:
 @pytest.mark.parametrize("arrangement", [name for name in ARRANGEMENTS if name != "cia"])
 def test_a_view_of_a_block_is_what_sia_takes_and_cia_gives(arrangement: str) -> None:
     network = trained(options={"arrangement": arrangement}).double()
-    taken, given = {}, {}
+    arguments, outputs = {}, {}
     block = network.get_submodule("blocks.stage2.1")
-    block.sia.register_forward_pre_hook(lambda module, inputs: taken.update(sia=inputs[0]))
-    block.sia.norm.register_forward_pre_hook(lambda module, inputs: taken.update(sum=inputs[0]))
+    block.sia.register_forward_pre_hook(lambda module, inputs: arguments.update(sia=inputs[0]))
+    block.sia.norm.register_forward_pre_hook(lambda module, inputs: arguments.update(sum=inputs[0]))
     if block.cia is not None:
-        block.cia.register_forward_hook(lambda module, inputs, output: given.update(cia=output))
+        block.cia.register_forward_hook(lambda module, inputs, output: outputs.update(cia=output))
     with torch.no_grad():
         maps = dict(network.intermediates(normalize(noise(2)).double()))
-    expected_in = taken.get("sia", maps["stages.stage2.1"])  # parallel calls no forward
-    aggregated = taken["sum"].clone()
-    expected_out = given.get("cia")
+    expected_in = arguments.get("sia", maps["stages.stage2.1"])  # parallel calls no forward
+    aggregated = arguments["sum"].clone()
+    expected_out = outputs.get("cia")
     view = receptive.view_block(network, "stage2", noise(2))
     torch.testing.assert_close(view.features, expected_in)
     if expected_out is not None:
@@ -141,14 +141,14 @@ def test_the_maps_of_a_figure_are_those_of_its_points() -> None:
     for number, row in enumerate(rows):
         assert [len(line) for line in row.lines.values()] == [5, 5]
         for label, relation in zip(row.lines, (printed, renormalised), strict=True):
-            for shown, (x, y) in zip(row.lines[label], row.points, strict=True):
+            for heat_map, (x, y) in zip(row.lines[label], row.points, strict=True):
                 position = int(8 * y) * 4 + int(4 * x)
                 expected = relation[number, position].detach().view(8, 4).numpy()
-                np.testing.assert_allclose(shown.values, expected, rtol=1e-9)
-                assert shown.point == (x, y)
-        for shown, channel in zip(row.channels, (5, 128), strict=True):
-            given = maps["blocks.stage2.1"][number, channel - 1].detach().numpy()
-            np.testing.assert_allclose(shown.values, given)  # CIA comes last
+                np.testing.assert_allclose(heat_map.values, expected, rtol=1e-9)
+                assert heat_map.point == (x, y)
+        for heat_map, channel in zip(row.channels, (5, 128), strict=True):
+            channel_map = maps["blocks.stage2.1"][number, channel - 1].detach().numpy()
+            np.testing.assert_allclose(heat_map.values, channel_map)  # CIA comes last
 
 
 @pytest.mark.slow
@@ -175,10 +175,10 @@ def test_numbers_under_the_maps() -> None:
     channel = HeatMap(np.array([[-1.5, 2.25], [0.0, 0.0]]), "channel")
     image = np.zeros((4, 2, 3), np.uint8)
     row = PersonMaps("label", image, [(0.9, 0.9)], {"line": [near, less, steep]}, [channel])
-    drawn = draw_maps([row], "Title", "Caption")
-    numbers = [text.get_text() for axes in drawn.axes for text in axes.texts]
+    figure = draw_maps([row], "Title", "Caption")
+    numbers = [text.get_text() for axes in figure.axes for text in axes.texts]
     assert numbers == ["+0", "+2 ppm", "-250", "+1500 ppm", "≤ 1e-05", "1", "-1.5", "2.2"]
-    norms = [axes.images[0].norm for axes in drawn.axes if axes.get_title()]
+    norms = [axes.images[0].norm for axes in figure.axes if axes.get_title()]
     assert [(norm.vmin, norm.vmax) for norm in norms] == [  # a scale for each map
         (0.125, flat.max()),
         (far.min(), far.max()),
@@ -337,7 +337,7 @@ def test_a_figure_trains_what_it_needs_and_no_more() -> None:
     run = Run("synthetic", "stage3", current.datasets["synthetic"].recipes["plain"], 0)
     start = Run("pretraining", "resnet18", "pretrain", 0)
     assert unique_runs(Plan(current, alone).evaluations()) == [start, run]
-    stages = pipeline(Plan(current, alone))["stages"]
+    stages = build_pipeline(Plan(current, alone))["stages"]
     assert list(stages["train"]["foreach"]) == [start.key, run.key]
     assert stages["figure8"]["deps"] == [
         "experiments/figure8.yaml",
@@ -355,9 +355,9 @@ def test_mistakes_in_a_figures_file_are_named(
     path = Path("experiments/figure4.yaml")
     rewritten(path, "network: stage23", "network: stage9")
     with pytest.raises(SettingsError, match=r"figure4\.yaml: network names 'stage9', but networks"):
-        experiments(load())
+        read_experiments(load())
     rewritten(path, "network: stage9", "network: stage23\nnetwrok: x")
     with pytest.raises(
         SettingsError, match=r"^experiments/figure4\.yaml: relations\.netwrok \(line \d+\): "
     ):
-        experiments(load())
+        read_experiments(load())

@@ -22,7 +22,7 @@ GAINS = [
 
 def draw(panels: dict[tuple[str, str], list[drawing.Gain]]) -> Figure:
     """The plot, laid out."""
-    figure = drawing.forest(panels)
+    figure = drawing.draw_forest(panels)
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
     return figure
@@ -71,4 +71,4 @@ def test_a_gain_without_another_metric_keeps_its_place() -> None:
 
 
 def test_without_gains_nothing_is_drawn() -> None:
-    assert drawing.forest({}).axes == []
+    assert drawing.draw_forest({}).axes == []

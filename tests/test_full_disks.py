@@ -17,8 +17,8 @@ CONNECT = (
     "command(server.connect)"
 )
 LOCK = (
-    "from pipeline.shell import LOGS, command, exclusive\n"
-    "command(lambda: exclusive(LOGS / 'repro.lock', 'making results').__enter__())"
+    "from pipeline.shell import LOGS, command, lock_work\n"
+    "command(lambda: lock_work(LOGS / 'repro.lock', 'making results').__enter__())"
 )
 JOB = """
 import sys

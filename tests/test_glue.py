@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import packed
+from conftest import archive_folder
 from numpy.typing import NDArray
 from PIL import Image
 from test_cuhk03 import Mat, new_config
@@ -397,7 +397,7 @@ def test_a_row_is_its_picture(
     source = {**LAYOUTS, **MATS}[name](tmp_path / "set")
     start = ""
     if kind != "folder":
-        source = source._replace(path=packed(source.path, kind))
+        source = source._replace(path=archive_folder(source.path, kind))
         start = "set/"
     prepared = prepare_and_pack(source, monkeypatch)
     table = pd.read_parquet(prepared / "table.parquet")
@@ -439,7 +439,7 @@ def test_ranked_lists_show_the_pictures_that_they_name(
         assert np.array_equal(pixels, resize(source.pictures[path].pixels))
     distances = ranked_lists.measure_distances(trained, images)
     table = pd.read_parquet(prepared / "table.parquet")
-    shown = 0
+    count = 0
     for place, query in enumerate(images.queries.itertuples()):
         assert source.pictures[query.path][:2] == (query.person, query.camera)
         rows = ranked_lists.rank_neighbours(distances, place, images, len(table))
@@ -454,8 +454,8 @@ def test_ranked_lists_show_the_pictures_that_they_name(
             assert str(picture.person) == row.person
             assert row.right == (picture.person == query.person)
             assert not (picture.person == query.person and picture.camera == query.camera)
-        shown += len(rows)
-    assert shown > 16
+        count += len(rows)
+    assert count > 16
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

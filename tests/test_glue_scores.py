@@ -119,10 +119,10 @@ def count_draws(query: Sample, gallery: list[Sample]) -> dict[str, float]:
     for image in gallery:
         if image.row in place:
             people.setdefault(image.person, []).append(place[image.row])
-    own = people.pop(query.person)
+    ranks_of_person = people.pop(query.person)
     ranks = [
         1 + sum(other < first for other in others)
-        for first, *others in itertools.product(own, *people.values())
+        for first, *others in itertools.product(ranks_of_person, *people.values())
     ]
     return {f"top-{n}": fmean(rank <= n for rank in ranks) for n in (1, 5, 10)}
 
@@ -192,13 +192,13 @@ def test_a_query_is_no_match_of_itself_where_cameras_are_ignored(
     ]
     expected = [{**count_images(each, samples), **count_ranking(each, samples)} for each in samples]
     scores = score(Corner().eval(), prepared, SIZE, table.split, torch.device("cpu"))
-    given = pd.concat([scores.queries, scores.means], axis=1).assign(
+    frame = pd.concat([scores.queries, scores.means], axis=1).assign(
         **{f"top-{n}": scores.cmc[n] for n in (1, 5, 10)}
     )
-    assert table.path[given.index].tolist() == sorted(names)
+    assert table.path[frame.index].tolist() == sorted(names)
     columns = list(expected[0])
     pd.testing.assert_frame_equal(
-        given[columns].astype(float).reset_index(drop=True),
+        frame[columns].astype(float).reset_index(drop=True),
         pd.DataFrame(expected, dtype=float)[columns],
         atol=1e-6,
     )

@@ -108,10 +108,10 @@ def interval(seeds: list[list[float]]) -> tuple[float, float]:
         ]
         draws.append([fmean(seed[row] for row in rows) for seed in seeds])
     columns = list(zip(*draws, strict=True))
-    own = fmean(covariance(column, column) for column in columns)
+    seed_variance = fmean(covariance(column, column) for column in columns)
     pairs = itertools.combinations(columns, 2)
     shared = max(0, fmean(covariance(one, other) for one, other in pairs))
-    between = max(variance(map(fmean, seeds)), own - shared) / number
+    between = max(variance(map(fmean, seeds)), seed_variance - shared) / number
     freedom = (shared + between) ** 2 / (shared**2 / (PERSONS - 1) + between**2 / (number - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(shared + between)
     mean = fmean(map(fmean, seeds))

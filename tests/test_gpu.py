@@ -72,9 +72,9 @@ def weights(trains: nn.Module) -> Tensor:
 def test_graphs_are_the_plain_steps(precision: str, added: dict[str, Any]) -> None:
     graphs, plain = network(), network()
     changes = {"precision": precision, **added}
-    found = trained(graphs, **changes)
+    epochs = trained(graphs, **changes)
     expected = trained(plain, cuda_graph=False, **changes)
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(epochs, expected, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=1e-3)
         assert one.triplet == pytest.approx(other.triplet, rel=1e-3)
         assert one.accuracy == pytest.approx(other.accuracy, abs=0.03)
@@ -97,10 +97,10 @@ def test_compiled_blocks_train_as_they_do_plain(monkeypatch: pytest.MonkeyPatch)
         for module in each.blocks.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.ones_(module.weight)  # or a block is the identity
-    found = trained(compiled, precision="bfloat16", compile="always")
+    epochs = trained(compiled, precision="bfloat16", compile="always")
     expected = trained(plain, precision="bfloat16", compile="never")
     assert modules == [block for each in compiled.blocks.children() for block in each.children()]
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(epochs, expected, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=0.01)
     plain.load_state_dict(compiled.state_dict())
     with torch.compiler.set_stance("force_eager"):
@@ -116,13 +116,13 @@ def test_channel_relations_by_attention(size: tuple[int, int]) -> None:
     features = features.to(torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
     plain = features.detach().float().requires_grad_()
     with torch.autocast("cuda", torch.bfloat16):
-        found = block.aggregate(features)
+        aggregate = block.aggregate(features)
     expected = block.aggregate(plain)
-    assert found.dtype == torch.bfloat16
+    assert aggregate.dtype == torch.bfloat16
     assert block.relation(plain).amax() < 0.9
-    for each in (found, expected):
+    for each in (aggregate, expected):
         each.float().square().sum().backward()
-    for one, other in ((found, expected), (features.grad, plain.grad)):
+    for one, other in ((aggregate, expected), (features.grad, plain.grad)):
         assert (one.float() - other).norm() < 0.02 * other.norm()
 
 
@@ -133,11 +133,11 @@ def test_training_is_a_cpus() -> None:
 
 
 def test_mixed_precision_learns_as_float32_does() -> None:
-    found = {
+    trainings = {
         precision: trained(network(), precision=precision) for precision in ("float32", "auto")
     }
-    assert [epochs[-1].bits for epochs in found.values()] == [32, 16]
-    assert found["auto"][-1].loss == pytest.approx(found["float32"][-1].loss, rel=0.03)
+    assert [epochs[-1].bits for epochs in trainings.values()] == [32, 16]
+    assert trainings["auto"][-1].loss == pytest.approx(trainings["float32"][-1].loss, rel=0.03)
 
 
 def test_scoring_between_epochs_changes_nothing() -> None:
@@ -150,15 +150,15 @@ def test_scoring_between_epochs_changes_nothing() -> None:
 
 
 def test_going_on_from_a_checkpoint(tmp_path: Path) -> None:
-    whole, resumed = network(), network()
-    last = trained(whole)[-1]
+    reference, resumed = network(), network()
+    last = trained(reference)[-1]
     first = next(fit(network(), *data(), RECIPE, seed=1, device=GPU))
     torch.save(first.state, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", map_location="cpu", weights_only=True)
     rest = list(fit(resumed, *data(), RECIPE, seed=1, device=GPU, state=state))
     assert [epoch.epoch for epoch in rest] == [2]
     assert rest[-1].loss == pytest.approx(last.loss, rel=1e-3)
-    before, one, other = (parameters(each) for each in (network(), resumed, whole))
+    before, one, other = (parameters(each) for each in (network(), resumed, reference))
     assert (one - other).norm() < 0.05 * (other - before).norm()
 
 
@@ -174,9 +174,9 @@ def test_images_of_a_file_move_to_the_gpu(tmp_path: Path, monkeypatch: pytest.Mo
     """In several pieces, or to be read by the batch where the GPU has no room."""
     pixels, labels = data()
     np.save(tmp_path / "images.npy", pixels.numpy())
-    packed = PackedImages(tmp_path / "images.npy")
+    file = PackedImages(tmp_path / "images.npy")
     monkeypatch.setattr(reading, "MOVED", 30)
-    placed = reading.place_images(packed, GPU, 1)
+    placed = reading.place_images(file, GPU, 1)
     assert isinstance(placed, Tensor)
     assert placed.device.type == "cuda"
     assert torch.equal(placed.cpu(), pixels)
@@ -184,7 +184,7 @@ def test_images_of_a_file_move_to_the_gpu(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(reading, "free_memory", lambda: 0)
     there, here = network(), network()
     expected = trained(there)
-    epochs = list(fit(here, packed, labels, RECIPE, seed=1, device=GPU))
+    epochs = list(fit(here, file, labels, RECIPE, seed=1, device=GPU))
     assert epochs[-1].loss == pytest.approx(expected[-1].loss, rel=1e-4)
 
 
@@ -208,8 +208,8 @@ def test_synchronised_batch_norm_of_two_workers_is_that_of_one(tmp_path: Path) -
     """Both on one GPU, hence by gloo."""
     multiprocessing.spawn(share, args=(2, tmp_path), nprocs=2)
     alone = [epoch.loss for epoch in trained(network())]
-    found = torch.load(tmp_path / "shared.pt", weights_only=True)["losses"]
-    assert found == pytest.approx(alone, rel=0.01)
+    losses = torch.load(tmp_path / "shared.pt", weights_only=True)["losses"]
+    assert losses == pytest.approx(alone, rel=0.01)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
@@ -228,24 +228,24 @@ def test_blocks_and_their_gradients_are_a_cpus(file: str) -> None:
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
     features = torch.randn(3, 32, 16, 8, dtype=torch.float64)
-    found = []
+    results = []
     for device in (CPU, GPU):
-        given = features.to(device, memory_format=torch.channels_last).detach().requires_grad_()
-        computed = block.to(device)(given)
+        inputs = features.to(device, memory_format=torch.channels_last).detach().requires_grad_()
+        computed = block.to(device)(inputs)
         computed.square().sum().backward()
-        assert given.grad is not None
-        found.append((computed.detach().cpu(), given.grad.cpu()))
-    torch.testing.assert_close(found[1], found[0], rtol=1e-8, atol=1e-8)
+        assert inputs.grad is not None
+        results.append((computed.detach().cpu(), inputs.grad.cpu()))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-8, atol=1e-8)
 
 
 def test_features_are_a_cpus() -> None:
     with torch.no_grad():
-        built = network()
-        for module in built.modules():
+        model = network()
+        for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.weight.fill_(1)
         images, _ = data()
-        here, there = (extract(built, images, device=device).cpu() for device in (CPU, GPU))
+        here, there = (extract(model, images, device=device).cpu() for device in (CPU, GPU))
     torch.testing.assert_close(there, here, rtol=0.02, atol=0.02 * float(here.abs().max()))
 
 

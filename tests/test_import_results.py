@@ -17,7 +17,7 @@ from small import RECORD
 from pipeline import import_results
 from pipeline.config.experiments import Table
 from pipeline.config.settings import PARAMS, Settings, SettingsError
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Run, digest_file
 from pipeline.report import cells, overview
@@ -121,7 +121,7 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     plan = load_plan()
     assert plan.evaluations() == []
     assert [each.run for each in plan.foreign_evaluations()] == [BASE, IA, USED]
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     assert stages["train"]["foreach"] == stages["evaluate"]["foreach"] == {}
     for stage in ("t", "report"):
         assert f"results/market1501/scores/{IA.key}.json" in stages[stage]["deps"]
@@ -133,7 +133,7 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     assert set(lines.hours) == {1.0}
     assert set(lines.machine) == {"AMD EPYC"}
     assert lines.sha256[0] == hashlib.sha256(BASE.key.encode()).hexdigest()
-    [first, *_] = overview.foreign_rows(plan.foreign_evaluations())
+    [first, *_] = overview.read_foreign_rows(plan.foreign_evaluations())
     assert (first.key, first.scores, first.minutes) == (BASE.key, [50.0, 37.5], 60)
 
 

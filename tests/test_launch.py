@@ -76,10 +76,10 @@ def test_other_initial_weights_are_another_training(weights: Path) -> None:
 def test_the_code_of_a_training_has_its_block() -> None:
     """So a training that was stopped to mend a block does not resume the weights of before."""
     used = {"block": "ia", "after": {"stage3": {}}}
-    assert "ianet.blocks.ia" in Code().of_training(used)
-    assert "ianet.blocks.ia" not in Code().of_training({})
-    assert "ianet.retrieval" in Code().of_trials(used)  # scores a trial, and trains nothing
-    assert "ianet.retrieval" not in Code().of_training(used)
+    assert "ianet.blocks.ia" in Code().digest_training(used)
+    assert "ianet.blocks.ia" not in Code().digest_training({})
+    assert "ianet.retrieval" in Code().digest_trials(used)  # scores a trial, and trains nothing
+    assert "ianet.retrieval" not in Code().digest_training(used)
 
 
 def test_other_code_is_another_training(weights: Path) -> None:
@@ -141,10 +141,10 @@ def train(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
         storage.write(b"state", TRAININGS, name, "checkpoint")
         return Result([{"epoch": 1, "loss": 0.5}], {"device": "CPU"}, files)
 
-    monkeypatch.setattr(launch, "Code", lambda: Mock(of_training=lambda options: {}))
+    monkeypatch.setattr(launch, "Code", lambda: Mock(digest_training=lambda options: {}))
     monkeypatch.setattr(launch, "check_parts", lambda *_, **__: None)
     monkeypatch.setattr(launch, "find_place", lambda *_: None)
-    monkeypatch.setattr(launch, "live_training", lambda *_: nullcontext(Mock()))
+    monkeypatch.setattr(launch, "open_training_run", lambda *_: nullcontext(Mock()))
     monkeypatch.setattr(launch, "run_workers", run_workers)
     launch.train(RUN, Plan(SETTINGS, {}), lambda: None)
 
@@ -157,7 +157,7 @@ def test_the_end_of_a_training_leaves_those_of_other_configurations(
     storage.write(b"of another configuration", *other)
     train(monkeypatch, {"weights.safetensors": b"weights"})
     assert storage.read(*other) == b"of another configuration"
-    assert list(storage.folders(TRAININGS)) == [other[1]]
+    assert list(storage.list_folders(TRAININGS)) == [other[1]]
     assert (RUN.folder / "weights.safetensors").read_bytes() == b"weights"
     assert json.loads((RUN.folder / RECORD).read_text())["environment"] == {"device": "CPU"}
 

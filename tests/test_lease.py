@@ -102,7 +102,7 @@ def test_the_file_names_the_owner_and_is_deleted_at_the_end(storage: Storage) ->
         wait_for(lambda: owner(storage)["renewed"] > first["renewed"], "a renewal", 10)
         assert owner(storage)["token"] == first["token"]
     assert storage.read(*FILE) is None
-    assert storage.names("leases", "trainings") == []
+    assert storage.list_names("leases", "trainings") == []
 
 
 def test_an_error_in_the_context_passes_and_the_file_is_deleted(storage: Storage) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import noise, packed
+from conftest import archive_folder, noise
 from PIL import Image
 from tiny_models import NAMES, SIZE, Outcome, tiny_model, write_photos
 
@@ -100,7 +100,7 @@ def test_a_series_or_an_array_of_paths_is_several_paths(photos: Path) -> None:
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_an_archive_is_a_folder(model: Model, photos: Path, tmp_path: Path, kind: str) -> None:
     shutil.copytree(photos, tmp_path / "photos")
-    archive = packed(tmp_path / "photos", kind)
+    archive = archive_folder(tmp_path / "photos", kind)
     table = model.embed(archive)
     assert table.paths == [
         path.replace(str(photos), f"{archive}/photos") for path in model.embed(photos).paths
@@ -262,11 +262,11 @@ def test_a_folder_is_a_person_only_below_what_is_given(photos: Path, tmp_path: P
     shutil.copytree(photos / "b", tmp_path / "anna")
     listed = tmp_path / "list.txt"
     listed.write_text("anna/0002_c1s1_1.jpg\n")
-    archive = packed(tmp_path / "anna", "zip")
+    archive = archive_folder(tmp_path / "anna", "zip")
     file = tmp_path / "anna/0002_c1s1_1.jpg"
-    for given, person in (
+    for source, person in (
         *((tmp_path, "anna"), (listed, "anna"), (archive, "anna")),
         *((tmp_path / "anna", ""), (file, ""), (os.path.relpath(file), "")),
     ):
-        picture, *_ = find_pictures(given, labels="folders")
-        assert (picture.person, picture.camera) == (person, "0002"), given
+        picture, *_ = find_pictures(source, labels="folders")
+        assert (picture.person, picture.camera) == (person, "0002"), source

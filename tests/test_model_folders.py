@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import packed
+from conftest import archive_folder
 from safetensors.torch import load_file, save_file
 from tiny_models import TERMS, Outcome, tiny_model, tiny_network, write_photos
 
@@ -129,7 +129,7 @@ def test_scores_for_which_cameras_were_ignored_are_named_so(tmp_path: Path) -> N
 
 def test_the_card_shows_texts_as_they_are(tmp_path: Path) -> None:
     evil = '<script>alert("a")</script> [b](http://c) `f` | *d*\n\n# Other\n[e]: http://g'
-    shown = r'\<script\>alert("a")\</script\> [b]\(http://c) \`f\` \| \*d\* \# Other [e]\: http://g'
+    text = r'\<script\>alert("a")\</script\> [b]\(http://c) \`f\` \| \*d\* \# Other [e]\: http://g'
     score = Interval(0.9, 0.8, 1)
     description = describe(tiny_network(), dataset=evil, height=64, width=32)
     target = tmp_path / "model"
@@ -144,8 +144,8 @@ def test_the_card_shows_texts_as_they_are(tmp_path: Path) -> None:
     )
     card = (target / "README.md").read_text()
     assert card.startswith("# \\<b\\>\\_name\\_\\</b\\>\n")
-    assert f"Trained on {shown}, 5 people. Its terms:\n\n> {shown}\n\n" in card
-    assert f"| {shown} | 90.0 (80.0 to 100.0) | – | – | 2 | 3 |\n" in card
+    assert f"Trained on {text}, 5 people. Its terms:\n\n> {text}\n\n" in card
+    assert f"| {text} | 90.0 (80.0 to 100.0) | – | – | 2 | 3 |\n" in card
     assert "| commit | \\`a\\|b\\` |" in card
     assert ianet.load(target).description.terms == evil
 
@@ -184,7 +184,7 @@ def test_a_zip_and_a_tar_are_loaded_as_the_folder(
     shutil.copytree(folder, tmp_path / "tiny")
     features = model.embed(photos / "b").features
     for kind in ("zip", "tar.gz"):
-        loaded = ianet.load(packed(tmp_path / "tiny", kind))
+        loaded = ianet.load(archive_folder(tmp_path / "tiny", kind))
         assert loaded.identity == model.identity
         assert np.array_equal(loaded.embed(photos / "b").features, features)
 
@@ -343,7 +343,7 @@ def test_a_run_is_no_model(tmp_path: Path) -> None:
 
 def test_a_damaged_zip_is_found(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "tiny")
-    path = packed(tmp_path / "tiny", "zip")
+    path = archive_folder(tmp_path / "tiny", "zip")
     content = bytearray(path.read_bytes())
     place = content.index(b"model.safetensors") + 5000
     content[place] ^= 0xFF

@@ -1,8 +1,13 @@
-"""A misspelt name of an option of a public function is refused; nothing else is done instead."""
+"""A misspelt name of an option of a public function is refused; nothing else is done instead.
+
+No variable, parameter or function of the code has a participle or a pronoun of a closed list as its
+name: docs/CONTRIBUTING.md has the rule.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +38,21 @@ ARGUMENTS = {
 }
 IMAGES = pd.DataFrame({"path": ["a", "b"], "camera": ["1", "2"]})
 DEVICE = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
+WORDS = {
+    *("found", "made", "told", "shown", "laid", "described", "drawn"),
+    *("known", "chosen", "own", "given", "wanted", "built"),
+}
+EXEMPTIONS = {
+    ("ianet/network.py", "given"),
+    ("ianet/retrieval.py", "found"),
+    ("ianet/weights.py", "found"),
+    ("ianet/weights.py", "given"),
+    ("pipeline/cluster/resources.py", "wanted"),
+    ("pipeline/search/results.py", "described"),
+    ("pipeline/search/results.py", "own"),
+}
+"""Names that stay: another text of these files would train runs or trials of a search again."""
 MODEL: Any = None  # not used before a name is refused
 
 
@@ -67,3 +87,58 @@ def test_a_name_that_is_unknown_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{name} is '{value}': choose one of "):
         function(**{name: value})
+
+
+def find_names(tree: ast.AST) -> Iterator[str]:
+    """The names of variables, attributes, parameters, functions and classes that code binds."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+            case (
+                ast.arg(arg=name) | ast.alias(asname=str(name)) | ast.ExceptHandler(name=str(name))
+            ):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+            case ast.ClassDef(name=name) | ast.MatchAs(name=str(name)):
+                yield name
+            case ast.MatchStar(name=str(name)) | ast.MatchMapping(rest=str(name)):
+                yield name
+
+
+@pytest.mark.parametrize("folder", ["ianet", "pipeline", "benchmarks"])
+def test_no_name_is_a_participle_or_a_pronoun(folder: str) -> None:
+    names = {
+        (str(path.relative_to(ROOT)), name)
+        for path in (ROOT / folder).rglob("*.py")
+        for name in find_names(ast.parse(path.read_text()))
+        if name.strip("_").lower() in WORDS
+    }
+    assert names == {(file, name) for file, name in EXEMPTIONS if file.startswith(folder)}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "found = 1",
+        "OWN: int",
+        "self.shown = 1",
+        "for made in []: pass",
+        "[1 for _known in []]",
+        "def told(): pass",
+        "async def told(): pass",
+        "def f(*, given): pass",
+        "lambda *chosen: 1",
+        "with f() as (drawn, _): pass",
+        "import a as built",
+        "class Described: pass",
+        "try: pass\nexcept E as wanted: pass",
+        "(laid := 1)",
+        "match 1:\n case {'a': found}: pass",
+        "match 1:\n case [*found]: pass",
+        "match 1:\n case {**found}: pass",
+    ],
+)
+def test_each_way_to_bind_a_name_counts(code: str) -> None:
+    assert {name.strip("_").lower() for name in find_names(ast.parse(code))} & WORDS

@@ -65,8 +65,8 @@ def test_stages(name: str, blocks: list[int], channels: list[int]) -> None:
 
 def torchvisions(name: str) -> torch.nn.Module:
     """torchvision's network, GoogLeNet as it is with its ImageNet weights."""
-    own = {"init_weights": True, "transform_input": True} if name == "googlenet" else {}
-    return torchvision.models.get_model(name, weights=None, **own).eval()
+    options = {"init_weights": True, "transform_input": True} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, weights=None, **options).eval()
 
 
 @pytest.mark.parametrize(
@@ -415,8 +415,8 @@ def test_weights_with_and_without_a_classifier_and_counters_are_taken(tmp_path: 
     torch.save(few, tmp_path / "weights.pth")
     save_file(state, tmp_path / "weights.safetensors")
     for name in ("weights.pth", "weights.safetensors"):
-        built = backbones.build("resnet18", str(tmp_path / name))
-        last = built.stages["stage4"][-1].state_dict()["conv2.weight"]
+        backbone = backbones.build("resnet18", str(tmp_path / name))
+        last = backbone.stages["stage4"][-1].state_dict()["conv2.weight"]
         assert torch.equal(last, state["layer4.1.conv2.weight"])
 
 
@@ -461,10 +461,10 @@ def test_files_that_are_no_weights_are_told(
 ) -> None:
     with pytest.raises(FileNotFoundError, match="does not exist"):
         backbones.build("resnet18", str(tmp_path / "weights.pth"))
-    whole = tmp_path / "whole.pth"
-    torch.save(resnet18(), whole)
+    weights = tmp_path / "whole.pth"
+    torch.save(resnet18(), weights)
     for name in ("cut.pth", "picture.pth", "picture.safetensors", "empty.pth"):
-        content = whole.read_bytes()[:200_000] if name == "cut.pth" else b"\xff\xd8\xff\xe0 JFIF"
+        content = weights.read_bytes()[:200_000] if name == "cut.pth" else b"\xff\xd8\xff\xe0 JFIF"
         path = tmp_path / name
         path.write_bytes(b"" if name == "empty.pth" else content)
         with pytest.raises(ValueError, match=r"cannot be read .*expected is a whole") as info:

@@ -45,9 +45,9 @@ def cluster(outside: int) -> Iterator[Cluster]:
     """A head that computes nothing."""
     with keys():
         head = {"num_cpus": 0, "ray_client_server_port": outside, "include_dashboard": False}
-        made = Cluster(initialize_head=True, head_node_args=head)
-        yield made
-        made.shutdown()
+        ray = Cluster(initialize_head=True, head_node_args=head)
+        yield ray
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -92,12 +92,12 @@ class Node:
 @contextmanager
 def nodes(cluster: Cluster, project: Project, number: int) -> Iterator[list[Node]]:
     """So many, and those that are added to the list."""
-    made: list[Node] = []
+    members: list[Node] = []
     try:
-        made += (Node(cluster, project) for _ in range(number))
-        yield made
+        members += (Node(cluster, project) for _ in range(number))
+        yield members
     finally:
-        for node in made:
+        for node in members:
             if node.process.poll() is None:
                 node.lose()
 
@@ -144,7 +144,7 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         bucket() as url,
         postgres() as database,
         mlflow_server(database, "s3://reid/mlflow", MLFLOW_S3_ENDPOINT_URL=endpoint(url)) as server,
-        nodes(cluster, project, 2) as made,
+        nodes(cluster, project, 2) as members,
     ):
         environment = {"MLFLOW_TRACKING_URI": server.url, **KEYS}
         project.edit("params.yaml", "address: null", f"address: {cluster.address}")
@@ -157,8 +157,8 @@ def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
         process = project.start(*TRAIN, **environment)
         wait_for(lambda: server_epochs(server.url) or process.poll() is not None, "an epoch")
         server.kill()
-        made[0].lose()
-        made.append(Node(cluster, project))
+        members[0].lose()
+        members.append(Node(cluster, project))
         server.start()
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
@@ -192,7 +192,7 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
         # Before there is one, there are no such columns.
         return runs.reindex(columns=COLUMNS).dropna(subset="tags.trial")
 
-    with bucket() as url, nodes(cluster, searching, 1) as made:
+    with bucket() as url, nodes(cluster, searching, 1) as members:
         reached = {"address": f"ray://127.0.0.1:{outside}", "storage": url}
         configure(searching, TRIAL, workers=1, cluster=reached)
         process = searching.start("python", "-m", "pipeline.stages.search", "sigma", **KEYS)
@@ -208,19 +208,19 @@ def test_a_search_led_from_outside_goes_on_when_the_node_of_a_trial_is_lost_and_
         names = {one.base_name for one in saved}
         assert names
         assert "progress.csv" not in names
-        made[0].lose()
+        members[0].lose()
         [finished] = trials()["tags.state"].dropna()
         assert finished == "done"
-        made.append(Node(cluster, searching))
+        members.append(Node(cluster, searching))
         output, _ = process.communicate(timeout=300)
         assert process.returncode == 0, output
     assert "2 trials, 2 done, 0 stopped early, 0 failed" in output
     assert "Warning" not in output
     table = pd.read_parquet(searching.folder / "results/searches/sigma/trials.parquet")
-    recorded = trials()
-    assert sorted(recorded["tags.trial"]) == sorted(table.trial)
+    tracked = trials()
+    assert sorted(tracked["tags.trial"]) == sorted(table.trial)
     client = mlflow.MlflowClient()
-    for run in recorded.run_id:
+    for run in tracked.run_id:
         curve = client.get_metric_history(run, "held-out_mAP")
         assert [one.step for one in curve] == list(range(1, TRIAL + 1))
 

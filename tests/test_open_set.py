@@ -46,19 +46,19 @@ WORKED: dict[str, Any] = {
 
 @pytest.mark.usefixtures("any_number")
 @pytest.mark.parametrize(
-    ("far", "threshold", "found"),
+    ("far", "threshold", "rate"),
     [
         (0.25, 40, 2 / 3),  # the nearest other image of b alone is nearer than 40: a, c are found
         (0.5, 70, 2 / 3),  # b is accepted as another person
         (0.75, 75, 2 / 3),
     ],
 )
-def test_an_open_set_search_worked_by_hand(far: float, threshold: float, found: float) -> None:
+def test_an_open_set_search_worked_by_hand(far: float, threshold: float, rate: float) -> None:
     search = search_open_set(**WORKED, fars=[far], draws=50)
     assert (search.queries, search.identities, search.mated, search.gallery) == (4, 4, 3, 6)
     [point] = search.thresholds
     assert point.distance.value == pytest.approx(far_apart(threshold), abs=1e-6)
-    assert point.dir.value == found
+    assert point.dir.value == rate
 
 
 @pytest.mark.usefixtures("any_number")
@@ -126,11 +126,11 @@ def test_all_is_as_in_a_loop(
     same, other = nearest(case, cameras)
     assert search.mated == np.isfinite(same).sum() < search.queries == 150
 
-    def score(chosen: list[int], far: float) -> tuple[float, float]:
+    def score(sample: list[int], far: float) -> tuple[float, float]:
         """Threshold and DIR of queries that may be named several times."""
-        nearest_other = sorted(other[chosen])
-        threshold = nearest_other[int(far * len(chosen) + 1e-9)]
-        mated = [query for query in chosen if np.isfinite(same[query])]
+        nearest_other = sorted(other[sample])
+        threshold = nearest_other[int(far * len(sample) + 1e-9)]
+        mated = [query for query in sample if np.isfinite(same[query])]
         hits = [query for query in mated if same[query] < min(other[query], threshold)]
         return threshold, len(hits) / len(mated)
 
@@ -149,11 +149,11 @@ def test_all_is_as_in_a_loop(
         for draw in times
     ]
     for point in search.thresholds:
-        threshold, found = score(list(range(150)), point.far)
+        threshold, rate = score(list(range(150)), point.far)
         assert point.distance.value == pytest.approx(threshold, abs=1e-6)
-        assert point.dir.value == pytest.approx(found)
-        drawn = np.array([score(sample, point.far) for sample in samples])
-        for estimate, values in zip((point.distance, point.dir), drawn.T, strict=True):
+        assert point.dir.value == pytest.approx(rate)
+        estimates = np.array([score(sample, point.far) for sample in samples])
+        for estimate, values in zip((point.distance, point.dir), estimates.T, strict=True):
             low, high = np.quantile(values, [0.025, 0.975])
             ends = [min(low, estimate.value), max(high, estimate.value)]
             np.testing.assert_allclose([estimate.low, estimate.high], ends, atol=1e-6)

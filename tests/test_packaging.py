@@ -226,5 +226,5 @@ def test_the_wheel_holds_the_library_alone(wheel: Path) -> None:
     assert "ianet/py.typed" in library
     assert {name for name in names if ".dist-info/" not in name} == library
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    needed = {Requirement(text).name for text in requirements_of(wheel) if "extra ==" not in text}
-    assert needed == {Requirement(text).name for text in PROJECT["dependencies"]}
+    packages = {Requirement(text).name for text in requirements_of(wheel) if "extra ==" not in text}
+    assert packages == {Requirement(text).name for text in PROJECT["dependencies"]}

@@ -16,7 +16,7 @@ from browser import find_violations, needs_browser, open_page
 
 from ianet import drawing
 from ianet.ranks_page import LIST_STYLE
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report import cells, curves, overview, page, run_list
@@ -49,7 +49,7 @@ def sections() -> list[page.Section]:
     panel = page.Panel("synthetic", columns, rows)
     costs = page.Panel("", ["multiply-adds"], [page.TableRow("", "base.", [page.Cell("4.053")])])
     points = {"synthetic": [drawing.Cost("base. & more", 0.5, 53), drawing.Cost("IA", 0.51, 54)]}
-    picture = drawing.svg(drawing.scores_over_costs(points, "mAP"))
+    picture = drawing.svg(drawing.draw_scores_over_costs(points, "mAP"))
     return [
         *(
             page.Section(name, f"Table {name}", "A caption. " * 20, [panel], "A note.")
@@ -79,9 +79,9 @@ def trained_runs() -> list[run_list.TrainedRun]:
 @cache
 def report() -> str:
     """The page of all results, with figures."""
-    curve = drawing.svg(drawing.cmc_curve([0.5, 0.75], "base."))
+    curve = drawing.svg(drawing.draw_cmc_curve([0.5, 0.75], "base."))
     gain = drawing.Gain("Table 1: a network of a long name, " * 2, 0.5, -0.5, 1.5, False)
-    gains = drawing.svg(drawing.forest({("synthetic", "mAP"): [gain]}))
+    gains = drawing.svg(drawing.draw_forest({("synthetic", "mAP"): [gain]}))
     picture = {
         "name": "f",
         "title": "Figure",
@@ -119,7 +119,7 @@ def report() -> str:
         ],
         curves=curves.draw_curves(trained_runs()),
         runs=[
-            *overview.failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
+            *overview.build_failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
             run._replace(key=KEYS[1], url=None, minutes=10.0, label=", cameras ignored"),
             run._replace(key=KEYS[2], url=None, minutes=9.0, losses=[], files={}),
@@ -139,13 +139,13 @@ def test_a_browser_and_axe_find_nothing_wrong(
     width: int, scheme: Literal["dark", "light"], kind: str
 ) -> None:
     content = table_page() if kind == "table" else report()
-    with open_page(content, width, scheme) as (shown, messages):
-        assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        boxes = shown.locator(".wide, figure > div")
+    with open_page(content, width, scheme) as (tab, messages):
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        boxes = tab.locator(".wide, figure > div")
         is_marked = "box => (box.scrollWidth > box.clientWidth) == (box.tabIndex == 0)"
         assert all(boxes.evaluate_all(f"boxes => boxes.map({is_marked})"))
-        shown.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-        assert find_violations(shown) == []
+        tab.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+        assert find_violations(tab) == []
         assert messages == []
 
 
@@ -169,16 +169,16 @@ def test_pictures_have_the_colours_of_the_page(
     scheme: Literal["dark", "light"], paper: str, ink: str
 ) -> None:
     """The ground, the texts and the ticks."""
-    with open_page(report(), 390, scheme) as (shown, _):
-        colours = shown.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
+    with open_page(report(), 390, scheme) as (tab, _):
+        colours = tab.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
         assert colours == [[paper, ink, ink, paper, ink]] * 8
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 390])
 def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
-    with open_page(report(), width) as (shown, _):
-        box = shown.locator('figure[aria-label="All gains"] > div')
+    with open_page(report(), width) as (tab, _):
+        box = tab.locator('figure[aria-label="All gains"] > div')
         assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
         assert box.get_attribute("tabindex") is None
         heights = box.locator("text").evaluate_all(
@@ -189,23 +189,23 @@ def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
 
 @needs_browser
 def test_runs_are_filtered_and_sorted() -> None:
-    with open_page(report()) as (shown, messages):
-        rows = shown.locator("#run-table tbody tr")
+    with open_page(report()) as (tab, messages):
+        rows = tab.locator("#run-table tbody tr")
         before = rows.evaluate_all("rows => rows.map(row => row.id)")
         assert before == [FAILED.key, *KEYS]
-        shown.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
+        tab.get_by_role("searchbox", name="Filter runs").fill("AMD quick.1")
         visible = rows.evaluate_all("rows => rows.filter(row => !row.hidden).map(row => row.id)")
         assert visible == [key for key in before if "quick.1" in key]
-        shown.get_by_role("searchbox").fill("")
-        title = shown.get_by_role("button", name="run", exact=True)
+        tab.get_by_role("searchbox").fill("")
+        title = tab.get_by_role("button", name="run", exact=True)
         for direction, order in (
             ("ascending", sorted(before)),
             ("descending", sorted(before)[::-1]),
         ):
             title.click()
             assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
-            assert shown.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
-        shown.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
+            assert tab.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
+        tab.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
         order = [FAILED.key, *(KEYS[place] for place in (0, 2, 1))]
         assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
         assert messages == []
@@ -271,7 +271,7 @@ def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed(
     record = {"date": "2026-11-29 02:30", "commit": "abc1234", "environment": {"device": "CPU"}}
     scores = {"top-1": 0.5, "mAP": None, "cameras": "ignore"}
     trained = run_list.TrainedRun(FAILED, history, record, scores)
-    assert overview.run_row(trained, None, "RuntimeError") == overview.RunRow(
+    assert overview.build_run_row(trained, None, "RuntimeError") == overview.RunRow(
         FAILED.key, None, [50.0, None], 2, [2.0, 1.0], "0.0,1.0 60.0,15.0", 1.5,
         "2026-11-29 02:30", "abc1234", "CPU",
         {
@@ -282,7 +282,7 @@ def test_a_run_that_was_trained_has_its_numbers_even_if_its_last_attempt_failed(
         "RuntimeError", ", cameras ignored",
     )  # fmt: skip
     for content in ({**scores, "cameras": "respect"}, {}):
-        assert overview.run_row(trained._replace(scores=content), None, "").label == ""
+        assert overview.build_run_row(trained._replace(scores=content), None, "").label == ""
 
 
 def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
@@ -301,11 +301,11 @@ def test_a_run_of_another_checkout_has_the_numbers_of_its_line(
     foreign[0].scores.parent.mkdir(parents=True)
     scores = {"top-1": 0.75, "mAP": None, "torch": "2"}
     foreign[0].scores.write_text(json.dumps(scores))
-    assert overview.foreign_rows(foreign) == [expected]
+    assert overview.read_foreign_rows(foreign) == [expected]
     foreign[0].scores.write_text(json.dumps({**scores, "cameras": "ignore"}))
-    assert overview.foreign_rows(foreign) == [expected._replace(label=", cameras ignored")]
+    assert overview.read_foreign_rows(foreign) == [expected._replace(label=", cameras ignored")]
     elsewhere = [Evaluation(runs[0], "dukemtmc")]  # its scores there are not those of the line
-    assert overview.foreign_rows(elsewhere) == [expected]
+    assert overview.read_foreign_rows(elsewhere) == [expected]
 
 
 def test_curves_are_those_of_a_data_set_and_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -416,10 +416,11 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
     monkeypatch.setattr(stage, "find_complete", lambda plan: [])
     monkeypatch.setattr(stage, "is_complete", lambda evaluation: True)
     for name, value in {
-        "row_labels": {run: {"table4f": "base."}}, "score_sections": {}, "other_sections": [],
-        "figure_pictures": [], "ranked_lists": [], "search_summaries": [],
+        "find_row_labels": {run: {"table4f": "base."}},
+        "build_score_sections": {}, "build_other_sections": [],
+        "read_figures": [], "read_ranked_lists": [], "read_search_summaries": [],
         "summarize": {"Runs": "1"},
-        "run_row": overview.RunRow(run.key),
+        "build_run_row": overview.RunRow(run.key),
     }.items():  # fmt: skip
         monkeypatch.setattr(overview, name, lambda *_, value=value: value)
     for name in ("list_runs", "write_list"):
@@ -437,16 +438,16 @@ def test_the_page_is_made_without_mlflow_and_sent_with_the_results(
 
     monkeypatch.setattr(reproduction, "connect", refuse)
     stage.main()  # MLflow is away
-    whole = Path("results/report.html").read_text()
-    rows = read_rows(whole)
+    text_of_page = Path("results/report.html").read_text()
+    rows = read_rows(text_of_page)
     assert list(rows) == [FAILED.key, run.key]
     assert "broken" in rows[FAILED.key]["status"]
-    assert '<h2 id="images">' not in whole
+    assert '<h2 id="images">' not in text_of_page
     Path("results/report.html").unlink()
     monkeypatch.setattr(stage, "sync_reproduction", send)
     stage.main()
     assert events == [({run: {"table4f": "base."}}, True)]
-    assert Path("results/report.html").read_text() == whole
+    assert Path("results/report.html").read_text() == text_of_page
 
 
 def test_the_page_shows_the_tables_whose_files_are_there(
@@ -454,7 +455,7 @@ def test_the_page_shows_the_tables_whose_files_are_there(
 ) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     plan = load_plan()
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     monkeypatch.chdir(tmp_path)
     for name in ("table4d", "table4f", "cost"):
         paths = [next(iter(out)) for out in stages[name]["outs"]]
@@ -490,7 +491,7 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.chdir(Path(__file__).parents[1])
     plan = load_plan()
     monkeypatch.chdir(tmp_path)
-    assert overview.search_summaries(plan) == []
+    assert overview.read_search_summaries(plan) == []
     folder = Path("results/searches/sigma")
     folder.mkdir(parents=True)
     trials = {
@@ -502,9 +503,9 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     best = {"network.after.stage3.sigma.0": 8}
     scores = {"best": best, "test": {"mAP": 0.4375, "top-1": 1}}
     (folder / "scores.json").write_text(json.dumps(scores))
-    assert overview.search_summaries(plan) == []
+    assert overview.read_search_summaries(plan) == []
     (folder / "sensitivity.svg").write_text("<svg/>")
-    [summary] = overview.search_summaries(plan)
+    [summary] = overview.read_search_summaries(plan)
     assert (summary.name, summary.svg) == ("sigma", "<svg/>")
     text = (
         "3 trials on synthetic. sigma_1=8, sigma_2=16 has the best mAP on held-out people, 50.0 %. "
@@ -512,7 +513,7 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     )
     assert summary.result == f"{text}. One seed a trial is no finding."
     (folder / "scores.json").write_text(json.dumps({**scores, "cameras": "ignore"}))
-    [summary] = overview.search_summaries(plan)
+    [summary] = overview.read_search_summaries(plan)
     assert summary.result == f"{text}, cameras ignored. One seed a trial is no finding."
 
 
@@ -542,15 +543,15 @@ def test_looks_at_test_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "sentence"),
     [
         ("+0.3 [-0.1, +0.6]", "+0.3 [−0.1, +0.6]"),
         ("-1.5", "−1.5"),
         ("2026-11-29, stage-2, 1e-05, ia-2", "2026-11-29, stage-2, 1e-05, ia-2"),
     ],
 )
-def test_negative_numbers_have_a_minus_sign(text: str, shown: str) -> None:
-    assert page.use_minus(text) == shown
+def test_negative_numbers_have_a_minus_sign(text: str, sentence: str) -> None:
+    assert page.use_minus(text) == sentence
 
 
 def test_no_difference_is_minus_zero() -> None:

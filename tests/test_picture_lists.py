@@ -12,8 +12,8 @@ from ianet.pictures import find_pictures
 def test_blanks_are_no_part_of_a_list_of_pictures(tmp_path: Path) -> None:
     path = tmp_path / "list.csv"
     path.write_text('path , person, camera \na.png , anna , "hall "\n b c.png,bert\n')
-    found = [picture._replace(open=len) for picture in find_pictures(path)]
-    assert found == [
+    pictures = [picture._replace(open=len) for picture in find_pictures(path)]
+    assert pictures == [
         (f"{tmp_path}/a.png", len, "anna", "hall"),
         (f"{tmp_path}/b c.png", len, "bert", ""),
     ]

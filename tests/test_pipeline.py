@@ -236,8 +236,8 @@ def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
     before, base = project.weights(KEY), project.weights(BASE)
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
     ran = project.repro()
-    own = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
-    assert [stage for stage in ran if "@" in stage] == own
+    expected = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
+    assert [stage for stage in ran if "@" in stage] == expected
     assert not same(project.weights(KEY), before)
     assert same(project.weights(BASE), base)
 
@@ -254,12 +254,12 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     project: Project, untrained: Project
 ) -> None:
     command = ("python", "-m", "pipeline.stages.train", KEY)
-    whole = project.weights(KEY, folder="first")
+    reference = project.weights(KEY, folder="first")
 
     def worker() -> psutil.Process | None:
         for process in psutil.process_iter(["cmdline", "environ"]):
-            own = (process.info["environ"] or {}).get("PYTHONPATH") == str(untrained.folder)
-            if own and "ray::_compute" in " ".join(process.info["cmdline"] or []):
+            is_ours = (process.info["environ"] or {}).get("PYTHONPATH") == str(untrained.folder)
+            if is_ours and "ray::_compute" in " ".join(process.info["cmdline"] or []):
                 return process
         return None
 
@@ -268,7 +268,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     wait_for(worker, "the worker").kill()
     output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
-    assert same(untrained.weights(KEY), whole)
+    assert same(untrained.weights(KEY), reference)
     history = pd.read_csv(untrained.folder / "runs" / KEY / "history.csv")
     assert history.epoch.tolist() == list(range(1, EPOCHS + 1))
     shutil.rmtree(untrained.folder / "runs")
@@ -279,7 +279,7 @@ def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
     process.communicate(timeout=60)
     assert not (untrained.folder / "runs" / KEY).exists()
     untrained.run(*command)
-    assert same(untrained.weights(KEY), whole)
+    assert same(untrained.weights(KEY), reference)
     tracked = untrained.tracked().set_index("tags.run").loc[[KEY]]
     assert len(tracked) == 2  # trained twice, and each epoch recorded once
     client = mlflow.MlflowClient()

@@ -19,10 +19,10 @@ from pipeline.config.experiments import (
     Search,
     Table,
     check_names,
-    experiments,
+    read_experiments,
 )
 from pipeline.config.settings import Settings, SettingsError, load
-from pipeline.plan.dvc_yaml import pipeline, render, search_pipeline, write
+from pipeline.plan.dvc_yaml import build_pipeline, build_search_pipeline, render, write
 from pipeline.plan.plan import Plan, check_options, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run, parse_evaluation, parse_run
 from pipeline.stages.model import join_terms
@@ -55,7 +55,7 @@ def from_scratch(**sections: Any) -> Settings:
 
 def plan_of(settings: Settings, *names: str) -> Plan:
     """A plan of some tables only."""
-    files = experiments(settings)
+    files = read_experiments(settings)
     return Plan(settings, {name: files[name] for name in names})
 
 
@@ -120,7 +120,7 @@ def test_names_with_hyphens_share_no_key() -> None:
     assert [parse_run(key, settings) for key in keys] == [first.run, second.run]
     for paths in ((first.run.folder, second.run.folder), (first.scores, second.scores)):
         assert len(set(paths)) == 2
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     assert list(stages["train"]["foreach"]) == keys
     assert list(stages["evaluate"]["foreach"]) == keys
     for key, network in zip(keys, ("base", "base-quick"), strict=True):
@@ -135,7 +135,7 @@ def test_dvc_yaml_is_up_to_date() -> None:
 
 def test_no_experiment_can_be_named_like_a_stage() -> None:
     plan = load_plan()
-    stages = set(pipeline(plan)["stages"]) | set(search_pipeline(plan)["stages"])
+    stages = set(build_pipeline(plan)["stages"]) | set(build_search_pipeline(plan)["stages"])
     assert stages - set(plan.experiments) == set(STAGES)
 
 
@@ -156,7 +156,7 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell(
         at_hand=["synthetic", "market1501", "msmt17"],
         datasets=datasets(market1501={"seeds": [0, 1, 2]}, synthetic={"without": []}),
     )
-    files = experiments(settings)
+    files = read_experiments(settings)
     monkeypatch.chdir(tmp_path)  # where no data set that is not at hand has results
     plan = Plan(settings, files)
     evaluations = plan.evaluations()
@@ -169,10 +169,10 @@ def test_each_run_once_each_cell_its_run_and_no_run_without_a_cell(
     assert len(trainings) == len(unique_runs(evaluations)), "two runs train the same network"
     tables = [table for table in plan.experiments.values() if isinstance(table, ScoreTable)]
     cells = {each for table in tables for _, row in plan.rows(table) for each in row}
-    shown = [
+    figures = [
         each for each in plan.experiments.values() if isinstance(each, RelationFigure | RankedLists)
     ]
-    runs = {Evaluation(run, run.dataset) for each in shown for run in plan.shown_runs(each)}
+    runs = {Evaluation(run, run.dataset) for each in figures for run in plan.shown_runs(each)}
     assert set(evaluations) == cells | runs
     for table in tables:
         for row, row_evaluations in plan.rows(table):
@@ -196,7 +196,7 @@ def test_a_data_set_stands_in_the_papers_tables_for_it_and_a_new_one_in_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = change_settings(at_hand=["synthetic", "market1501", "msmt17"])
-    files = experiments(settings)
+    files = read_experiments(settings)
     monkeypatch.chdir(tmp_path)  # where no data set that is not at hand has results
     plan = Plan(settings, files)
 
@@ -216,7 +216,7 @@ def test_a_data_set_can_be_limited_to_some_networks() -> None:
     runs = unique_runs(plan_of(settings, "table4d").evaluations())
     assert [run.network for run in runs] == ["base", "cia-sia", "stage3"]
     alone = from_scratch(datasets=datasets(synthetic={"networks": ["stage3"]}))
-    deps = pipeline(plan_of(alone, "table4d"))["stages"]["table4d"]["deps"]
+    deps = build_pipeline(plan_of(alone, "table4d"))["stages"]["table4d"]["deps"]
     # There is nothing to compare the network with.
     assert [dep for dep in deps if dep.startswith("results")] == [
         "results/synthetic/scores/synthetic.stage3.quick.0.json",
@@ -235,7 +235,7 @@ def test_a_table_needs_its_own_runs_only() -> None:
 
 def test_a_figure_that_shows_nothing_at_hand_is_read_all_the_same() -> None:
     settings = change_settings(at_hand=["market1501"])
-    plan = Plan(settings, experiments(settings))
+    plan = Plan(settings, read_experiments(settings))
     with pytest.raises(SettingsError, match=r"figure8\.yaml shows no data set at hand"):
         plan.experiment("figure8", RelationFigure)
     assert plan.file("figure8", RelationFigure).title == "Figure 8"
@@ -258,7 +258,7 @@ def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_role() -> No
         "synthetic.base.quick-strong.0",
         "market1501.base.strong.0",
     ]
-    stages = pipeline(across)["stages"]
+    stages = build_pipeline(across)["stages"]
     assert list(stages["prepare"]["foreach"]) == ["market1501", "synthetic"]
     assert list(stages["pack"]["foreach"]) == [
         "market1501.256x128", "synthetic.256x128", "synthetic.128x64",
@@ -272,13 +272,13 @@ def test_a_row_may_be_trained_elsewhere_and_names_its_recipe_by_its_role() -> No
     }
     # A table that has nothing to show is left out.
     alone = Plan(load(), {"t": table_of(rows[0])})
-    assert list(pipeline(alone)["stages"]["train"]["foreach"]) == []
+    assert list(build_pipeline(alone)["stages"]["train"]["foreach"]) == []
     with pytest.raises(SettingsError, match=r"t\.yaml shows no data set at hand: choose"):
         alone.experiment("t", Table)
 
 
 def test_stages_depend_on_their_own_inputs_only() -> None:
-    stages = pipeline(plan_of(load(), "table4f"))["stages"]
+    stages = build_pipeline(plan_of(load(), "table4f"))["stages"]
     assert stages["train"]["foreach"]["synthetic.stage2.quick.0"] == {
         "dataset": "synthetic",
         "network": "stage2",
@@ -308,7 +308,7 @@ def test_stages_depend_on_their_own_inputs_only() -> None:
 def test_no_output_belongs_to_two_stages() -> None:
     """Also across the data sets of a file: scores lie in a folder for each."""
     settings = change_settings(at_hand=["synthetic", "market1501", "msmt17"])
-    stages = pipeline(Plan(settings, experiments(settings)))["stages"]
+    stages = build_pipeline(Plan(settings, read_experiments(settings)))["stages"]
     outputs: list[str] = []
     for stage in stages.values():
         content = stage.get("do", stage)
@@ -339,7 +339,9 @@ def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
     assert sorted(evaluation.run.seed for evaluation in plan.evaluations()) == [0, 0, 1, 1, 3, 3]
     with pytest.raises(ValueError, match="1 stands there more than once"):
         Table.model_validate({**sheet, "seeds": {"synthetic": [1, 2, 1]}})
-    wrong = {"table4f": experiments(load())["table4f"].model_copy(update={"seeds": {"duke": (0,)}})}
+    wrong = {
+        "table4f": read_experiments(load())["table4f"].model_copy(update={"seeds": {"duke": (0,)}})
+    }
     with pytest.raises(SettingsError, match="seeds names 'duke', but datasets has only synthetic"):
         check_names(wrong["table4f"], load())
 
@@ -359,9 +361,9 @@ def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
     third = Run("synthetic", "cia", "third", 0)
     assert plan.starts(third) == [first, second]
     assert unique_runs(plan.evaluations()) == [first, second, third]
-    real, drawn = (content["datasets"][name]["terms"] for name in ("market1501", "synthetic"))
-    assert join_terms(third, plan) == f"{real} {drawn}"
-    stages = pipeline(plan)["stages"]
+    real, synthetic = (content["datasets"][name]["terms"] for name in ("market1501", "synthetic"))
+    assert join_terms(third, plan) == f"{real} {synthetic}"
+    stages = build_pipeline(plan)["stages"]
     starts = {key: item["start"] for key, item in stages["train"]["foreach"].items()}
     assert starts == {
         first.key: "build/sources/recipes/paper.json",  # which all runs depend on
@@ -392,7 +394,7 @@ def test_held_out_people_are_unknown_to_the_start() -> None:
 def test_the_starts_of_a_search_are_planned() -> None:
     """No table needs the run from which the trials start."""
     settings = load()
-    search = experiments(settings)["search_sigma"]
+    search = read_experiments(settings)["search_sigma"]
     assert Plan(settings, {"search_sigma": search}).evaluations() == [
         Evaluation(Run("pretraining", "resnet18", "pretrain", 0), "pretraining")
     ]
@@ -464,7 +466,7 @@ def test_what_is_not_run_is_checked_too(sections: dict[str, Any], message: str) 
 )
 def test_a_search_is_checked_without_being_run(old: str, new: str, message: str) -> None:
     settings = load()
-    search = experiments(settings)["search_sigma"]
+    search = read_experiments(settings)["search_sigma"]
     assert isinstance(search, Search)
     value = {"values": ["slow"]} if new == "training.lr" else {"integers": [1, 2]}
     content = {**search.model_dump(mode="json"), "space": {new: value}, "recipe": "quick"}

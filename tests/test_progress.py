@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.cluster.storage import Storage
 from pipeline.shell import EVENTS
 from pipeline.training.progress import FILE, Follower, ProgressWriter, read_progress
@@ -38,7 +38,7 @@ def test_what_is_written_is_read(storage: Storage) -> None:
     for content in ({"history": HISTORY[:1], "part": 0.5}, {"history": HISTORY, "part": 0.0}):
         writer.write(content)
         assert read_progress(storage, *FOLDER) == content
-    assert storage.names(*FOLDER) == [FILE]
+    assert storage.list_names(*FOLDER) == [FILE]
 
 
 def test_an_epoch_is_written_at_once_and_a_part_seldom(
@@ -114,8 +114,8 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
 ) -> None:
     calls = Calls(storage)
     calls.follower.look()
-    whole = json.dumps(progress(HISTORY, 0.0)).encode()
-    storage.write(whole[: len(whole) // 2], *FOLDER, FILE)
+    content = json.dumps(progress(HISTORY, 0.0)).encode()
+    storage.write(content[: len(content) // 2], *FOLDER, FILE)
     calls.follower.look()
 
     def fail(*parts: str) -> bytes:
@@ -125,7 +125,7 @@ def test_a_follower_survives_a_missing_and_a_damaged_file_and_an_error(
         patch.setattr(storage, "read", fail)
         calls.follower.look()
     assert (calls.epochs, calls.parts) == ([], [])
-    storage.write(whole, *FOLDER, FILE)
+    storage.write(content, *FOLDER, FILE)
     calls.follower.look()
     assert (calls.epochs, calls.parts) == ([HISTORY], [3])
 
@@ -139,7 +139,7 @@ def test_each_node_of_a_cluster_is_an_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv(ADDRESS, address)
-    monkeypatch.delenv(OWN, raising=False)
+    monkeypatch.delenv(LOCAL_RAY, raising=False)
     monkeypatch.setenv(EVENTS, str(tmp_path / "events.jsonl"))
     (tmp_path / "events.jsonl").touch()
     calls = Calls(storage)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ianet import drawing
-from ianet.drawing import pair_distances
+from ianet.drawing import draw_pair_distances
 from pipeline.plan.runs import Run
 from pipeline.report import ranked_lists
 from pipeline.report.ranked_lists import ScoredImages, choose_queries, rank_neighbours
@@ -55,7 +55,7 @@ def test_neighbours_are_ranked_as_the_protocol_ranks(images: ScoredImages) -> No
 
 def test_histograms_have_shares_of_the_pairs_and_medians() -> None:
     near, far = np.array([0.1, 0.1, 0.3], np.float32), np.array([0.8, 0.9, 1.0, 1.6], np.float32)
-    figure = pair_distances({"base": (near, far), "stage23": (far, near)})
+    figure = draw_pair_distances({"base": (near, far), "stage23": (far, near)})
     panels = figure.get_axes()
     assert [axes.get_title() for axes in panels] == ["base", "stage23"]
     for axes, pairs in zip(panels, ((near, far), (far, near)), strict=True):
@@ -69,7 +69,7 @@ def test_histograms_have_shares_of_the_pairs_and_medians() -> None:
 
 def test_histograms_stand_three_in_a_row_with_one_scale() -> None:
     pair = np.array([0.1, 0.3], np.float32), np.array([0.8, 0.9], np.float32)
-    panels = pair_distances(dict.fromkeys("abcde", pair)).get_axes()
+    panels = draw_pair_distances(dict.fromkeys("abcde", pair)).get_axes()
     places = [axes.get_subplotspec() for axes in panels]
     assert [(place.rowspan.start, place.colspan.start) for place in places if place] == [
         (0, 0),
@@ -88,7 +88,7 @@ def test_histograms_stand_three_in_a_row_with_one_scale() -> None:
 )
 def test_ticks_of_shares_have_the_decimals_that_they_need(top: float, labels: list[str]) -> None:
     pair = np.ones(1, np.float32), np.ones(1, np.float32)
-    [axes] = pair_distances({"base": pair}).axes
+    [axes] = draw_pair_distances({"base": pair}).axes
     axes.set_ylim(0, top)
     axes.figure.draw_without_rendering()
     assert [label.get_text() for label in axes.get_yticklabels()][:3] == labels
@@ -123,9 +123,9 @@ def write_fragment(images: ScoredImages, monkeypatch: pytest.MonkeyPatch) -> tup
 
     def draw(distances: Panels) -> Figure:
         panels.update(distances)
-        return pair_distances(distances)
+        return draw_pair_distances(distances)
 
-    monkeypatch.setattr(drawing, "pair_distances", draw)
+    monkeypatch.setattr(drawing, "draw_pair_distances", draw)
     for name, value in {
         "read_images": lambda *_: scored_images,
         "measure_distances": lambda run, _: DISTANCES[run],

@@ -37,11 +37,11 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_rows_of_a_file_are_those_of_the_array(path: Path) -> None:
-    packed, part = PackedImages(path), PackedImages(path, MASK)
-    assert (len(packed), packed.shape, packed.nbytes) == (30, (30, 16, 8, 3), ARRAY.nbytes)
+    file, part = PackedImages(path), PackedImages(path, MASK)
+    assert (len(file), file.shape, file.nbytes) == (30, (30, 16, 8, 3), ARRAY.nbytes)
     assert (len(part), part.shape, part.nbytes) == (20, (20, 16, 8, 3), ARRAY.nbytes * 2 // 3)
     rows = np.array([7, 0, 19, 7])
-    assert np.array_equal(packed[rows].numpy(), ARRAY[rows])
+    assert np.array_equal(file[rows].numpy(), ARRAY[rows])
     assert np.array_equal(part[rows].numpy(), ARRAY[MASK][rows])
     assert np.array_equal(part[3:9].numpy(), ARRAY[MASK][3:9])
     assert np.array_equal(images.load(path).numpy(), ARRAY)
@@ -49,10 +49,10 @@ def test_rows_of_a_file_are_those_of_the_array(path: Path) -> None:
 
 
 def test_a_batch_is_a_copy(path: Path) -> None:
-    packed = PackedImages(path)
+    file = PackedImages(path)
     for rows in (np.array([1, 2]), slice(1, 3)):
-        packed[rows].zero_()
-        assert np.array_equal(packed[rows].numpy(), ARRAY[1:3])
+        file[rows].zero_()
+        assert np.array_equal(file[rows].numpy(), ARRAY[1:3])
 
 
 @pytest.mark.parametrize(
@@ -116,14 +116,14 @@ class Recorder(PackedImages):
 
 
 def test_a_thread_reads_ahead_and_no_further_than_it_may(path: Path) -> None:
-    packed = Recorder(path)
-    for number, pixels in enumerate(read(packed, [np.array([row]) for row in range(30)])):
+    file = Recorder(path)
+    for number, pixels in enumerate(read(file, [np.array([row]) for row in range(30)])):
         assert np.array_equal(pixels[0].numpy(), ARRAY[number])
-        assert packed.reads == list(range(len(packed.reads)))
-        assert len(packed.reads) <= number + 1 + AHEAD
-    assert packed.reads == list(range(30))
-    assert len(packed.threads) == 1
-    assert threading.get_ident() not in packed.threads
+        assert file.reads == list(range(len(file.reads)))
+        assert len(file.reads) <= number + 1 + AHEAD
+    assert file.reads == list(range(30))
+    assert len(file.threads) == 1
+    assert threading.get_ident() not in file.threads
 
 
 def test_an_error_of_the_disk_reaches_the_reader(path: Path) -> None:
@@ -147,10 +147,10 @@ def test_a_reader_that_stops_leaves_no_thread(path: Path) -> None:
 def test_images_are_in_memory_where_workers_leave_three_quarters_free(
     workers: int, in_memory: bool, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    packed = PackedImages(path, MASK)
-    monkeypatch.setattr(reading, "free_memory", lambda: 8 * packed.nbytes)
-    placed = place_images(packed, CPU, workers)
-    assert (placed is packed) is not in_memory
+    file = PackedImages(path, MASK)
+    monkeypatch.setattr(reading, "free_memory", lambda: 8 * file.nbytes)
+    placed = place_images(file, CPU, workers)
+    assert (placed is file) is not in_memory
     if in_memory:
         assert isinstance(placed, torch.Tensor)
         assert np.array_equal(placed.numpy(), ARRAY[MASK])
@@ -163,10 +163,10 @@ def test_free_memory_of_the_machine_and_of_its_container(
 ) -> None:
     total = 1024 * int(re.findall(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())[0])
     assert 0 < free_memory() < total
-    meminfo, own, groups = tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "groups"
+    meminfo, cgroup, groups = tmp_path / "meminfo", tmp_path / "cgroup", tmp_path / "groups"
     meminfo.write_text("MemTotal:  9000 kB\nMemFree:  100 kB\nMemAvailable:   8000 kB\n")
-    own.write_text("4:memory:/x\n0::/pod/container\n")
-    for name, path in {"MEMINFO": meminfo, "CGROUP": own, "CGROUPS": groups}.items():
+    cgroup.write_text("4:memory:/x\n0::/pod/container\n")
+    for name, path in {"MEMINFO": meminfo, "CGROUP": cgroup, "CGROUPS": groups}.items():
         monkeypatch.setattr(reading, name, path)
     assert free_memory() == 8_192_000
 
@@ -210,9 +210,9 @@ def test_the_workers_of_a_node_share_its_memory(
     monkeypatch.setattr(reading, "free_memory", lambda: 8 * ARRAY.nbytes)
     for workers, copies in ((2, 1), (3, 0)):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(workers))
-        packed = CopyCounter(path)
-        next(fit(small(), packed, torch.arange(30) % 5, RECIPE, seed=1, device=CPU))
-        assert packed.copies == copies
+        file = CopyCounter(path)
+        next(fit(small(), file, torch.arange(30) % 5, RECIPE, seed=1, device=CPU))
+        assert file.copies == copies
 
 
 class CopyCounter(PackedImages):

@@ -109,11 +109,11 @@ def test_scores_say_whether_cameras_were_ignored(name: str) -> None:
 @pytest.mark.parametrize("damage", ["cut", "empty", "zeros", "other", "bytes"])
 def test_a_damaged_file_says_what_makes_it_again(name: str, damage: str) -> None:
     path, read, stage = FILES[name]
-    whole = Path(path).read_bytes()
+    original = Path(path).read_bytes()
     content = {
-        "cut": whole[: len(whole) // 3],
+        "cut": original[: len(original) // 3],
         "empty": b"",
-        "zeros": bytes(len(whole)),
+        "zeros": bytes(len(original)),
         "other": b"[1, 2]",
         "bytes": b"\xff\xfe\x00",
     }[damage]

@@ -229,13 +229,13 @@ def test_images_at_once_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CPU goes through a batch in parts: of two images and one here, then of three."""
     block = awake(IABlock(4, arrangement="sia"))
     features = torch.randn(3, 4, 5, 3, dtype=torch.float64, requires_grad=True)
-    found = []
+    results = []
     for size in (2 * 4 * 15**2, 2**22):
         monkeypatch.setattr("ianet.blocks.ia.CACHE_BYTES", size)
         aggregated = block(features)
-        found.append((aggregated, *torch.autograd.grad(aggregated.sin().sum(), features)))
-    for parts, whole in zip(*found, strict=True):
-        torch.testing.assert_close(parts, whole, rtol=0, atol=1e-14)
+        results.append((aggregated, *torch.autograd.grad(aggregated.sin().sum(), features)))
+    for parts, at_once in zip(*results, strict=True):
+        torch.testing.assert_close(parts, at_once, rtol=0, atol=1e-14)
 
 
 def test_mixed_precision_keeps_relations_in_float32() -> None:

@@ -15,7 +15,7 @@ from stand_ins import hold
 
 from pipeline import scoring
 from pipeline.cluster import remote
-from pipeline.cluster.address import ADDRESS, OWN
+from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.config.settings import SettingsError
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ def test_ray_is_started_for_a_computation_where_it_is_not(
     assert stand_in == [{"num_cpus": 1, "num_gpus": 0}]
 
 
-OWN_RAY = {ADDRESS: "127.0.0.1:6379", OWN: "1"}
+OWN_RAY = {ADDRESS: "127.0.0.1:6379", LOCAL_RAY: "1"}
 CLUSTER = {ADDRESS: "head:6379"}
 
 

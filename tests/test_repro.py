@@ -285,7 +285,7 @@ def test_the_time_left_counts_what_jobs_under_way_have_done(
     monkeypatch.setattr(repro.time, "monotonic", lambda: 150.0)
     jobs[0].start, jobs[0].seconds = 0.0, 100.0
     jobs[1].start = 100.0
-    assert repro.seconds_left(jobs, jobs[:1], 2) == (50 + 100 + 100) / 2
+    assert repro.estimate_seconds_left(jobs, jobs[:1], 2) == (50 + 100 + 100) / 2
 
 
 def test_an_estimate_is_of_trainings_alone() -> None:

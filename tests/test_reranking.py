@@ -32,26 +32,26 @@ def by_sets(
     def reciprocal(image: int, k: int) -> set[int]:
         return {other for other in order[image, : k + 1] if image in order[other, : k + 1]}
 
-    described = np.zeros((size, size))
+    vectors = np.zeros((size, size))
     for image in range(size):
-        own = reciprocal(image, options.k1)
-        expanded = set(own)
-        for other in own:
+        neighbours = reciprocal(image, options.k1)
+        expanded = set(neighbours)
+        for other in neighbours:
             theirs = reciprocal(other, round(options.k1 / 2))
-            if len(theirs & own) > 2 / 3 * len(theirs):
+            if len(theirs & neighbours) > 2 / 3 * len(theirs):
                 expanded |= theirs
         for other in expanded:
-            described[image, other] = np.exp(-distance[image, other])
-        described[image] /= described[image].sum()
-    described = np.stack([described[order[image, : options.k2]].mean(0) for image in range(size)])
-    found = np.empty((len(query), len(gallery)))
+            vectors[image, other] = np.exp(-distance[image, other])
+        vectors[image] /= vectors[image].sum()
+    vectors = np.stack([vectors[order[image, : options.k2]].mean(0) for image in range(size)])
+    distances = np.empty((len(query), len(gallery)))
     for row in range(len(query)):
         for column in range(len(gallery)):
-            pair = described[[row, len(query) + column]]
+            pair = vectors[[row, len(query) + column]]
             jaccard = 1 - pair.min(0).sum() / pair.max(0).sum()
             own_distance = distance[row, len(query) + column]
-            found[row, column] = (1 - options.weight) * jaccard + options.weight * own_distance
-    return found
+            distances[row, column] = (1 - options.weight) * jaccard + options.weight * own_distance
+    return distances
 
 
 @pytest.mark.parametrize(
@@ -71,17 +71,19 @@ def test_equals_the_method_by_sets(
     monkeypatch.setattr(reranking, "STORE_BYTES", kept)
     images = clustered(people=6, images=8)
     query, gallery = images[::4], np.delete(images, np.s_[::4], axis=0)
-    found = RerankedDistances(torch.from_numpy(query), torch.from_numpy(gallery), options)
-    assert (found.query_gallery is None) == (kept == 0)
+    distances = RerankedDistances(torch.from_numpy(query), torch.from_numpy(gallery), options)
+    assert (distances.query_gallery is None) == (kept == 0)
     expected = by_sets(query, gallery, options)
-    np.testing.assert_allclose(found.compute(slice(0, len(query))), expected, rtol=0, atol=1e-12)
-    np.testing.assert_allclose(found.compute(slice(3, 5)), expected[3:5], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        distances.compute(slice(0, len(query))), expected, rtol=0, atol=1e-12
+    )
+    np.testing.assert_allclose(distances.compute(slice(3, 5)), expected[3:5], rtol=0, atol=1e-12)
 
 
 def test_a_hand_worked_pair() -> None:
     # On a line: a query at 0, its neighbour at 1, and an image at 10 that is nobody's neighbour.
     query, gallery = torch.tensor([[0.0]]), torch.tensor([[1.0], [10.0]])
-    found = RerankedDistances(query, gallery, KReciprocal(k1=1, k2=1, weight=0.3))
+    distances = RerankedDistances(query, gallery, KReciprocal(k1=1, k2=1, weight=0.3))
     # R* of 0 and of 1 is both; of 10 itself, as 1 has 0 nearer. d over the largest: of 0, 1 is at
     # 1/100; of 1, 0 is at 1/81.
     near, far = np.exp(-1 / 100), np.exp(-1 / 81)
@@ -89,7 +91,7 @@ def test_a_hand_worked_pair() -> None:
     second = np.array([far, 1]) / (1 + far)
     shared = np.minimum(first, second).sum()
     expected = [0.7 * (1 - shared / (2 - shared)) + 0.3 / 100, 0.7 * 1 + 0.3 * 1]
-    np.testing.assert_allclose(found.compute(slice(0, 1))[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(distances.compute(slice(0, 1))[0], expected, rtol=1e-6)
 
 
 def test_scores_use_it() -> None:
@@ -118,15 +120,15 @@ def test_an_equal_image_does_not_come_before_itself(
 ) -> None:
     monkeypatch.setattr(reranking, "CHUNK_BYTES", chunk)
     images = torch.from_numpy(np.tile(clustered(people=4, images=2), (2, 1)))
-    found = RerankedDistances(images[:8], images[8:], KReciprocal(k1=2, k2=2))
-    assert found.nearest[:, 0].tolist() == list(range(16))
-    assert found.nearest[:, 1].tolist() == [(own + 8) % 16 for own in range(16)]
-    assert torch.equal(found.near[:, :2].round(decimals=9), torch.zeros(16, 2).double())
+    distances = RerankedDistances(images[:8], images[8:], KReciprocal(k1=2, k2=2))
+    assert distances.nearest[:, 0].tolist() == list(range(16))
+    assert distances.nearest[:, 1].tolist() == [(image + 8) % 16 for image in range(16)]
+    assert torch.equal(distances.near[:, :2].round(decimals=9), torch.zeros(16, 2).double())
 
 
 def test_images_that_are_all_alike_have_no_order_but_a_score() -> None:
-    found = RerankedDistances(torch.ones(2, 3), torch.ones(4, 3), KReciprocal(k1=2, k2=1))
-    assert torch.isfinite(found.compute(slice(0, 2))).all()
+    distances = RerankedDistances(torch.ones(2, 3), torch.ones(4, 3), KReciprocal(k1=2, k2=1))
+    assert torch.isfinite(distances.compute(slice(0, 2))).all()
 
 
 @pytest.mark.parametrize(

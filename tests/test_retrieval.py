@@ -217,10 +217,10 @@ def test_blocks_give_what_the_whole_gallery_gives(
     expected = {distance: per_query(**case, distance=distance) for distance in DISTANCES}
     monkeypatch.setattr(retrieval, "BLOCK", 256)
     monkeypatch.setattr(retrieval, "CHUNK_BYTES", 2**16)
-    found = {distance: per_query(**case, distance=distance) for distance in DISTANCES}
-    pd.testing.assert_frame_equal(found["euclidean"], expected["euclidean"], check_exact=True)
+    scores = {distance: per_query(**case, distance=distance) for distance in DISTANCES}
+    pd.testing.assert_frame_equal(scores["euclidean"], expected["euclidean"], check_exact=True)
     # Another shape of a product may round otherwise, and swap images as far as each other.
-    pd.testing.assert_frame_equal(found["cosine"], expected["cosine"], rtol=1e-3)
+    pd.testing.assert_frame_equal(scores["cosine"], expected["cosine"], rtol=1e-3)
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
@@ -279,10 +279,10 @@ def test_kinds_of_input_give_the_same(distance: str) -> None:
     def column(value: Tensor) -> Any:
         return value.numpy() if value.ndim == 2 else pd.Series(value.numpy(), index=value.numpy())
 
-    def whole(value: Tensor) -> Tensor:  # as pandas has integers with a gap among them
+    def as_floats(value: Tensor) -> Tensor:  # as pandas has integers with a gap among them
         return value.double()
 
-    for change in (read_only, half, strided, column, whole):
+    for change in (read_only, half, strided, column, as_floats):
         other: Case = {name: change(value) for name, value in case.items()}
         pd.testing.assert_frame_equal(per_query(**other, distance=distance), expected)
 
@@ -469,6 +469,6 @@ def test_labels_may_be_unsigned(kind: type[np.integer], labels: str, as_tensor: 
     case = changed(**changes)
     if labels == "ids":
         case["gallery_ids"] = WORKED["gallery_ids"]
-    found = evaluate(**case)
-    assert (found.mAP, found.mINP) == (expected.mAP, expected.mINP)
-    assert np.array_equal(found.cmc, expected.cmc)
+    scores = evaluate(**case)
+    assert (scores.mAP, scores.mINP) == (expected.mAP, expected.mINP)
+    assert np.array_equal(scores.cmc, expected.cmc)

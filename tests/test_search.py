@@ -37,7 +37,7 @@ RECIPE = RecipeSettings(training={"height": 64, "width": 32, "lr": 0.1})
 
 
 def a_search(**changes: Any) -> Search:
-    described: dict[str, Any] = {
+    content: dict[str, Any] = {
         "kind": "search",
         "title": "",
         "caption": "",
@@ -48,7 +48,7 @@ def a_search(**changes: Any) -> Search:
         "trials": 4,
         "space": {"training.lr": {"log_uniform": [0.001, 0.1]}},
     }
-    return Search.model_validate(described | changes)
+    return Search.model_validate(content | changes)
 
 
 SIGMA = {
@@ -59,7 +59,7 @@ GRID: dict[str, Any] = {"algorithm": "grid", "trials": None}
 
 
 def test_a_trials_values_take_their_places_in_the_network_and_the_recipe() -> None:
-    wanted = a_search(
+    search = a_search(
         space={
             **SIGMA,
             "training.lr": {"uniform": [0.0, 1.0]},
@@ -71,7 +71,7 @@ def test_a_trials_values_take_their_places_in_the_network_and_the_recipe() -> No
         "training.lr": 0.5,
         "network.options": '{"arrangement": "cia"}',
     }
-    network, recipe = space.apply(wanted, values, STAGE3, RECIPE)
+    network, recipe = space.apply(search, values, STAGE3, RECIPE)
     assert network == {
         "block": "ia",
         "after": {"stage3": {"sigma": [4, 8]}},
@@ -137,16 +137,16 @@ def test_wrong_spaces(changes: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize("place", ["network.after.stage2.sigma.0", "network.after.stage3.sigma.2"])
 def test_a_place_that_the_network_lacks_is_refused(place: str) -> None:
-    wanted = a_search(space={place: {"values": [1]}})
+    search = a_search(space={place: {"values": [1]}})
     with pytest.raises(SettingsError, match=f"{place} is no place in the network or the recipe"):
-        space.apply(wanted, next(space.examples(wanted)), STAGE3, RECIPE)
+        space.apply(search, next(space.examples(search)), STAGE3, RECIPE)
 
 
 def test_text_that_is_no_json_is_a_value_like_others() -> None:
-    wanted = a_search(space={"training.schedule": {"values": ["", "[", "step"]}}, **GRID)
+    search = a_search(space={"training.schedule": {"values": ["", "[", "step"]}}, **GRID)
     with pytest.raises(json.JSONDecodeError):
-        space.all_values(wanted, {"training.schedule": "["})
-    assert space.all_values(wanted, {"training.schedule": ""}) == {"training.schedule": ""}
+        space.all_values(search, {"training.schedule": "["})
+    assert space.all_values(search, {"training.schedule": ""}) == {"training.schedule": ""}
 
 
 def test_trials_are_called_by_what_they_try() -> None:
@@ -211,8 +211,8 @@ def test_plots_show_each_trial_that_did_not_fail() -> None:
     assert list(zip(*stopped.get_data(), strict=True)) == [(0.002, 0.9)]
     assert panel.get_xscale() == "log"
     axes = results.parallel_coordinates(four_trials(), a_search()).axes[0]
-    drawn = [line.get_ydata() for line in axes.lines[2:]]  # after the axes' own, by their score
-    assert [list(one) for one in drawn] == [
+    lines = [line.get_ydata() for line in axes.lines[2:]]  # after the axes' own, by their score
+    assert [list(one) for one in lines] == [
         pytest.approx([0, 0]),
         pytest.approx([1, 0.2]),
         pytest.approx([0.6309298, 1]),  # log 2 / log 3
@@ -527,11 +527,11 @@ def test_a_killed_search_resumes_and_a_failing_trial_costs_itself_only(project: 
     assert failure["tags.failure"] == table.error[table.state == "failed"].item()
     assert parent["params.best.training.lr"] == str(best)
     client = mlflow.MlflowClient()
-    whole = children.set_index("tags.trial").run_id[done.trial.iloc[0]]
-    curve = client.get_metric_history(whole, "held-out_mAP")
+    run_id = children.set_index("tags.trial").run_id[done.trial.iloc[0]]
+    curve = client.get_metric_history(run_id, "held-out_mAP")
     assert [metric.step for metric in curve] == list(range(1, EPOCHS + 1))
     assert curve[-1].value == pytest.approx(done.mAP.iloc[0])
-    shown = {Path(one.path).name for one in client.list_artifacts(parent["run_id"], "search")}
-    assert shown >= {"trials.csv", "best.yaml", "sensitivity.svg", "parallel.svg"}
+    names = {Path(one.path).name for one in client.list_artifacts(parent["run_id"], "search")}
+    assert names >= {"trials.csv", "best.yaml", "sensitivity.svg", "parallel.svg"}
     assert not list((project.folder / "build/trainings").glob("sigma.*"))
     assert project.repro(stage) == []

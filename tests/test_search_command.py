@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from browser import Scheme, find_violations, needs_browser, open_page
-from conftest import noise, packed, written
+from conftest import archive_folder, noise, written
 from numpy.typing import NDArray
 from PIL import Image
 from test_calibration import CALIBRATION
@@ -102,9 +102,9 @@ def test_feature_files_give_the_ranks_of_their_pictures(
     expected = json.loads(
         run("search", model, people / "query", people / "gallery", "--json").output
     )
-    found = json.loads(run("search", model, *files.values(), "--json").output)
-    assert [row["path"] for row in found] == [row["path"] for row in expected]
-    assert [row["right"] for row in found] == [None] * 8
+    rows = json.loads(run("search", model, *files.values(), "--json").output)
+    assert [row["path"] for row in rows] == [row["path"] for row in expected]
+    assert [row["right"] for row in rows] == [None] * 8
     listed = tmp_path / "list.csv"
     listed.write_text(f"path\n{people}/query/anna/a.jpg\n")
     assert len(json.loads(run("search", model, listed, files["gallery"], "--json").output)) == 4
@@ -288,14 +288,14 @@ def test_neighbours_within_the_search_threshold_are_accepted(
 
     text = (tmp_path / "ranks.html").read_text()
     page = Page(text)
-    shown = [
+    captions = [
         (image["alt"].split(": ")[1].split(", ")[0], image["alt"].split(", ")[-1])
         for image in page.images
         if image["alt"].startswith("rank")
     ]
     words = {True: "accepted", False: "rejected"}
     expected = [(row.path, words[bool(row.accepted)]) for row in ranks.itertuples()]
-    assert sorted(shown) == sorted(expected)
+    assert sorted(captions) == sorted(expected)
     signs = "".join(sign for text in page.texts for sign in text[:1] if sign in "●○")
     assert (signs.count("●"), signs.count("○")) == (
         ranks.accepted.sum(),
@@ -332,10 +332,10 @@ def test_pictures_are_searched_as_the_features_that_they_meet(
         assert json.loads(run(*query, files[name], "--json").output) == distances[name]
         assert json.loads(run(*query, files[name], "--json", *flip).output) == distances[name]
     assert distances["flipped"] != distances["plain"]
-    found = json.loads(
+    rows = json.loads(
         run("search", accepting, people / "query", people / "gallery", "--json").output
     )
-    assert [row["distance"] for row in found] == [row["distance"] for row in distances["flipped"]]
+    assert [row["distance"] for row in rows] == [row["distance"] for row in distances["flipped"]]
     refused = [
         (["search", model, files["plain"], files["flipped"]], files["flipped"], files["plain"]),
         (["search", model, files["flipped"], files["plain"]], files["flipped"], files["plain"]),
@@ -422,7 +422,7 @@ def test_the_terminal_says_where_all_queries_are(
     run: Callable[..., Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ianet.cli.commands.search.SHOWN", 1)
+    monkeypatch.setattr("ianet.cli.commands.search.TERMINAL_QUERIES", 1)
     arguments = ["search", model, people / "query", people / "gallery", "-k", "1"]
     assert run(*arguments).errors == "1 more queries: -o FILE writes all of them\n"
     output = tmp_path / "ranks.csv"
@@ -467,7 +467,7 @@ def test_the_page_shows_the_worst_query_first(
     model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
 ) -> None:
     shutil.copytree(people / "gallery", tmp_path / "gallery")
-    archive = packed(tmp_path / "gallery", "zip")
+    archive = archive_folder(tmp_path / "gallery", "zip")
     file, target = tmp_path / "gallery.parquet", tmp_path / "ranks.html"
     run("embed", model, archive, "-o", file, "--labels", "folders")
     arguments = ["search", model, people / "query", file, "-k", "2", "--labels", "folders"]

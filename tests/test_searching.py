@@ -46,11 +46,11 @@ def test_neighbours_are_those_of_a_sort(
     monkeypatch.setattr(searching, "PAIRS", pairs)
     queries, gallery = features(9, 0), features(103, 1)
     blocks = (gallery[first : first + block] for first in range(0, len(gallery), block))
-    found = find_neighbours(queries, blocks, k)
+    nearest = find_neighbours(queries, blocks, k)
     distances, _ = slow(queries, gallery, k)
-    assert found.indices.shape == (9, min(k, 103))
-    assert np.abs(found.distances - distances).max() < 1e-6
-    for row, (values, places) in enumerate(zip(found.distances, found.indices, strict=True)):
+    assert nearest.indices.shape == (9, min(k, 103))
+    assert np.abs(nearest.distances - distances).max() < 1e-6
+    for row, (values, places) in enumerate(zip(nearest.distances, nearest.indices, strict=True)):
         assert len(set(places)) == len(places)
         exact, _ = slow(queries[row : row + 1], gallery[places], len(places))
         assert np.abs(np.sort(values) - exact).max() < 1e-6
@@ -61,9 +61,9 @@ def test_equal_distances_are_ranked_by_place() -> None:
     gallery = np.array([[0, 2], [1, 0], [3, 0], [0, 1], [1, 0], [-1, 0]], np.float32)
     for block in (1, 2, 6):
         blocks = (gallery[first : first + block] for first in range(0, 6, block))
-        found = find_neighbours(query, blocks, 6)
-        assert found.indices.tolist() == [[1, 2, 4, 0, 3, 5], [0, 3, 1, 2, 4, 5]]
-        assert found.distances.tolist() == [[0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]]
+        nearest = find_neighbours(query, blocks, 6)
+        assert nearest.indices.tolist() == [[1, 2, 4, 0, 3, 5], [0, 3, 1, 2, 4, 5]]
+        assert nearest.distances.tolist() == [[0, 0, 0, 1, 1, 2], [0, 0, 1, 1, 1, 1]]
 
 
 @pytest.mark.parametrize("block", [3, 64, 500])
@@ -83,9 +83,9 @@ def test_excluded_pairs_are_left_out() -> None:
     gallery = np.array([[1, 0], [0, 1], [1, 1]], np.float32)
     for block in (1, 3):
         blocks = (gallery[first : first + block] for first in range(0, 3, block))
-        found = find_neighbours(query, blocks, 3, [(0, 0), (1, 2), (1, 0)])
-        assert found.indices.tolist() == [[2, 1, -1], [1, -1, -1]]
-        assert found.distances[1].tolist() == [0, np.inf, np.inf]
+        nearest = find_neighbours(query, blocks, 3, [(0, 0), (1, 2), (1, 0)])
+        assert nearest.indices.tolist() == [[2, 1, -1], [1, -1, -1]]
+        assert nearest.distances[1].tolist() == [0, np.inf, np.inf]
 
 
 def test_wrong_arguments() -> None:

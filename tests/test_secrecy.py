@@ -99,7 +99,7 @@ def test_a_run_in_mlflow_and_its_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(mlflow, "end_run", sent.append)
     monkeypatch.setattr(mlflow, "set_tag", lambda name, value: sent.append(f"{name}: {value}"))
     monkeypatch.setattr(mlflow, "log_text", lambda text, name: sent.append(f"{name}: {text}"))
-    with pytest.raises(OSError, match="SECRET"), recorder.live(lambda status: "id"):
+    with pytest.raises(OSError, match="SECRET"), recorder.open_run(lambda status: "id"):
         raise OSError(f"{URL} is away")
     tag, text, status = sent
     assert tag == "failure: postgresql://host/db?password=*** is away"
@@ -119,10 +119,10 @@ def test_links_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduction, "connect", lambda: None)
     monkeypatch.setattr(reproduction, "read_record", lambda run: {"id": "1"})
     monkeypatch.setattr(reproduction, "find", lambda tags: "abc")
-    monkeypatch.setattr(reproduction, "experiment", lambda: "1")
+    monkeypatch.setattr(reproduction, "find_experiment", lambda: "1")
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "http://ada:SECRET@host:5000")
     name = "http://host:5000/#/experiments/1/runs/abc?workflowType=machine_learning"
-    assert list(reproduction.run_pages(["run"]).values()) == [name]  # type: ignore[list-item]
+    assert list(reproduction.find_run_pages(["run"]).values()) == [name]  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(

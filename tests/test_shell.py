@@ -241,10 +241,10 @@ def test_help_shows_the_command_and_its_description(tmp_path: Path) -> None:
 
 def test_work_that_another_process_does_is_refused(tmp_path: Path) -> None:
     lock = tmp_path / "folder" / "work.lock"
-    with shell.exclusive(lock, "making results in this folder"):
+    with shell.lock_work(lock, "making results in this folder"):
         script = (
-            "import sys; from pathlib import Path; from pipeline.shell import exclusive\n"
-            "with exclusive(Path(sys.argv[1]), 'making results in this folder'): pass"
+            "import sys; from pathlib import Path; from pipeline.shell import lock_work\n"
+            "with lock_work(Path(sys.argv[1]), 'making results in this folder'): pass"
         )
         process = subprocess.run(
             [sys.executable, "-c", script, str(lock)],
@@ -258,7 +258,7 @@ def test_work_that_another_process_does_is_refused(tmp_path: Path) -> None:
             "SettingsError: another process is making results in this folder: wait for that "
             f"process, or stop it (`fuser {lock}` shows its id)\n"
         )
-    with shell.exclusive(lock, "making results in this folder"):
+    with shell.lock_work(lock, "making results in this folder"):
         pass
 
 
@@ -266,11 +266,11 @@ def test_an_error_of_the_work_itself_is_not_taken_for_another_process(tmp_path: 
     """The lock of a storage raises the same kind of error."""
     lock, other = tmp_path / "work.lock", tmp_path / "other.lock"
     with (
-        shell.exclusive(other, "other work"),
+        shell.lock_work(other, "other work"),
         pytest.raises(SettingsError, match=r"^another process is doing other work: "),
-        shell.exclusive(lock, "doing work"),
-        shell.exclusive(other, "doing other work"),
+        shell.lock_work(lock, "doing work"),
+        shell.lock_work(other, "doing other work"),
     ):
         pytest.fail("two at a time")
-    with pytest.raises(Timeout), shell.exclusive(lock, "doing work"):
+    with pytest.raises(Timeout), shell.lock_work(lock, "doing work"):
         raise Timeout(str(other))

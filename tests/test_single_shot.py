@@ -30,7 +30,7 @@ def random_case(seed: int, queries: int = 6, gallery: int = 14) -> Case:
 def galleries(case: Case, query: int) -> tuple[list[list[int]], NDArray[np.int64]]:
     """What may be drawn for each identity, the query's own first, and the place of each image."""
     features, ids = case["gallery_features"], case["gallery_ids"]
-    own, camera = case["query_ids"][query], case["query_cameras"][query]
+    identity, camera = case["query_ids"][query], case["query_cameras"][query]
     far = -(features @ case["query_features"][query])  # all features are of one length
     place = np.empty(len(far), int)
     place[sorted(range(len(far)), key=lambda g: (far[g], g))] = range(len(far))
@@ -38,11 +38,11 @@ def galleries(case: Case, query: int) -> tuple[list[list[int]], NDArray[np.int64
         person: [
             g
             for g in np.flatnonzero(ids == person)
-            if person != own or case["gallery_cameras"][g] != camera
+            if person != identity or case["gallery_cameras"][g] != camera
         ]
-        for person in [own, *sorted(set(ids) - {own, -1})]
+        for person in [identity, *sorted(set(ids) - {identity, -1})]
     }
-    return [choice for person, choice in images.items() if choice or person == own], place
+    return [choice for person, choice in images.items() if choice or person == identity], place
 
 
 def every_draw(case: Case, max_rank: int) -> dict[int, list[float]]:
@@ -53,8 +53,8 @@ def every_draw(case: Case, max_rank: int) -> dict[int, list[float]]:
         if not choices[0]:
             continue
         ranks = [
-            1 + sum(place[other] < place[own] for other in others)
-            for own, *others in itertools.product(*choices)
+            1 + sum(place[other] < place[place_of_identity] for other in others)
+            for place_of_identity, *others in itertools.product(*choices)
         ]
         curves[query] = [np.mean(np.array(ranks) <= k) for k in range(1, max_rank + 1)]
     return curves
@@ -114,8 +114,8 @@ def test_agrees_with_many_draws() -> None:
     hits = np.zeros((20, 10))
     for query in range(20):
         choices, place = galleries(case, query)
-        drawn = np.stack([place[draw.choice(choice, draws)] for choice in choices])
-        ranks = 1 + (drawn[1:] < drawn[0]).sum(0)
+        places = np.stack([place[draw.choice(choice, draws)] for choice in choices])
+        ranks = 1 + (places[1:] < places[0]).sum(0)
         hits[query] = [(ranks <= k).mean() for k in range(1, 11)]
     table = single_shot.per_query(**case, max_rank=10)
     assert len(table) == 20

@@ -76,14 +76,14 @@ def test_the_library_is_in_the_site(site: Path) -> None:
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_a_browser_and_axe_find_nothing_wrong(site: Path, width: int, scheme: Scheme) -> None:
     problems = {}
-    with open_page("", width, scheme) as (shown, _):
+    with open_page("", width, scheme) as (tab, _):
         for path in sorted(site.rglob("index.html")):
-            shown.goto(path.as_uri())
-            problems[path.parent.name] = find_faults(shown, width, scheme, "article")
+            tab.goto(path.as_uri())
+            problems[path.parent.name] = find_faults(tab, width, scheme, "article")
             if (width, scheme) in READ_BY_AXE:
                 # The theme's header, contents and code have a contrast of AA, not of AAA.
-                problems[path.parent.name] += find_violations(shown, AA)
-            if shown.locator("article img:visible").evaluate_all(BROKEN):
+                problems[path.parent.name] += find_violations(tab, AA)
+            if tab.locator("article img:visible").evaluate_all(BROKEN):
                 problems[path.parent.name].append("an image is missing")
     assert len(problems) == len(pages())
     assert {name: each for name, each in problems.items() if each} == {}
@@ -93,9 +93,9 @@ def test_a_browser_and_axe_find_nothing_wrong(site: Path, width: int, scheme: Sc
 @needs_browser
 def test_a_wide_table_scrolls_beside_its_first_column(site: Path) -> None:
     """On a phone. An interval, such as +0.5 [-1.4, +2.4], stays in one line."""
-    with open_page("", 390) as (shown, _):
-        shown.goto((site / "results/index.html").as_uri())
-        box = shown.locator(".md-typeset__scrollwrap").first
+    with open_page("", 390) as (tab, _):
+        tab.goto((site / "results/index.html").as_uri())
+        box = tab.locator(".md-typeset__scrollwrap").first
         assert box.evaluate("box => box.scrollWidth > box.clientWidth + 100")
         assert box.get_attribute("tabindex") == "0"  # by keys, too
         intervals = box.locator("td", has_text="[").evaluate_all(LINES)
@@ -112,13 +112,13 @@ def test_a_wide_table_scrolls_beside_its_first_column(site: Path) -> None:
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_a_picture_of_the_report_has_no_fault(width: int, scheme: Scheme) -> None:
-    with open_page(report(), width, scheme) as (shown, _):
-        assert find_faults(shown, width, scheme, "main") == []
+    with open_page(report(), width, scheme) as (tab, _):
+        assert find_faults(tab, width, scheme, "main") == []
 
 
 @needs_browser
 def test_faults_of_a_picture_are_seen() -> None:
-    with open_page("", 390, "dark") as (shown, _):
+    with open_page("", 390, "dark") as (tab, _):
         for style, fault in (
             ("html { background: white }", "the ground has a brightness of 255, which is not dark"),
             ("p { width: 500px }", "outside: A page."),
@@ -126,8 +126,8 @@ def test_faults_of_a_picture_are_seen() -> None:
             ("p { font-size: 8px }", "small: A page."),
             ("html { background: black } p { color: #222 }", "0.0% of the pixels"),
         ):
-            shown.set_content(f"<style>{style}</style><main><p>A page.</p></main>")
-            faults = find_faults(shown, 390, "dark", "main")
+            tab.set_content(f"<style>{style}</style><main><p>A page.</p></main>")
+            faults = find_faults(tab, 390, "dark", "main")
             assert any(each.startswith(fault) for each in faults), faults
 
 

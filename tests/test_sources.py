@@ -13,9 +13,9 @@ from test_imports import imports_of
 
 from pipeline.config.settings import Settings, load
 from pipeline.plan import sources
-from pipeline.plan.dvc_yaml import pipeline
+from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import Plan, load_plan
-from pipeline.plan.sources import SOURCES, Code, code_digest, input_files, write_sources
+from pipeline.plan.sources import SOURCES, Code, digest_code, input_files, write_sources
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ def changes(settings: Settings) -> set[str]:
 
 def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    base = Code().closure(sources.NETWORK_ROOTS["train"])
+    base = Code().follow_imports(sources.NETWORK_ROOTS["train"])
     training = (
         "augmentation", "batches", "compilation", "divergence", "fit", "recipe", "step",
     )  # fmt: skip
@@ -69,13 +69,13 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
         "ianet.weights",
         *(f"ianet.training.{name}" for name in training),
     }
-    with_block = Code().closure((*sources.NETWORK_ROOTS["train"], "ianet.blocks.ia"))
+    with_block = Code().follow_imports((*sources.NETWORK_ROOTS["train"], "ianet.blocks.ia"))
     assert set(with_block) - set(base) == {
         "ianet.blocks.ia",
         "ianet.relations",
         "ianet.residual",
     }
-    assert "ianet.retrieval" in Code().closure(sources.NETWORK_ROOTS["evaluate"])
+    assert "ianet.retrieval" in Code().follow_imports(sources.NETWORK_ROOTS["evaluate"])
 
 
 def test_every_module_of_a_stage_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,10 +94,10 @@ def test_what_the_code_of_a_stage_imports_of_the_library_counts(
     monkeypatch.chdir(ROOT)
     code = Code()
     roots, modules = sources.STAGE_CODE[stage]
-    counted = set(code.closure(roots))
+    counted = set(code.follow_imports(roots))
     if stage in ("train", "evaluate", "search", "figure", "ranks"):  # by the digests of networks
         counted |= {
-            name for roots in sources.NETWORK_ROOTS.values() for name in code.closure(roots)
+            name for roots in sources.NETWORK_ROOTS.values() for name in code.follow_imports(roots)
         }
     names = {
         name
@@ -114,7 +114,7 @@ def test_the_digest_of_a_text_is_a_constant() -> None:
     text = "# why\n\nx = 1  # because\n\n\ndef f():\n    return '# no comment'\n"
     # printf "x = 1\ndef f():\n    return '# no comment'" | sha256sum
     digest = "56cede873b11ab8a31cc9a9c3f73865b9d470f9827719cbe350fdaa06f6865e5"
-    assert code_digest(text) == digest
+    assert digest_code(text) == digest
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ def test_the_digest_of_a_text_is_a_constant() -> None:
     ],
 )
 def test_comments_and_blank_lines_change_no_digest(text: str, is_same: bool) -> None:
-    assert (code_digest(text) == code_digest("x = 1\ny = f(x)\n")) == is_same
+    assert (digest_code(text) == digest_code("x = 1\ny = f(x)\n")) == is_same
 
 
 def test_a_number_sign_in_a_text_is_no_comment() -> None:
     first, second = (f"x = '''\n# {word}\n'''\n" for word in ("one", "two"))
-    assert code_digest(first) != code_digest(second)
-    assert code_digest("x = f'{y}# a'\n") != code_digest("x = f'{y}# b'\n")
+    assert digest_code(first) != digest_code(second)
+    assert digest_code("x = f'{y}# a'\n") != digest_code("x = f'{y}# b'\n")
 
 
 def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,12 +146,12 @@ def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.Mon
     module = Path("ianet/network.py")
     module.write_text("from ianet import helper\nx = 1\n")
     Path("ianet/helper.py").write_text("y = 1\n")
-    first = Code().closure(("ianet.network",))
+    first = Code().follow_imports(("ianet.network",))
     assert set(first) == {"ianet.network", "ianet.helper"}
     module.write_text("# why\nfrom ianet import helper\n\nx = 1  # because\n")
-    assert Code().closure(("ianet.network",)) == first
+    assert Code().follow_imports(("ianet.network",)) == first
     Path("ianet/helper.py").write_text("y = 2\n")
-    assert Code().closure(("ianet.network",)) != first
+    assert Code().follow_imports(("ianet.network",)) != first
 
 
 @pytest.mark.slow
@@ -194,7 +194,7 @@ def test_the_content_of_a_weights_file_changes_its_network(project: Path) -> Non
     assert content["files"] == {"mine.safetensors": digest}
     # The stage that writes the digests depends on the file.
     plan = Plan(settings, {})
-    assert "mine.safetensors" in pipeline(plan)["stages"]["sources"]["deps"]
+    assert "mine.safetensors" in build_pipeline(plan)["stages"]["sources"]["deps"]
 
 
 @pytest.mark.slow
@@ -262,12 +262,14 @@ def test_an_estimate_of_minutes_trains_nothing_again(project: Path) -> None:
 def test_every_dependency_in_build_sources_is_written(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Code, "closure", lambda self, roots: {})  # names count here, not digests
+    monkeypatch.setattr(
+        Code, "follow_imports", lambda self, roots: {}
+    )  # names count here, not digests
     write_sources(load())
     names = {f"build/sources/{path.relative_to(SOURCES)}" for path in SOURCES.rglob("*.json")}
     monkeypatch.chdir(ROOT)
     plan = load_plan()
-    for stage in pipeline(plan)["stages"].values():
+    for stage in build_pipeline(plan)["stages"].values():
         content = stage.get("do", stage)
         for dep in content.get("deps", []):
             for key, item in stage.get("foreach", {"": {}}).items():

@@ -44,37 +44,37 @@ def test_what_kind_it_is(storage: Storage, request: pytest.FixtureRequest) -> No
 
 def test_files(storage: Storage) -> None:
     assert storage.read("trainings", "a", "progress.json") is None
-    assert storage.names("trainings", "a") == []
+    assert storage.list_names("trainings", "a") == []
     for content in (b"first", b"second"):
         storage.write(content, "trainings", "a", "progress.json")
         assert storage.read("trainings", "a", "progress.json") == content
     storage.write(b"", "trainings", "a", "id")
     storage.write(b"deeper", "trainings", "a", "checkpoint", "state")
-    assert sorted(storage.names("trainings", "a")) == ["id", "progress.json"]
+    assert sorted(storage.list_names("trainings", "a")) == ["id", "progress.json"]
     storage.delete("trainings", "a", "id")
     storage.delete("trainings", "a", "id")
     storage.delete("searches", "none", "id")
-    assert storage.names("trainings", "a") == ["progress.json"]
+    assert storage.list_names("trainings", "a") == ["progress.json"]
 
 
 def test_folders_have_the_time_of_their_newest_file(storage: Storage) -> None:
-    assert storage.folders("trainings") == {}
+    assert storage.list_folders("trainings") == {}
     begin = time.time() - 1
     storage.write(b"1", "trainings", "a", "checkpoint", "a", "state")
     storage.write(b"2", "trainings", "b", "progress.json")
     storage.write(b"3", "trainings", "progress.json")  # in no folder
-    newest = storage.folders("trainings")
+    newest = storage.list_folders("trainings")
     assert newest.keys() == {"a", "b"}
     assert all(begin < seconds < time.time() + 1 for seconds in newest.values())
     time.sleep(1.1)  # a store counts in seconds
     storage.write(b"4", "trainings", "a", "checkpoint", "a", "other")
-    later = storage.folders("trainings")
+    later = storage.list_folders("trainings")
     assert later["a"] >= newest["a"] + 1
     assert later["b"] == newest["b"]
     storage.delete_folder("trainings", "a")
     storage.delete_folder("trainings", "a")
     storage.delete_folder("searches")
-    assert storage.folders("trainings").keys() == {"b"}
+    assert storage.list_folders("trainings").keys() == {"b"}
     assert storage.read("trainings", "a", "checkpoint", "a", "state") is None
     assert storage.read("trainings", "progress.json") == b"3"
 
@@ -97,7 +97,7 @@ def test_a_file_is_written_only_over_the_given_version(storage: Storage) -> None
     assert second.version != first.version
     assert not storage.write_if(b"over the first", first.version, *path)
     assert storage.read(*path) == b"second"
-    assert storage.names("leases", "trainings") == ["a.json"]
+    assert storage.list_names("leases", "trainings") == ["a.json"]
     storage.delete(*path)
     assert not storage.write_if(b"over a deleted file", second.version, *path)
     assert storage.write_if(b"third", None, *path)
@@ -260,9 +260,9 @@ def test_keys_in_the_url_open_the_store_and_appear_in_no_message(
     options: dict[str, Any] = {}
     create = boto3.session.Session.client
 
-    def client(self: boto3.session.Session, service: Any, **given: Any) -> Any:
-        options.update(given)
-        return create(self, service, **given)
+    def client(self: boto3.session.Session, service: Any, **changes: Any) -> Any:
+        options.update(changes)
+        return create(self, service, **changes)
 
     with bucket() as url:
         monkeypatch.setattr(boto3.session.Session, "client", client)

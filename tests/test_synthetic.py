@@ -57,12 +57,12 @@ def named(archive: Path) -> list[Named]:
         names = opened.namelist()
     assert names == sorted(names)
     assert len(names) == len(set(names))
-    found = []
+    images = []
     for name in names:
         match = NAME.fullmatch(name)
         assert match, name
-        found.append(Named(match[1], int(match[2]), int(match[3])))
-    return found
+        images.append(Named(match[1], int(match[2]), int(match[3])))
+    return images
 
 
 @pytest.mark.slow
@@ -173,12 +173,12 @@ def test_a_cue_alone_changes_the_picture(cue: str) -> None:
     }
     first = replace(person, **plain)
     second = replace(first, **{cue: Item(kinds[cue], (200, 40, 44))})
-    drawn = []
+    layers = []
     for wearer in (first, second):
         figure = Figure(CAMERAS[0], (64, 128), 1.8, 0.5, 0.95, 0.9)
         layer = draw_person(figure, wearer, Gait.random(np.random.default_rng(0)))
-        drawn.append(np.asarray(layer).astype(int))
-    changed = np.abs(drawn[0] - drawn[1]).max(axis=2) > 40
+        layers.append(np.asarray(layer).astype(int))
+    changed = np.abs(layers[0] - layers[1]).max(axis=2) > 40
     assert 0.002 < changed.mean() < 0.1
 
 
@@ -188,12 +188,12 @@ def test_leaves_nothing_behind_and_nothing_changed_when_stopped(
 ) -> None:
     target = tmp_path / "set.zip"
     target.write_bytes(b"what was there")
-    draw, drawn = archives.draw_shot, []
+    draw, shots = archives.draw_shot, []
 
     def stops(shot: Shot, **settings: int) -> bytes:
-        if len(drawn) == 3:
+        if len(shots) == 3:
             raise failure
-        drawn.append(shot)
+        shots.append(shot)
         return draw(shot, **settings)
 
     monkeypatch.setattr(archives, "draw_shot", stops)
@@ -236,9 +236,9 @@ PARTS = ["head", "torso", "belt or bag", "leg", "shoe"]
 def test_points_of_a_portrait_lie_on_the_body(person: int, facing: float, stature: float) -> None:
     _, points = portrait(person, facing=facing, stature=stature, **PORTRAIT)
     assert list(points) == PARTS
-    drawn = families(person + 1, np.random.default_rng([0, streams.PEOPLE, 1]))[-1]
+    wearer = families(person + 1, np.random.default_rng([0, streams.PEOPLE, 1]))[-1]
     figure = Figure(CAMERAS[0], (128, 256), facing, 0.5, 0.5 * (1 + stature), stature)
-    body = draw_person(figure, drawn, Gait(0.4, 1.57, 0.35, 0.0))
+    body = draw_person(figure, wearer, Gait(0.4, 1.57, 0.35, 0.0))
     opaque = np.asarray(body.getchannel("A"))
     for name, (x, y) in points.items():
         assert opaque[int(y), int(x)] == 255, name

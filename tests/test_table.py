@@ -79,7 +79,7 @@ def test_table_by_hand() -> None:
     tops = (0.88, 0.90, 0.92)
     scores = {evaluation("base", seed): score(top, 0.75) for seed, top in enumerate(tops)}
     results = results_of(scores)
-    frame = cells.cells(table, plan, results)
+    frame = cells.compute_cells(table, plan, results)
     first = frame.round(6).iloc[0].dropna().to_dict()
     assert first == {
         "group": "",
@@ -126,7 +126,7 @@ def test_gain_by_hand() -> None:
     }
     scores = {each: score(*frame[["top-1", "mAP"]].mean()) for each, frame in queries.items()}
     results = Results(scores, queries)
-    frame = cells.cells(table, plan, results)
+    frame = cells.compute_cells(table, plan, results)
     top, mean = frame[frame.label == "lost"].itertuples()
     # 0, 50 and 100 with chances 1/4, 1/2 and 1/4: a deviation of 35.4. t has one degree: 12.7.
     assert top.gain == 50
@@ -200,14 +200,14 @@ def test_a_score_of_random_rankings_is_told() -> None:
 
 def test_what_a_protocol_does_not_define_is_a_dash() -> None:
     table, plan = build_plan(0, networks=["base"])
-    frame = cells.cells(table, plan, results_of({evaluation("base"): score(0.5, None)}))
+    frame = cells.compute_cells(table, plan, results_of({evaluation("base"): score(0.5, None)}))
     assert build_panel(frame, "market1501").rows[0].cells[4].text == "–"
 
 
 def test_a_single_seed_has_no_spread() -> None:
     table, plan = build_plan(0, networks=["base"])
     results = results_of({evaluation("base"): score(0.5, 0.25)})
-    frame = cells.cells(table, plan, results)
+    frame = cells.compute_cells(table, plan, results)
     row = build_panel(frame, "market1501").rows[0]
     assert [cell.text for cell in row.cells][:4] == ["50.0", "–", "90.4", "-40.4"]
     assert pd.isna(frame.spread).all()
@@ -229,7 +229,7 @@ def test_a_note_names_each_version_of_torch(versions: list[str], text: str) -> N
         evaluation("base", seed): score(0.5, 0.5, version) for seed, version in enumerate(versions)
     }
     results = results_of(scores)
-    assert text in describe(cells.cells(table, plan, results), table, plan, results)
+    assert text in describe(cells.compute_cells(table, plan, results), table, plan, results)
 
 
 def test_texts_of_a_page() -> None:
@@ -239,7 +239,7 @@ def test_texts_of_a_page() -> None:
         {"label": "C → D", "group": "second", "network": "base"},
     ]
     table, plan = build_plan(0, networks=["base"], rows=rows)
-    frame = cells.cells(table, plan, results_of({evaluation("base"): score(0.5, 0.25)}))
+    frame = cells.compute_cells(table, plan, results_of({evaluation("base"): score(0.5, 0.25)}))
     section = page.Section("t", "Table", "100 %", [build_panel(frame, "market1501")], "Note.")
     latex = page.to_latex(section)
     assert r"first & A \& B\_1 & -- & 1.0" in latex

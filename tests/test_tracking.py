@@ -368,7 +368,7 @@ def test_a_training_outlives_an_mlflow_that_goes_away_and_comes_back(
     tracked_project: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "PAUSE", 0)
-    with training.live_training(RUN, RECORD) as recorder:
+    with training.open_training_run(RUN, RECORD) as recorder:
         recorder.send(HISTORY[:1])
         with monkeypatch.context() as patch:
             patch.setattr(training, "find", lambda tags: 1 / 0)
@@ -390,7 +390,7 @@ def test_a_run_says_how_its_work_ended(
     tracked_project: Path, error: type[BaseException] | None, status: str
 ) -> None:
     def work() -> None:
-        with training.live_training(RUN, RECORD) as recorder:
+        with training.open_training_run(RUN, RECORD) as recorder:
             recorder.send(HISTORY[:1])
             if error:
                 raise error
@@ -403,7 +403,7 @@ def test_a_run_says_how_its_work_ended(
     assert mlflow.active_run() is None
     [run] = tracked()
     assert run.info.status == status
-    with training.live_training(RUN, RECORD) as recorder:  # the same command resumes
+    with training.open_training_run(RUN, RECORD) as recorder:  # the same command resumes
         assert [again.info.run_id for again in tracked()] == [run.info.run_id]
         assert mlflow.get_run(run.info.run_id).info.status == "RUNNING"
         recorder.send(HISTORY)
@@ -419,7 +419,7 @@ def test_work_ends_well_where_mlflow_is_away_at_its_end(
     def fail(status: str) -> None:
         raise MlflowException("no answer")
 
-    with monkeypatch.context() as patch, training.live_training(RUN, RECORD):
+    with monkeypatch.context() as patch, training.open_training_run(RUN, RECORD):
         patch.setattr(mlflow, "end_run", fail)
     [run] = tracked()
     assert run.info.status == "RUNNING"
@@ -436,10 +436,10 @@ def test_a_loss_that_is_no_number_is_sent(tracked_project: Path) -> None:
 
 
 def test_a_blank_address_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen: list[str] = []
+    uris: list[str] = []
 
     def stop(uri: str) -> None:
-        chosen.append(uri)
+        uris.append(uri)
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
@@ -448,4 +448,4 @@ def test_a_blank_address_counts_as_none(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
         with pytest.raises(KeyboardInterrupt):
             server.connect()
-    assert chosen == ["sqlite:///mlflow.db", "http://127.0.0.1:9"]
+    assert uris == ["sqlite:///mlflow.db", "http://127.0.0.1:9"]

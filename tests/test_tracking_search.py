@@ -162,7 +162,7 @@ def test_a_search_sends_the_trials_that_changed(tracked_project: Path, sent: Sen
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(search, "find", ask)
-        with search.live_search("sigma", "sigma.01", SEARCH) as recorder:
+        with search.open_search_run("sigma", "sigma.01", SEARCH) as recorder:
             recorder.send(TRIALS[:1])
             recorder.send(TRIALS)
             recorder.send(TRIALS)

@@ -23,7 +23,7 @@ from project import empty_database
 from servers import mlflow_server
 
 from pipeline.tracking import server
-from pipeline.tracking.recorder import live
+from pipeline.tracking.recorder import open_run
 
 
 @pytest.fixture
@@ -32,14 +32,14 @@ def unconnected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[lis
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "set, so that the value of before comes back")
     before = mlflow.get_tracking_uri()
-    chosen: list[str] = []
+    names: list[str] = []
 
     def choose(name: str) -> SimpleNamespace:
-        chosen.append(name)
+        names.append(name)
         return SimpleNamespace(tags=server.TAGS, artifact_location=str(Path.cwd() / "mlruns/1"))
 
     monkeypatch.setattr(mlflow, "set_experiment", choose)
-    yield chosen
+    yield names
     mlflow.set_tracking_uri(before)
 
 
@@ -109,7 +109,7 @@ def test_a_full_disk_at_the_start_of_a_run_is_named(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(mlflow, "start_run", fail)
     monkeypatch.setattr(mlflow, "get_tracking_uri", lambda: "sqlite:////data/mlflow.db")
-    with pytest.raises(ConnectionError) as error, live(lambda status: "id"):
+    with pytest.raises(ConnectionError) as error, open_run(lambda status: "id"):
         pytest.fail("the work begins")
     assert str(error.value) == (
         "MLflow at sqlite:////data/mlflow.db cannot be used ((sqlite3.OperationalError) database "

@@ -172,8 +172,8 @@ def test_going_on_from_a_checkpoint_ends_with_the_same_weights(
         after = {"stage3": {"sigma": (5, 10)}}
         return Network(5, NetworkOptions(backbone="resnet18", after=after))
 
-    whole = network()
-    last = list(fit(whole, images, labels, options, seed=1, device=CPU))[-1]
+    reference = network()
+    last = list(fit(reference, images, labels, options, seed=1, device=CPU))[-1]
     first = next(fit(network(), images, labels, options, seed=1, device=CPU))
     torch.save(first.state, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
@@ -181,7 +181,7 @@ def test_going_on_from_a_checkpoint_ends_with_the_same_weights(
     torch.manual_seed(99)  # whatever the process did before
     rest = list(fit(resumed, images, labels, options, seed=1, device=CPU, state=state))
     assert [epoch.epoch for epoch in rest] == [2, 3]
-    assert torch.equal(weights(resumed), weights(whole))
+    assert torch.equal(weights(resumed), weights(reference))
     assert rest[-1].loss == last.loss
     # A training that was finished has nothing left to do.
     again = list(fit(resumed, images, labels, options, seed=1, device=CPU, state=last.state))
@@ -202,15 +202,15 @@ def test_seeds() -> None:
 
 def test_progress_within_an_epoch() -> None:
     images, labels = data()
-    told: list[tuple[int, float]] = []
+    fractions: list[tuple[int, float]] = []
     options = recipe(epochs=1)
     report = list(
         fit(
             small(), images, labels, options, seed=0, device=CPU,
-            on_batch=lambda epoch, done: told.append((epoch, done)),
+            on_batch=lambda epoch, done: fractions.append((epoch, done)),
         )
     )  # fmt: skip
-    assert told == [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0)]
+    assert fractions == [(1, 0.25), (1, 0.5), (1, 0.75), (1, 1.0)]
     assert report[0].images_per_second == pytest.approx(20 / report[0].seconds)
 
 

@@ -78,8 +78,8 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
     assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
     assert 0 < cells.ours[0] <= 100
-    described = json.loads((untrained.folder / "runs/ours.mine.quick.0/network.json").read_text())
-    assert described["options"]["block"] == "mine"
+    description = json.loads((untrained.folder / "runs/ours.mine.quick.0/network.json").read_text())
+    assert description["options"]["block"] == "mine"
 
 
 def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:

@@ -112,9 +112,9 @@ def test_an_image_that_is_listed_twice_is_told(
 ) -> None:
     frame = table(*RIGHT, (person, camera, split))
     frame.loc[len(RIGHT), "path"] = path
-    told = f"1 image is listed more than once: {path}. Keep a single row of an image"
+    sentence = f"1 image is listed more than once: {path}. Keep a single row of an image"
     problems = list(find_table_problems(frame, cameras))
-    assert [problem.startswith(told) for problem in problems] == [True] * is_told
+    assert [problem.startswith(sentence) for problem in problems] == [True] * is_told
 
 
 def test_an_image_may_stand_in_several_splits_of_a_protocol() -> None:

@@ -74,9 +74,9 @@ def any_number(monkeypatch: pytest.MonkeyPatch) -> None:
     [(0.26, 44, 0.5), (0.49, 44, 0.5), (0.5, 70, 1), (0.75, 90, 1), (0.99, 90, 1)],
 )
 def test_a_threshold_worked_by_hand(far: float, threshold: float, tar: float) -> None:
-    found = verify(at(0, 20, 44, 90), [1, 1, 2, 2], fars=[far], draws=50)
-    [point] = found.thresholds
-    assert (found.images, found.identities, found.same_pairs, found.other_pairs) == (4, 2, 2, 4)
+    result = verify(at(0, 20, 44, 90), [1, 1, 2, 2], fars=[far], draws=50)
+    [point] = result.thresholds
+    assert (result.images, result.identities, result.same_pairs, result.other_pairs) == (4, 2, 2, 4)
     assert point.distance.value == pytest.approx(far_apart(threshold), abs=4e-6)
     assert point.tar.value == tar
 
@@ -94,8 +94,8 @@ def test_a_threshold_worked_by_hand(far: float, threshold: float, tar: float) ->
     ],
 )
 def test_the_equal_error_rate_worked_by_hand(third: float, eer: float) -> None:
-    found = verify(at(0, 2, 90, 92, 180, third), [1, 1, 2, 2, 3, 3], fars=[0.5], draws=50)
-    assert found.eer.value == pytest.approx(eer, abs=1e-9)
+    result = verify(at(0, 2, 90, 92, 180, third), [1, 1, 2, 2, 3, 3], fars=[0.5], draws=50)
+    assert result.eer.value == pytest.approx(eer, abs=1e-9)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -108,26 +108,26 @@ def test_all_is_as_in_a_loop_over_pairs(
     case = people(seed, dimensions=64, signs=True)
     if not with_cameras:
         del case["cameras"]
-    found = verify(**case, fars=[0.02, 0.1], draws=15, seed=seed)
+    result = verify(**case, fars=[0.02, 0.1], draws=15, seed=seed)
     compared = pairs(**case)
     same = np.array([distance for distance, a, b in compared if a == b])
     other = np.array([distance for distance, a, b in compared if a != b])
-    assert (found.same_pairs, found.other_pairs) == (len(same), len(other))
+    assert (result.same_pairs, result.other_pairs) == (len(same), len(other))
     assert count_pairs(case["persons"], case.get("cameras")) == (len(same), len(other))
 
-    for point, far in zip(found.thresholds, [0.02, 0.1], strict=True):
+    for point, far in zip(result.thresholds, [0.02, 0.1], strict=True):
         ordered = np.sort(other)
         # The first pair that must not be accepted any more.
         expected = ordered[int(np.floor(far * len(other)))]
         assert point.distance.value == pytest.approx(expected, abs=4e-6)
         assert point.tar.value == pytest.approx((same < point.distance.value).mean(), abs=1e-9)
 
-    distances = np.array(found.curve.distance)
+    distances = np.array(result.curve.distance)
     np.testing.assert_allclose(
-        found.curve.same, [(same < distance).mean() for distance in distances], atol=1e-9
+        result.curve.same, [(same < distance).mean() for distance in distances], atol=1e-9
     )
     np.testing.assert_allclose(
-        found.curve.other, [(other < distance).mean() for distance in distances], atol=1e-9
+        result.curve.other, [(other < distance).mean() for distance in distances], atol=1e-9
     )
 
     # The order of first occurrence is that of pandas.factorize, which numbers the persons.
@@ -135,24 +135,24 @@ def test_all_is_as_in_a_loop_over_pairs(
     times = np.random.default_rng(seed).multinomial(
         len(names), np.full(len(names), 1 / len(names)), size=15
     )
-    drawn: dict[str, list[float]] = {"eer": [], "0.02": [], "0.1": [], "tar": []}
+    samples: dict[str, list[float]] = {"eer": [], "0.02": [], "0.1": [], "tar": []}
     for draw in times:
         often = dict(zip(names, draw, strict=True))
         far_of_draw, tar_of_draw = (
             share_below(distances, compared, often, kind) for kind in (False, True)
         )
         for far in (0.02, 0.1):
-            drawn[str(far)].append(crossing(distances, far_of_draw, far))
-        drawn["tar"].append(crossing(tar_of_draw, far_of_draw, 0.1))
-        drawn["eer"].append(crossing(far_of_draw, far_of_draw + tar_of_draw, 1))
+            samples[str(far)].append(crossing(distances, far_of_draw, far))
+        samples["tar"].append(crossing(tar_of_draw, far_of_draw, 0.1))
+        samples["eer"].append(crossing(far_of_draw, far_of_draw + tar_of_draw, 1))
     estimates = {
-        "0.02": found.thresholds[0].distance,
-        "0.1": found.thresholds[1].distance,
-        "tar": found.thresholds[1].tar,
-        "eer": found.eer,
+        "0.02": result.thresholds[0].distance,
+        "0.1": result.thresholds[1].distance,
+        "tar": result.thresholds[1].tar,
+        "eer": result.eer,
     }
     for name, estimate in estimates.items():
-        low, high = np.quantile(drawn[name], [0.025, 0.975])
+        low, high = np.quantile(samples[name], [0.025, 0.975])
         expected = [min(low, estimate.value), max(high, estimate.value)]
         np.testing.assert_allclose([estimate.low, estimate.high], expected, atol=1e-6, err_msg=name)
 
@@ -183,9 +183,9 @@ def crossing(values: NDArray[np.float64], rising: NDArray[np.float64], level: fl
 def test_a_threshold_keeps_its_limit_and_is_the_greatest(seed: int) -> None:
     case = people(seed, identities=15, dimensions=3)
     fars = [0.05, 0.01, 0.3]
-    found = verify(**case, fars=fars, draws=20)
+    result = verify(**case, fars=fars, draws=20)
     other = np.array([distance for distance, a, b in pairs(**case) if a != b])
-    for far, point in zip(fars, found.thresholds, strict=True):
+    for far, point in zip(fars, result.thresholds, strict=True):
         assert point.far == far
         assert (other < point.distance.value - 1e-6).mean() <= far
         assert (other < point.distance.value + 4e-6).mean() > far
@@ -193,15 +193,15 @@ def test_a_threshold_keeps_its_limit_and_is_the_greatest(seed: int) -> None:
 
 
 def test_the_curve_is_a_distribution_with_the_thresholds_on_it() -> None:
-    found = verify(**people(0), fars=[0.02, 0.1], draws=20)
-    for values, end in zip(astuple(found.curve), (2, 1, 1), strict=True):
+    result = verify(**people(0), fars=[0.02, 0.1], draws=20)
+    for values, end in zip(astuple(result.curve), (2, 1, 1), strict=True):
         assert (np.diff(values) >= 0).all()
         assert (values[0], values[-1]) == (0, end)
-    assert len(found.curve.distance) <= 2 * verification.GRID + 4
-    for point in found.thresholds:
-        place = found.curve.distance.index(point.distance.value)
-        assert found.curve.other[place] <= point.far
-        assert found.curve.same[place] == point.tar.value
+    assert len(result.curve.distance) <= 2 * verification.GRID + 4
+    for point in result.thresholds:
+        place = result.curve.distance.index(point.distance.value)
+        assert result.curve.other[place] <= point.far
+        assert result.curve.same[place] == point.tar.value
 
 
 def test_memory_does_not_grow_with_the_pairs(
@@ -244,7 +244,7 @@ def test_a_curve_that_is_none_is_refused(distance: Any, same: Any, message: str)
 
 def test_order_names_and_type_of_the_images_are_no_matter() -> None:
     case = people(3)
-    found = verify(**case, fars=[0.05], draws=10)
+    result = verify(**case, fars=[0.05], draws=10)
     order = np.argsort(case["persons"], kind="stable")  # persons in another order, too
     again = verify(
         torch.from_numpy(case["features"][order]).double(),
@@ -253,9 +253,9 @@ def test_order_names_and_type_of_the_images_are_no_matter() -> None:
         fars=[0.05],
         draws=10,
     )
-    np.testing.assert_allclose(again.curve.distance, found.curve.distance, atol=4e-6)
-    assert again.thresholds[0].tar.value == found.thresholds[0].tar.value
-    assert again.eer.value == pytest.approx(found.eer.value, abs=1e-6)
+    np.testing.assert_allclose(again.curve.distance, result.curve.distance, atol=4e-6)
+    assert again.thresholds[0].tar.value == result.thresholds[0].tar.value
+    assert again.eer.value == pytest.approx(result.eer.value, abs=1e-6)
 
 
 def test_a_seed_gives_the_same_draws() -> None:
@@ -279,9 +279,9 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     truth = everybody.thresholds[0].distance.value, everybody.eer.value
     held = np.zeros(2)
     for seed in range(40):
-        found = verify(**draw(seed, 30), fars=[0.05], draws=100)
+        result = verify(**draw(seed, 30), fars=[0.05], draws=100)
         for place, (true, estimate) in enumerate(
-            zip(truth, (found.thresholds[0].distance, found.eer), strict=True)
+            zip(truth, (result.thresholds[0].distance, result.eer), strict=True)
         ):
             held[place] += estimate.low <= true <= estimate.high
     assert (held >= 0.85 * 40).all()

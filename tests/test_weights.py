@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import packed
+from conftest import archive_folder
 from safetensors.torch import load_file, save_file
 from tiny_models import Outcome, tiny_model
 from torch import Tensor, nn
@@ -149,8 +149,8 @@ def test_a_number_of_numpy_beside_the_weights_is_read(
     """NumPy 1 and NumPy 2 write other names of the same function."""
     path, weight = tmp_path / "model.pth", torch.randn(3)
     content = old_file({"state_dict": {"conv1.weight": weight}, "rank1": number}, weight)
-    [own] = {name for name in (b"numpy._core", b"numpy.core") if name in content}
-    path.write_bytes(content.replace(own, package.encode()))
+    [module] = {name for name in (b"numpy._core", b"numpy.core") if name in content}
+    path.write_bytes(content.replace(module, package.encode()))
     assert torch.equal(read_checkpoint(path).backbone["conv1.weight"], weight)
     allowed = torch.serialization.get_safe_globals()
     assert not [each for each in NUMBERS if each in allowed]
@@ -170,15 +170,15 @@ def test_a_bias_of_the_neck_is_kept(tmp_path: Path) -> None:
 
 def test_names_tell_the_part_of_a_network() -> None:
     one = torch.ones(1)
-    found = sort_weights({"backbone.NL_2.0.g.weight": one, "heads.pool_layer.p": one})
-    assert (found.project, list(found.backbone)) == ("fastreid", ["NL_2.0.g.weight"])
-    assert list(found.others) == ["heads.pool_layer.p"]
-    found = sort_weights({"conv1.weight": one, "fc.weight": one, "aux1.conv.conv.weight": one})
-    assert (found.project, list(found.classifier), found.others) == ("torchvision", ["weight"], {})
-    found = sort_weights({"features.0.0.weight": one, "classifier.1.bias": one})
-    assert (found.project, list(found.classifier)) == ("torchvision", ["bias"])
-    found = sort_weights({"conv1.weight": one, "fc.0.weight": one, "classifier.weight": one})
-    assert (found.project, list(found.others)) == ("torchreid", ["fc.0.weight"])
+    parts = sort_weights({"backbone.NL_2.0.g.weight": one, "heads.pool_layer.p": one})
+    assert (parts.project, list(parts.backbone)) == ("fastreid", ["NL_2.0.g.weight"])
+    assert list(parts.others) == ["heads.pool_layer.p"]
+    parts = sort_weights({"conv1.weight": one, "fc.weight": one, "aux1.conv.conv.weight": one})
+    assert (parts.project, list(parts.classifier), parts.others) == ("torchvision", ["weight"], {})
+    parts = sort_weights({"features.0.0.weight": one, "classifier.1.bias": one})
+    assert (parts.project, list(parts.classifier)) == ("torchvision", ["bias"])
+    parts = sort_weights({"conv1.weight": one, "fc.0.weight": one, "classifier.weight": one})
+    assert (parts.project, list(parts.others)) == ("torchreid", ["fc.0.weight"])
 
 
 def change(project: str, edit: Callable[[dict[str, Any]], object]) -> Callable[[Path], object]:
@@ -339,7 +339,7 @@ def test_a_network_starts_from_a_model_without_its_head(tmp_path: Path, kind: st
     path = tiny_model(tmp_path / "tiny", seed=1)
     source = ianet.load(path).network.state_dict()
     weights = {"folder": path, "zip": None, "safetensors": path / "model.safetensors"}[kind]
-    weights = weights or packed(path, "zip")
+    weights = weights or archive_folder(path, "zip")
     started = network(weights=str(weights), after={"stage2": {}}, neck=True)
     state = started.state_dict()
     body = [name for name in source if name.startswith(("stem.", "stages.", "blocks."))]
@@ -362,7 +362,7 @@ def test_a_weight_of_a_block_that_is_not_finite_is_told(tmp_path: Path) -> None:
     name = max(name for name in state if name.startswith("blocks.stage2."))
     state[name].view(-1)[-1] = torch.nan
     save_file(state, path)
-    for source in (path, path.parent, packed(path.parent, "zip")):
+    for source in (path, path.parent, archive_folder(path.parent, "zip")):
         message = (
             f"the weights {source} hold NaN or infinite values in 1 of {len(state)} tensors, "
             f"the first of them {name}: take another file"
@@ -376,7 +376,7 @@ def test_a_model_that_decompresses_to_too_much_is_not_read(
 ) -> None:
     path = tiny_model(tmp_path / "tiny")
     size = (path / "model.safetensors").stat().st_size
-    archive = packed(path, "zip")
+    archive = archive_folder(path, "zip")
     monkeypatch.setattr(weights, "MOST_BYTES", size)
     assert len(read_checkpoint(archive).backbone) > 100
     monkeypatch.setattr(weights, "MOST_BYTES", size - 1)
@@ -435,9 +435,9 @@ def test_a_model_is_not_converted(tmp_path: Path) -> None:
 
 def test_a_model_remembers_no_path_of_its_checkpoint(tmp_path: Path) -> None:
     torch.save(Reference("torchreid").checkpoint(), tmp_path / "a.pth")
-    made = convert(tmp_path / "a.pth", "resnet18").network
-    description = describe(made, dataset="x", height=64, width=32)
-    save_model(made, description, tmp_path / "m", name="m", terms="")
+    network = convert(tmp_path / "a.pth", "resnet18").network
+    description = describe(network, dataset="x", height=64, width=32)
+    save_model(network, description, tmp_path / "m", name="m", terms="")
     shutil.move(tmp_path / "a.pth", tmp_path / "b.pth")
     assert str(tmp_path) not in (tmp_path / "m/config.json").read_text()
     assert ianet.load(tmp_path / "m").network.options.weights == "none"

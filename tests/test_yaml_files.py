@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipeline.config.experiments import AnyExperiment, Values
-from pipeline.config.settings import SettingsError, validated
+from pipeline.config.settings import SettingsError, read_validated
 from pipeline.config.yaml_files import DEPTH, VALUES, read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -49,9 +49,9 @@ def write(folder: Path, text: str) -> Path:
     ],
 )
 def test_values_have_the_types_of_yaml_1_2(text: str, expected: Any, tmp_path: Path) -> None:
-    found = read_yaml(write(tmp_path, f"a: {text}\n")).content
-    assert found == {"a": expected}
-    assert type(found["a"]) is type(expected)
+    values = read_yaml(write(tmp_path, f"a: {text}\n")).content
+    assert values == {"a": expected}
+    assert type(values["a"]) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -161,10 +161,10 @@ def test_a_mistake_in_an_experiment_has_its_line(
     )
     path = write(tmp_path, text.replace(old, new))
     if message is None:
-        validated(AnyExperiment, path)
+        read_validated(AnyExperiment, path)
         return
     with pytest.raises(SettingsError, match=message) as info:
-        validated(AnyExperiment, path)
+        read_validated(AnyExperiment, path)
     assert "\n" not in str(info.value)
 
 
@@ -173,12 +173,12 @@ def test_a_link_to_itself_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         SettingsError, match=r"^\S+a\.yaml cannot be read \(Too many .+\): write it"
     ):
-        validated(AnyExperiment, tmp_path / "a.yaml")
+        read_validated(AnyExperiment, tmp_path / "a.yaml")
 
 
 def test_a_number_in_quotes_is_a_number_of_a_search() -> None:
-    given = (True, 1, 1.0, "1e-4", "7", "a", "nan", None, [1, "2"])
-    found = Values(values=given).values
-    assert list(map(repr, found)) == list(
+    originals = (True, 1, 1.0, "1e-4", "7", "a", "nan", None, [1, "2"])
+    values = Values(values=originals).values
+    assert list(map(repr, values)) == list(
         map(repr, (True, 1, 1.0, 1e-4, 7.0, "a", "nan", None, [1, "2"]))
     )

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ianet.files import naming
+from ianet.files import name_in_errors
 from ianet.synthetic import streams
 from ianet.synthetic.body import Gait, draw_person
 from ianet.synthetic.cameras import CAMERAS, photograph
@@ -87,7 +87,7 @@ def write(
     draw = partial(draw_shot, height=height, width=width, seed=seed)
     temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        with naming(target):
+        with name_in_errors(target):
             with zipfile.ZipFile(temporary, "w") as archive:
                 for shot, jpeg in zip(shots, _map(draw, shots, processes), strict=True):
                     # A ZipInfo made by name has a fixed date: no clock gets into the bytes.

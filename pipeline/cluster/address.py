@@ -11,7 +11,7 @@ import os
 from pipeline.config.settings import Settings
 
 ADDRESS = "RAY_ADDRESS"  # of a Ray that trainings share; Ray itself reads this variable
-OWN = "IANET_OWN_RAY"  # variable: a command of this project started that Ray, on this machine
+LOCAL_RAY = "IANET_OWN_RAY"  # variable: a command of this project started that Ray, on this machine
 CLIENT = "ray://"  # of a cluster that this machine is no node of
 
 
@@ -30,7 +30,7 @@ def is_shared() -> bool:
 
 def is_cluster() -> bool:
     """Whether a Ray is named that may have other machines than this one."""
-    return is_shared() and OWN not in os.environ
+    return is_shared() and LOCAL_RAY not in os.environ
 
 
 def is_client() -> bool:

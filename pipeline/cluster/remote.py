@@ -17,7 +17,7 @@ from pipeline.cluster.session import session
 
 Returned = TypeVar("Returned")
 
-LOSSES = (
+LOSS_ERRORS = (
     ray.exceptions.NodeDiedError,
     ray.exceptions.ObjectLostError,
     ray.exceptions.OutOfMemoryError,
@@ -83,8 +83,8 @@ def call(function: Callable[[], Returned], **options: Any) -> Returned:
     # The function may hold a network. Ray supports that as an object, not within a function, and
     # Ray Client would warn of it as an argument.
     task: Any = ray.remote(**options)(_compute)
-    returned: Returned = _get(lambda: task.remote(ray.put(function)))
-    return returned
+    value: Returned = _get(lambda: task.remote(ray.put(function)))
+    return value
 
 
 def _get(start: Callable[[], Any]) -> Any:
@@ -93,7 +93,7 @@ def _get(start: Callable[[], Any]) -> Any:
         return ray.get(start())
     except ray.exceptions.RayTaskError as error:
         raise error.cause from error  # its own message would be a traceback
-    except LOSSES as error:
+    except LOSS_ERRORS as error:
         reason = str(error).strip().splitlines()[-1]
         raise LostError(
             f"Ray lost a computation ({reason}): start the same command again"
@@ -129,15 +129,15 @@ def check_visible(root: Path, paths: Sequence[Path]) -> None:
     mark, text = root / f".visible-{uuid4().hex}", uuid4().hex
     mark.write_text(text)
     try:
-        wanted = _look(mark, paths)
+        local = _look(mark, paths)
         task: Any = ray.remote(num_cpus=0)(_look)
 
         def start() -> list[Any]:
             places = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
             return [task.options(scheduling_strategy=place).remote(mark, paths) for place in places]
 
-        for node, seen in zip(nodes, _get(start), strict=True):
-            for path, here, there in zip((root, *paths), wanted, seen, strict=True):
+        for node, remote in zip(nodes, _get(start), strict=True):
+            for path, here, there in zip((root, *paths), local, remote, strict=True):
                 if here != there:
                     raise ValueError(
                         f"node {node['NodeManagerAddress']} of the Ray cluster does not see "

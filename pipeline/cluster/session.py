@@ -18,13 +18,13 @@ from typing import Any
 
 import ray
 
-from pipeline.cluster.address import ADDRESS, CLIENT, OWN, is_cluster, is_shared
+from pipeline.cluster.address import ADDRESS, CLIENT, LOCAL_RAY, is_cluster, is_shared
 from pipeline.cluster.environment import SETTINGS
 from pipeline.cluster.resources import cores
 
 ROOT = Path(__file__).parents[2]
 CODE = (ROOT / "pipeline", ROOT / "ianet")
-LOGS = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/session_latest/logs"
+RAY_LOGS = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray/session_latest/logs"
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +47,9 @@ def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[
         start = background.submit(_start, preparation)
 
         def ready() -> None:
-            prepared = start.result()
-            if prepared is not None:
-                ray.get(prepared)  # else the next task would start a process of its own
+            reference = start.result()
+            if reference is not None:
+                ray.get(reference)  # else the next task would start a process of its own
             # Ray's own handler, beneath Python's, would abort and leave its processes behind.
             signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
@@ -61,7 +61,7 @@ def session(preparation: Callable[[], None] | None = None) -> Iterator[Callable[
 
 
 @contextmanager
-def shared_session() -> Iterator[None]:
+def open_shared_session() -> Iterator[None]:
     """Ray for the commands that this process starts, which find Ray by RAY_ADDRESS.
 
     Ray is the one that the variable names, or one on this machine, which ends with this process.
@@ -72,12 +72,12 @@ def shared_session() -> Iterator[None]:
         try:
             if private:
                 os.environ[ADDRESS] = ray.get_runtime_context().gcs_address
-                os.environ[OWN] = "1"
+                os.environ[LOCAL_RAY] = "1"
             yield
         finally:
             if private:
                 os.environ.pop(ADDRESS, None)
-                os.environ.pop(OWN, None)
+                os.environ.pop(LOCAL_RAY, None)
 
 
 def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None:
@@ -101,8 +101,8 @@ def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None
     if preparation is None or is_cluster():
         return None
     task: Any = ray.remote(num_cpus=0)(preparation)
-    prepared: ray.ObjectRef[None] = task.remote()
-    return prepared
+    reference: ray.ObjectRef[None] = task.remote()
+    return reference
 
 
 def _init(options: dict[str, Any]) -> None:
@@ -121,8 +121,8 @@ def _init(options: dict[str, Any]) -> None:
             ray.shutdown()
             if last:
                 raise OSError(
-                    f"Ray did not start ({error}): its logs are in {LOGS}; start the same command "
-                    "when the machine is less busy"
+                    f"Ray did not start ({error}): its logs are in {RAY_LOGS}; start the same "
+                    "command when the machine is less busy"
                 ) from error
             log.warning("Ray did not start in time: tried once more")
 

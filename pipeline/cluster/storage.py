@@ -37,7 +37,7 @@ from pipeline.secrecy import hide_secrets
 STORAGE = "IANET_STORAGE"  # variable: the storage where params.yaml names none
 PROJECT = Path("build")  # in the project's folder, where neither names a storage
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
-DIGITS = 32  # of the digest of shared data, in the name of its folder
+DATA_DIGITS = 32  # of the digest of shared data, in the name of its folder
 ATTEMPTS = 5  # to read a file at a URL
 
 Returned = TypeVar("Returned")
@@ -97,12 +97,12 @@ class Storage:
         with self.files.open_output_stream(path) as stream:
             stream.write(content)
 
-    def names(self, *parts: str) -> list[str]:
+    def list_names(self, *parts: str) -> list[str]:
         """Names of the files in a folder, which may not exist yet."""
         infos = self.files.get_file_info(FileSelector(self.path(*parts), allow_not_found=True))
         return [info.base_name for info in infos if info.type == FileType.File]
 
-    def folders(self, *parts: str) -> dict[str, float]:
+    def list_folders(self, *parts: str) -> dict[str, float]:
         """Names of the folders in a folder, with the time of the newest file in each, in seconds.
 
         The folder may not exist yet.
@@ -188,7 +188,7 @@ class Storage:
         digest = hashlib.sha256()
         for name in names:
             digest.update(f"{name} {_file_digest(folder / name)} ".encode())
-        target = self.path(DATA, digest.hexdigest()[:DIGITS])
+        target = self.path(DATA, digest.hexdigest()[:DATA_DIGITS])
         with self._explain_errors():
             self.files.create_dir(target, recursive=True)
             for name in names:
@@ -246,14 +246,14 @@ def _digest(content: bytes) -> str:
 def _file_digest(path: Path) -> str:
     """SHA-256 of a file of the project, computed once as long as its size and time stay."""
     state = path.stat()
-    seen = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
-    known = PROJECT / "digests" / _digest(seen.encode())
-    text = known.read_bytes() if known.exists() else b""
+    key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
+    cache = PROJECT / "digests" / _digest(key.encode())
+    text = cache.read_bytes() if cache.exists() else b""
     if re.fullmatch(rb"[0-9a-f]{64}", text):
         return text.decode()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    write_whole(known, digest)
+    write_whole(cache, digest)
     return digest
 
 

@@ -31,7 +31,7 @@ class _WholeFile:
     def __init__(self, path: str) -> None:
         self.path, self.temporary = Path(path), Path(f"{path}.{uuid4().hex}.part")
         self.file = self.temporary.open("wb")
-        self.whole = True
+        self.is_whole = True
 
     @property
     def closed(self) -> bool:
@@ -41,9 +41,9 @@ class _WholeFile:
         return self.file.tell()
 
     def write(self, content: Any) -> None:
-        self.whole = False  # until this, too, is written
+        self.is_whole = False  # until this, too, is written
         self.file.write(content)
-        self.whole = True
+        self.is_whole = True
 
     def flush(self) -> None:
         self.file.flush()
@@ -53,7 +53,7 @@ class _WholeFile:
             return
         try:
             self.file.close()
-            if self.whole:
+            if self.is_whole:
                 self.temporary.replace(self.path)
         finally:
             self.temporary.unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from pipeline.config.settings import (
     Value,
     check_known,
     is_name,
-    validated,
+    read_validated,
 )
 
 EXPERIMENTS = Path("experiments")
@@ -402,7 +402,7 @@ AnyExperiment = Annotated[
 ]
 
 
-def experiments(settings: Settings) -> dict[str, Experiment]:
+def read_experiments(settings: Settings) -> dict[str, Experiment]:
     """experiments/*.yaml by name: the paper's tables, then others, figures, searches.
 
     Raises:
@@ -418,8 +418,10 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
         if path.suffix != ".yaml":
             raise SettingsError(f"{path} would be passed over: name it {path.stem}.yaml")
         _check_file_name(path)
-    described: dict[str, Experiment] = {path.stem: validated(AnyExperiment, path) for path in paths}
-    for name, experiment in described.items():
+    contents: dict[str, Experiment] = {
+        path.stem: read_validated(AnyExperiment, path) for path in paths
+    }
+    for name, experiment in contents.items():
         try:
             check_names(experiment, settings)
         except ValueError as error:
@@ -439,7 +441,7 @@ def experiments(settings: Settings) -> dict[str, Experiment]:
         kind = next(rank for rank, kinds in enumerate(order) if isinstance(experiment, kinds))
         return kind, isinstance(experiment, Table) and not experiment.printed
 
-    return dict(sorted(described.items(), key=place))
+    return dict(sorted(contents.items(), key=place))
 
 
 def _check_file_name(path: Path) -> None:

@@ -154,8 +154,8 @@ class Dataset(Value):
 
     def includes(self, network: str) -> bool:
         """Whether the data set asks for runs of that network."""
-        chosen = self.networks == "all" or network in self.networks
-        return chosen and network not in self.without
+        is_listed = self.networks == "all" or network in self.networks
+        return is_listed and network not in self.without
 
 
 class RecipeSettings(Value):
@@ -225,8 +225,8 @@ class Settings(Value):
                 )
             for role, recipe in dataset.recipes.items():
                 check_known(recipe, self.recipes, f"datasets.{name}.recipes.{role}", "recipes")
-            chosen = () if dataset.networks == "all" else dataset.networks
-            for option, networks in (("networks", chosen), ("without", dataset.without)):
+            names = () if dataset.networks == "all" else dataset.networks
+            for option, networks in (("networks", names), ("without", dataset.without)):
                 for network in networks:
                     check_known(network, self.networks, f"datasets.{name}.{option}", "networks")
         return self
@@ -238,7 +238,7 @@ def load() -> Settings:
     Raises:
         SettingsError: missing, unreadable or wrong; one line for each mistake.
     """
-    settings: Settings = validated(Settings, PARAMS)
+    settings: Settings = read_validated(Settings, PARAMS)
     return settings
 
 
@@ -255,7 +255,7 @@ def check_known(name: str, names: Collection[str], where: str, section: str) -> 
         )
 
 
-def validated(model: Any, path: Path) -> Any:
+def read_validated(model: Any, path: Path) -> Any:
     """The content of a YAML file, as a model or a union of models.
 
     Raises:
@@ -289,16 +289,16 @@ def build(cls: type[Options], values: Mapping[str, Any], where: str) -> Options:
     Raises:
         SettingsError: an unknown option, a missing one, a wrong type or a wrong value.
     """
-    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
-    unknown = set(values) - set(known)
+    options = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
+    unknown = set(values) - set(options)
     if unknown:
         raise SettingsError(
             f"{PARAMS}: {where} has no option {', '.join(sorted(unknown))}: choose from "
-            f"{', '.join(known)}"
+            f"{', '.join(options)}"
         )
     missing = [
         name
-        for name, field in known.items()
+        for name, field in options.items()
         if name not in values and field.default is field.default_factory is MISSING
     ]
     if missing:
@@ -348,8 +348,8 @@ def build_network(name: str, options: Mapping[str, Any], recipe: RecipeSettings)
     Raises:
         SettingsError: a wrong option, see `build`.
     """
-    built = build(NetworkOptions, {**recipe.network, **options}, f"networks.{name}")
-    return replace(built, weights=built.weights.replace("{backbone}", built.backbone))
+    network = build(NetworkOptions, {**recipe.network, **options}, f"networks.{name}")
+    return replace(network, weights=network.weights.replace("{backbone}", network.backbone))
 
 
 def call(
@@ -367,7 +367,7 @@ def call(
         SettingsError: an option is unknown, missing or wrong.
         Exception: what the function raises.
     """
-    known = [
+    parameters = [
         name
         for name, parameter in signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
@@ -383,7 +383,7 @@ def call(
         if unknown := by_kind.get("unexpected_keyword_argument"):
             message = (
                 f"{where} has no option {', '.join(sorted(unknown))}: choose from "
-                f"{', '.join(known)}"
+                f"{', '.join(parameters)}"
             )
         elif missing := by_kind.get("missing_keyword_only_argument"):
             message = (

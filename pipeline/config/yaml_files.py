@@ -40,11 +40,11 @@ class Document(NamedTuple):
 
         A place may hold further names, such as pydantic's of a type. These are passed over.
         """
-        found: Place = ()
+        nearest: Place = ()
         for step in place:
-            if (*found, step) in self.lines:
-                found = (*found, step)
-        return self.lines.get(found, 1)
+            if (*nearest, step) in self.lines:
+                nearest = (*nearest, step)
+        return self.lines.get(nearest, 1)
 
 
 class _Loader(yaml.SafeLoader):

@@ -40,9 +40,9 @@ def propose_split(images: pd.DataFrame, *, cameras: Cameras) -> pd.Series:
             f"too few persons have two images ({len(persons)}): a data set needs {LEAST_PERSONS} "
             "such persons at least, to train and to test"
         )
-    chosen = np.random.default_rng(0).permutation(persons)[: len(persons) // 2]
+    test_persons = np.random.default_rng(0).permutation(persons)[: len(persons) // 2]
     split = pd.Series("train", index=images.index)
-    test = images[images.person.isin(chosen)]
+    test = images[images.person.isin(test_persons)]
     split[test.index] = "gallery"
     places = test.groupby(["person", "camera"])
     queries = test[(places.cumcount() == 0) & (places.person.transform("size") > 1)]

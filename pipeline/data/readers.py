@@ -24,10 +24,10 @@ def read(reader: str, source: Path, options: Mapping[str, Any], where: str) -> L
         SettingsError: no such reader, or an option that is unknown, missing or of a wrong type.
         FileNotFoundError, ValueError: as the reader.
     """
-    known = readers()
-    if reader not in known:
-        raise SettingsError(f"there is no reader {reader!r}: choose from {', '.join(known)}")
-    listing: Listing = call(known[reader].read, source, options=options, where=where)
+    modules = readers()
+    if reader not in modules:
+        raise SettingsError(f"there is no reader {reader!r}: choose from {', '.join(modules)}")
+    listing: Listing = call(modules[reader].read, source, options=options, where=where)
     return listing
 
 

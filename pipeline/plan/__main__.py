@@ -10,7 +10,7 @@ from pipeline.config.experiments import EXPERIMENTS
 from pipeline.config.settings import SettingsError
 from pipeline.plan.dvc_yaml import PIPELINE, render, write
 from pipeline.plan.plan import load_plan, unique_runs
-from pipeline.shell import LOGS, command, exclusive, parser
+from pipeline.shell import LOGS, command, lock_work, parser
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     check = options.parse_args().check
     plan = load_plan()
     if not check:
-        with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        with lock_work(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
         runs = len(unique_runs(plan.evaluations()))
         print(f"{PIPELINE}: {runs} runs for {len(plan.experiments)} tables and figures")

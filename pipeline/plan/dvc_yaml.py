@@ -36,7 +36,7 @@ from pipeline.plan.runs import (
 from pipeline.plan.sources import SOURCES, input_files
 
 PIPELINE = Path("dvc.yaml")
-SEARCHES = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
+SEARCH_PIPELINE = Path("searches/dvc.yaml")  # apart, as a plain `dvc repro` does not search
 TABLES = RESULTS / "tables"
 FIGURES = RESULTS / "figures"
 RANKS = RESULTS / "ranks"
@@ -52,7 +52,10 @@ Stage = dict[str, Any]
 
 def render(plan: Plan) -> dict[Path, str]:
     """The text of both files, by path."""
-    return {PIPELINE: _dump(pipeline(plan)), SEARCHES: _dump(search_pipeline(plan))}
+    return {
+        PIPELINE: _dump(build_pipeline(plan)),
+        SEARCH_PIPELINE: _dump(build_search_pipeline(plan)),
+    }
 
 
 def write(plan: Plan) -> None:
@@ -61,8 +64,8 @@ def write(plan: Plan) -> None:
     Raises:
         SettingsError: a data set at hand does not lie where params.yaml says.
     """
-    used = {name for name, _ in _image_sets(plan)}
-    for name in dict.fromkeys([*plan.settings.at_hand, *used]):
+    names = {name for name, _ in _image_sets(plan)}
+    for name in dict.fromkeys([*plan.settings.at_hand, *names]):
         dataset = plan.settings.datasets[name]
         if dataset.synthetic is None and not dataset.source.exists():
             raise SettingsError(
@@ -74,7 +77,7 @@ def write(plan: Plan) -> None:
             write_whole(path, text)
 
 
-def pipeline(plan: Plan) -> dict[str, Any]:
+def build_pipeline(plan: Plan) -> dict[str, Any]:
     """The content of dvc.yaml."""
     evaluations = plan.evaluations()
     runs = unique_runs(evaluations)
@@ -115,12 +118,12 @@ def pipeline(plan: Plan) -> dict[str, Any]:
     return {"stages": stages, "plots": plots}
 
 
-def output_paths(stage: Stage) -> list[str]:
+def list_outputs(stage: Stage) -> list[str]:
     """The outputs of a stage."""
     return [output if isinstance(output, str) else next(iter(output)) for output in stage["outs"]]
 
 
-def search_pipeline(plan: Plan) -> dict[str, Any]:
+def build_search_pipeline(plan: Plan) -> dict[str, Any]:
     """The content of searches/dvc.yaml, whose commands and paths are those of the root."""
     if not plan.searches:
         return {"stages": {}}
@@ -368,7 +371,7 @@ def _curve_stage(name: str, curve: Curve, plan: Plan) -> Stage:
 
 
 def _block_stage(name: str, table: BlockTable, plan: Plan) -> Stage:
-    evaluations = [needed for _, row in plan.rows(table) for needed in row]
+    evaluations = [evaluation for _, row in plan.rows(table) for evaluation in row]
     return {
         "desc": table.title,
         "cmd": f"python -m pipeline.stages.blocks {name}",
@@ -435,7 +438,7 @@ def _ranks_stage(name: str, lists: RankedLists, plan: Plan) -> Stage:
 def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
     """The page depends on the files of all other stages that it shows."""
     evaluations = plan.evaluations()
-    shown = [
+    files = [
         path
         for stage in stages.values()
         for output in stage.get("outs", [])
@@ -452,7 +455,7 @@ def _report_stage(stages: dict[str, Stage], plan: Plan) -> Stage:
         "desc": "all tables, figures and curves on one page",
         "cmd": "python -m pipeline.stages.report",
         "deps": [
-            *shown,
+            *files,
             *ranks,
             *(str(each.scores) for each in (*evaluations, *plan.foreign_evaluations())),
             *(str(run.folder) for run in unique_runs(evaluations)),

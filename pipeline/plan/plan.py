@@ -21,7 +21,7 @@ from pipeline.config.experiments import (
     Row,
     ScoreTable,
     Search,
-    experiments,
+    read_experiments,
 )
 from pipeline.config.settings import (
     PARAMS,
@@ -73,7 +73,9 @@ class Plan:
         if isinstance(experiment, RelationFigure | RankedLists):
             return bool(self.shown_runs(experiment))
         if isinstance(experiment, ScoreTable):
-            return bool(experiment.printed) or any(needed for _, needed in self.rows(experiment))
+            return bool(experiment.printed) or any(
+                evaluations for _, evaluations in self.rows(experiment)
+            )
         return not isinstance(experiment, Search)
 
     def datasets(self, table: ScoreTable) -> list[str]:
@@ -94,7 +96,14 @@ class Plan:
         """Each row with its evaluations: for each data set of the table, one for each seed."""
         datasets = self.datasets(table)
         return [
-            (row, [needed for on in datasets for needed in self._row_evaluations(row, on, table)])
+            (
+                row,
+                [
+                    evaluation
+                    for on in datasets
+                    for evaluation in self._row_evaluations(row, on, table)
+                ],
+            )
             for row in table.rows
         ]
 
@@ -105,8 +114,8 @@ class Plan:
         if row.network is None or recipe is None or not dataset.includes(row.network):
             return []
         seeds = table.seeds.get(name, dataset.seeds)
-        needed = [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
-        return [each for each in needed if self._is_shown(each)]
+        evaluations = [Evaluation(Run(name, row.network, recipe, seed), on) for seed in seeds]
+        return [each for each in evaluations if self._is_shown(each)]
 
     def is_at_hand(self, evaluation: Evaluation) -> bool:
         """Whether the data of an evaluation are at hand. Other results are read, never made."""
@@ -122,8 +131,8 @@ class Plan:
 
     def foreign_evaluations(self) -> list[Evaluation]:
         """The evaluations that the tables show and whose data are not at hand, each once."""
-        shown = dict.fromkeys(self._table_evaluations(self.experiments.values()))
-        return [each for each in shown if not self.is_at_hand(each)]
+        evaluations = dict.fromkeys(self._table_evaluations(self.experiments.values()))
+        return [each for each in evaluations if not self.is_at_hand(each)]
 
     def _table_evaluations(self, experiments: Iterable[Experiment]) -> list[Evaluation]:
         tables = [table for table in experiments if isinstance(table, ScoreTable)]
@@ -141,8 +150,8 @@ class Plan:
         recipe = dataset.recipes.get(row.against_recipe or row.recipe)
         if row.against is None or recipe is None or not dataset.includes(row.against):
             return None
-        other = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
-        return other if self._is_shown(other) else None
+        candidate = evaluation._replace(run=run._replace(network=row.against, recipe=recipe))
+        return candidate if self._is_shown(candidate) else None
 
     def is_compared(self, table: ScoreTable) -> bool:
         """Whether a row of a table has a number that is compared with another network's."""
@@ -178,18 +187,18 @@ class Plan:
         Raises:
             SettingsError: a name that no experiment has, or a run that starts from itself.
         """
-        chosen = [self.experiment(name, Experiment) for name in names]
-        experiments = chosen or list(self.experiments.values())
-        needed = list(filter(self.is_at_hand, self._table_evaluations(experiments)))
+        selection = [self.experiment(name, Experiment) for name in names]
+        experiments = selection or list(self.experiments.values())
+        evaluations = list(filter(self.is_at_hand, self._table_evaluations(experiments)))
         for experiment in experiments:
             if isinstance(experiment, RelationFigure | RankedLists):
-                needed += map(own_evaluation, self.shown_runs(experiment))
-        if not chosen:
-            needed += map(own_evaluation, self._search_starts())
+                evaluations += map(own_evaluation, self.shown_runs(experiment))
+        if not selection:
+            evaluations += map(own_evaluation, self._search_starts())
         return list(
             dict.fromkeys(
                 each
-                for evaluation in needed
+                for evaluation in evaluations
                 for each in (*map(own_evaluation, self.starts(evaluation.run)), evaluation)
             )
         )
@@ -312,7 +321,7 @@ def load_plan() -> Plan:
         SettingsError: a mistake in these files.
     """
     settings = load()
-    files = experiments(settings)
+    files = read_experiments(settings)
     check_options(settings, files)
     return Plan(settings, files)
 
@@ -375,9 +384,9 @@ def unique_runs(evaluations: Iterable[Evaluation]) -> list[Run]:
 
 def image_sets(evaluations: Iterable[Evaluation], settings: Settings) -> list[tuple[str, str]]:
     """The data sets whose images evaluations need, with the size, each pair once."""
-    needed = [
+    pairs = [
         (name, settings.recipes[run.recipe].size)
         for run, on in evaluations
         for name in (run.dataset, on)
     ]
-    return list(dict.fromkeys(needed))
+    return list(dict.fromkeys(pairs))

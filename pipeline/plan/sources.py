@@ -131,7 +131,7 @@ PREPARATION = ("reader", "source", "options", "published", "cameras", "held_out"
 """Options of a data set that its preparation depends on."""
 
 
-def code_digest(source: str) -> str:
+def digest_code(source: str) -> str:
     """SHA-256 of Python source without comments, blank lines and spaces at the ends of lines.
 
     Comments are found by the tokenizer and cut out of the text. The text of the tokens would
@@ -173,24 +173,24 @@ class Code:
             self.modules[module] = None if path is None else _read_module(path.read_text())
         return self.modules[module]
 
-    def closure(self, roots: Iterable[str]) -> dict[str, str]:
+    def follow_imports(self, roots: Iterable[str]) -> dict[str, str]:
         """Digests by module, for the modules of `ianet` that the roots import, however far."""
         digests: dict[str, str] = {}
-        waiting = list(roots)
-        while waiting:
-            module = waiting.pop()
+        queue = list(roots)
+        while queue:
+            module = queue.pop()
             if module in digests or not module.startswith("ianet."):
                 continue
             content = self.read(module)
             if content is not None:
                 digests[module], imports = content
-                waiting += imports
+                queue += imports
         return dict(sorted(digests.items()))
 
-    def of_stage(self, stage: str) -> dict[str, str]:
+    def digest_stage(self, stage: str) -> dict[str, str]:
         """Digests by module, for the code of a stage."""
         roots, modules = STAGE_CODE[stage]
-        digests = self.closure(roots)
+        digests = self.follow_imports(roots)
         for module in modules:
             content = self.read(module)
             assert content is not None, module
@@ -199,14 +199,16 @@ class Code:
             digests[str(TEMPLATE)] = hashlib.sha256(TEMPLATE.read_bytes()).hexdigest()
         return digests
 
-    def of_training(self, options: Mapping[str, Any]) -> dict[str, str]:
+    def digest_training(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Digests by module, for the code that decides the weights of a network with options."""
-        return self.closure(network_roots(options, "train")) | self.of_stage("train")
+        return self.follow_imports(network_roots(options, "train")) | self.digest_stage("train")
 
-    def of_trials(self, options: Mapping[str, Any]) -> dict[str, str]:
+    def digest_trials(self, options: Mapping[str, Any]) -> dict[str, str]:
         """Digests by module, for the code that decides the trials of a search."""
-        scoring = self.closure(network_roots(options, "evaluate")) | self.of_stage("evaluate")
-        return self.of_training(options) | scoring | self.of_stage("search")
+        scoring = self.follow_imports(network_roots(options, "evaluate")) | self.digest_stage(
+            "evaluate"
+        )
+        return self.digest_training(options) | scoring | self.digest_stage("search")
 
 
 def _read_module(source: str) -> tuple[str, list[str]]:
@@ -216,7 +218,7 @@ def _read_module(source: str) -> tuple[str, list[str]]:
             imports += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
             imports += [node.module, *(f"{node.module}.{name.name}" for name in node.names)]
-    return code_digest(source), imports
+    return digest_code(source), imports
 
 
 def weight_files(options: Mapping[str, Any]) -> list[Path]:
@@ -276,7 +278,7 @@ def write_sources(settings: Settings) -> None:
             {
                 "options": dataset.model_dump(mode="json", include=set(PREPARATION)),
                 "files": _digests(option_files(dataset)),
-                "code": code.closure([f"ianet.datasets.{dataset.reader}"]),
+                "code": code.follow_imports([f"ianet.datasets.{dataset.reader}"]),
             },
         )
         _write(f"terms/{name}", {"terms": dataset.terms})
@@ -288,11 +290,11 @@ def write_sources(settings: Settings) -> None:
             content = {
                 "options": options,
                 "files": _digests(weight_files(options)),
-                "code": code.closure(network_roots(options, purpose)),
+                "code": code.follow_imports(network_roots(options, purpose)),
             }
             _write(f"networks/{name}/{purpose}", content)
     for stage in STAGE_CODE:
-        _write(f"stages/{stage}", {"code": code.of_stage(stage)})
+        _write(f"stages/{stage}", {"code": code.digest_stage(stage)})
 
 
 def _write(name: str, content: dict[str, Any]) -> None:

@@ -55,8 +55,8 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
     """
     evaluations = [
         each
-        for row, needed in plan.rows(table)
-        for evaluation in needed
+        for row, row_evaluations in plan.rows(table)
+        for evaluation in row_evaluations
         for each in (evaluation, plan.baseline(row, evaluation))
         if each is not None
     ]
@@ -74,7 +74,7 @@ def read_results(name: str, table: ScoreTable, plan: Plan) -> Results:
     return Results(scores, queries)
 
 
-def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
+def compute_cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
     """One row for each cell, in percent; NaN where there is no number.
 
     A rival has cells for the data sets of which the paper quotes the rival.
@@ -93,8 +93,8 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
         smallest gain that would be found; seeds, their number; split; and runs, their keys.
     """
     rows = plan.rows(table)
-    scored = {evaluation.on for _, evaluations in rows for evaluation in evaluations}
-    datasets = [name for name in plan.datasets(table) if name in scored]
+    names = {evaluation.on for _, evaluations in rows for evaluation in evaluations}
+    datasets = [name for name in plan.datasets(table) if name in names]
     contents: list[dict[str, Any]] = []
     gains: list[Estimate | None] = []
     for row, evaluations in rows:
@@ -135,14 +135,14 @@ def cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFrame:
 
 def _describe_gains(gains: Sequence[Estimate | None]) -> pd.DataFrame:
     """The columns of `cells` that describe gains, in percent; NaN where nothing is compared."""
-    found = [gain for gain in gains if gain is not None]
-    p_values = iter(correct_holm([gain.p_value for gain in found]))
+    estimates = [gain for gain in gains if gain is not None]
+    p_values = iter(correct_holm([gain.p_value for gain in estimates]))
     rows = []
     for gain in gains:
         if gain is None:
             rows.append((nan,) * 5)
         else:
-            detectable = 100 * gain.detectable(len(found))
+            detectable = 100 * gain.detectable(len(estimates))
             rows.append((100 * gain.mean, *_interval(gain), next(p_values), detectable))
     names = ["gain", "gain_low", "gain_high", "gain_p", "detectable"]
     return pd.DataFrame(rows, columns=names, dtype=float)
@@ -209,7 +209,7 @@ def build_section(
     name: str, table: ScoreTable, plan: Plan, results: Results
 ) -> tuple[pd.DataFrame, Section]:
     """The cells of a table, and how a page shows them: data sets at hand come first."""
-    frame = cells(table, plan, results)
+    frame = compute_cells(table, plan, results)
     at_hand = plan.settings.at_hand
     datasets = sorted(frame.dataset.unique(), key=lambda dataset: dataset not in at_hand)
     panels = [build_panel(frame, str(dataset)) for dataset in datasets]
@@ -238,7 +238,7 @@ def draw_gains(frame: pd.DataFrame) -> str:
     for metric, contents in frame.groupby("metric", sort=False):
         for (dataset, _, _), gain in find_gains(contents).items():
             panels.setdefault((dataset, str(metric)), []).append(gain)
-    return drawing.svg(drawing.forest(panels))
+    return drawing.svg(drawing.draw_forest(panels))
 
 
 def build_panel(frame: pd.DataFrame, dataset: str) -> Panel:
@@ -334,12 +334,12 @@ def describe_comparisons(frame: pd.DataFrame) -> str:
         f"other seeds. {len(gains)} comparisons; ▲ or ▼ where p < {LEVEL} after Holm's correction "
         "for all of them"
     )
-    several = gains[gains.seeds >= ENOUGH_SEEDS]
-    if several.empty:
+    comparisons = gains[gains.seeds >= ENOUGH_SEEDS]
+    if comparisons.empty:
         return f"{text}. With fewer than {ENOUGH_SEEDS} seeds no gain is a finding"
     smallest = ", ".join(
         f"{_format_range(group.detectable)} in {metric}"
-        for metric, group in several.groupby("metric", sort=False)
+        for metric, group in comparisons.groupby("metric", sort=False)
     )
     return (
         f"{text}, over {ENOUGH_SEEDS} seeds or more. Gains that would be found with a chance of "

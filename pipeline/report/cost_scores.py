@@ -65,7 +65,7 @@ def add_picture(
     if not panels:
         return section
     return section._replace(
-        picture=drawing.svg(drawing.scores_over_costs(panels, METRIC)),
+        picture=drawing.svg(drawing.draw_scores_over_costs(panels, METRIC)),
         picture_name=f"{METRIC} over multiply-adds",
         picture_caption=CAPTION,
     )

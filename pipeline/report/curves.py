@@ -28,10 +28,10 @@ class RunCurves(NamedTuple):
     pictures: dict[str, str]
 
 
-def draw_curves(trained: Sequence[TrainedRun]) -> list[RunCurves]:
+def draw_curves(trained_runs: Sequence[TrainedRun]) -> list[RunCurves]:
     """Loss and accuracy by epoch: a panel for each network, a line for each seed."""
     groups: dict[tuple[str, str], list[TrainedRun]] = {}
-    for each in trained:
+    for each in trained_runs:
         groups.setdefault((each.run.dataset, each.run.recipe), []).append(each)
     return [
         RunCurves(
@@ -39,7 +39,9 @@ def draw_curves(trained: Sequence[TrainedRun]) -> list[RunCurves]:
             recipe,
             len(group),
             {
-                title: drawing.svg(drawing.training_curves(_join(group, column, factor), title))
+                title: drawing.svg(
+                    drawing.draw_training_curves(_join(group, column, factor), title)
+                )
                 for title, (column, factor) in QUANTITIES.items()
             },
         )

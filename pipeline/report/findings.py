@@ -56,7 +56,7 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
     bests = [best for section, frame in tables.values() for best in _find_best(section, frame)]
     sentences += [f"{best.text}, a finding over {best.against}." for best in bests if best.against]
     unsure = [best.text for best in bests if not best.against]
-    return Findings(sentences, unsure, drawing.svg(drawing.forest(panels)) if panels else "")
+    return Findings(sentences, unsure, drawing.svg(drawing.draw_forest(panels)) if panels else "")
 
 
 def _collect_gains(

@@ -34,7 +34,7 @@ from pipeline.search.space import examples, label
 from pipeline.shell import LOGS, format_runs
 
 PACKAGES = ("torch", "torchvision", "ray")
-SHOWN = ("top-1", "mAP")  # of a run
+RUN_SCORES = ("top-1", "mAP")  # of a run
 SEARCH_FILES = ("trials.csv", SEARCH, "sensitivity.svg")
 
 
@@ -48,7 +48,7 @@ class Picture(NamedTuple):
     has_cells: bool
 
 
-def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
+def build_score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
     """Every table of scores, with its cells."""
     sections = {}
     for name, table in plan.experiments.items():
@@ -59,7 +59,7 @@ def score_sections(plan: Plan) -> dict[str, tuple[Section, pd.DataFrame]]:
     return sections
 
 
-def other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Section]:
+def build_other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Section]:
     """Every table of blocks or costs; `evaluations` have scores."""
     sections = []
     for name, table in plan.experiments.items():
@@ -73,7 +73,7 @@ def other_sections(plan: Plan, evaluations: Sequence[Evaluation]) -> list[Sectio
     return sections
 
 
-def figure_pictures(plan: Plan) -> list[Picture]:
+def read_figures(plan: Plan) -> list[Picture]:
     """Every figure of the plan; a figure of relation maps has its caption in the picture."""
     pictures = []
     for name, figure in plan.experiments.items():
@@ -94,7 +94,7 @@ class Ranks(NamedTuple):
     html: str
 
 
-def ranked_lists(plan: Plan) -> list[Ranks]:
+def read_ranked_lists(plan: Plan) -> list[Ranks]:
     """The ranked lists of the plan."""
     return [
         Ranks(name, lists.title, lists.caption, (RANKS / f"{name}.html").read_text())
@@ -118,7 +118,7 @@ class SearchSummary(NamedTuple):
     result: str
 
 
-def search_summaries(plan: Plan) -> list[SearchSummary]:
+def read_search_summaries(plan: Plan) -> list[SearchSummary]:
     """The searches of the plan that have results, of the folders in results/searches."""
     summaries = []
     for name, search in plan.searches.items():
@@ -152,7 +152,7 @@ def draw_line(values: Sequence[float]) -> str:
     )
 
 
-def row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
+def find_row_labels(plan: Plan, runs: Sequence[Run]) -> dict[Run, dict[str, str]]:
     """For each run the tables that show the run, with the label of its row."""
     labels: dict[Run, dict[str, str]] = {run: {} for run in runs}
     for name, table in plan.experiments.items():
@@ -241,7 +241,7 @@ class RunRow(NamedTuple):
 
     Attributes:
         url: of the run's page in MLflow.
-        scores: those of `SHOWN`, in percent.
+        scores: those of `RUN_SCORES`, in percent.
         losses, line: of the epochs, and as points of `draw_line`.
         files: name to path, seen from the page; none of a run that was made elsewhere.
         failure: why the last attempt failed; nothing of a run that is finished.
@@ -250,7 +250,7 @@ class RunRow(NamedTuple):
 
     key: str
     url: str | None = None
-    scores: Sequence[float | None] = (None,) * len(SHOWN)
+    scores: Sequence[float | None] = (None,) * len(RUN_SCORES)
     epochs: int | None = None
     losses: Sequence[float] = ()
     line: str = ""
@@ -268,14 +268,14 @@ def find_log(run: Run) -> dict[str, str]:
     return {"log": f"../{LOGS / run.key}.log"}
 
 
-def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
+def build_run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
     """The row of a run that was trained; `url` and `failure` are those of `RunRow`."""
     run, history, record, scores = trained
     losses = history.loss.tolist()
     return RunRow(
         run.key,
         url,
-        scores=[None if scores.get(name) is None else 100 * scores[name] for name in SHOWN],
+        scores=[None if scores.get(name) is None else 100 * scores[name] for name in RUN_SCORES],
         epochs=len(history),
         losses=losses,
         line=draw_line(losses),
@@ -293,29 +293,33 @@ def run_row(trained: TrainedRun, url: str | None, failure: str) -> RunRow:
     )
 
 
-def failed_rows(failures: Mapping[Run, str]) -> list[RunRow]:
+def build_failed_rows(failures: Mapping[Run, str]) -> list[RunRow]:
     """The rows of runs without a training that ended, see `find_failures`."""
     return [
         RunRow(run.key, files=find_log(run), failure=reason) for run, reason in failures.items()
     ]
 
 
-def foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
+def read_foreign_rows(foreign: Sequence[Evaluation]) -> list[RunRow]:
     """The rows of runs whose results were brought in, from their lines in results/runs.csv."""
     lines = read_list().set_index("key").to_dict("index")
     rows = []
     for run in unique_runs(foreign):
         if run.key in lines:
-            line, own = lines[run.key], own_evaluation(run)
+            line, evaluation = lines[run.key], own_evaluation(run)
             rows.append(
                 RunRow(
                     run.key,
-                    scores=[None if pd.isna(line[name]) else 100 * line[name] for name in SHOWN],
+                    scores=[
+                        None if pd.isna(line[name]) else 100 * line[name] for name in RUN_SCORES
+                    ],
                     epochs=line["epochs"],
                     minutes=60 * line["hours"],
                     commit=line["commit"],
                     machine=line["machine"],
-                    label=label_cameras(read_scores(own)["cameras"]) if own in foreign else "",
+                    label=label_cameras(read_scores(evaluation)["cameras"])
+                    if evaluation in foreign
+                    else "",
                 )
             )
     return rows

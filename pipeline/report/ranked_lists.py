@@ -97,9 +97,9 @@ def choose_queries(before: pd.Series, after: pd.Series, count: int) -> tuple[lis
         Queries, the largest change first; equal changes in the order of the queries.
     """
     change = after - before
-    risen = change[change > 0].sort_values(ascending=False, kind="stable")
-    fallen = change[change < 0].sort_values(kind="stable")
-    return risen.index[:count].tolist(), fallen.index[:count].tolist()
+    rises = change[change > 0].sort_values(ascending=False, kind="stable")
+    falls = change[change < 0].sort_values(kind="stable")
+    return rises.index[:count].tolist(), falls.index[:count].tolist()
 
 
 def rank_neighbours(
@@ -113,8 +113,8 @@ def rank_neighbours(
         images: queries and gallery.
         count: of neighbours.
     """
-    allowed = np.flatnonzero(images.candidates[place])
-    nearest = allowed[np.argsort(distances[place, allowed], kind="stable")[:count]]
+    candidates = np.flatnonzero(images.candidates[place])
+    nearest = candidates[np.argsort(distances[place, candidates], kind="stable")[:count]]
     rows = images.gallery.iloc[nearest]
     return pd.DataFrame(
         {
@@ -157,14 +157,14 @@ def build_fragment(lists: RankedLists, runs: Sequence[Run], settings: Settings) 
     parts = [
         f"<style>{LIST_STYLE}</style>\n",
         f'<figure aria-label="{region}"><div role="region" aria-label="{region}">',
-        svg_element(drawing.svg(drawing.pair_distances(panels))),
+        svg_element(drawing.svg(drawing.draw_pair_distances(panels))),
         f"</div></figure>\n<p>{LEGEND} The number is the distance, from 0 to 2.</p>\n",
     ]
     for place, run in enumerate(networks):
         name = escape(run.network)
         parts.append(f"<details{' open' if place == 0 else ''}><summary>{name}</summary>\n")
-        chosen = choose_queries(scores[against], scores[run], lists.queries)
-        for title, queries in zip(("raises", "lowers"), chosen, strict=True):
+        selection = choose_queries(scores[against], scores[run], lists.queries)
+        for title, queries in zip(("raises", "lowers"), selection, strict=True):
             parts.append(f"<h3>{name} {title} the average precision</h3>\n")
             for query in queries:
                 pair = {each: distances[each] for each in (against, run)}

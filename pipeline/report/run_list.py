@@ -40,8 +40,8 @@ class TrainedRun(NamedTuple):
 
 def read_run(run: Run, evaluations: Sequence[Evaluation]) -> TrainedRun:
     """The files of a run; `evaluations` are those of the page."""
-    own = own_evaluation(run)
-    scores = read_scores(own) if own in evaluations else {}
+    evaluation = own_evaluation(run)
+    scores = read_scores(evaluation) if evaluation in evaluations else {}
     return TrainedRun(run, read_history(run), read_record(run), scores)
 
 
@@ -106,16 +106,16 @@ def read_list(path: Path = RUN_LIST) -> pd.DataFrame:
     return pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"top-1": "", "mAP": ""})
 
 
-def keep_others(listed: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
+def keep_others(lines: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:
     """The rows, and those of the file whose run is not listed, but whose scores still lie there."""
     before = read_list(path)
     others = [
-        key not in set(listed.key) and (RESULTS / dataset / "scores" / f"{key}.json").exists()
+        key not in set(lines.key) and (RESULTS / dataset / "scores" / f"{key}.json").exists()
         for key, dataset in zip(before.key, before.dataset, strict=True)
     ]
     if not any(others):
-        return listed
-    return pd.concat([listed, before[others]]).sort_values("key", ignore_index=True)
+        return lines
+    return pd.concat([lines, before[others]]).sort_values("key", ignore_index=True)
 
 
 def write_list(lines: pd.DataFrame) -> None:

@@ -46,14 +46,14 @@ def _draw_queries(dataset: str, size: str) -> list[tuple[str, str]]:
     """The first queries of the first persons."""
     table = read_table(PREPARED / dataset)
     queries = table[split_of_run(table, 0, hold_out=False) == "query"]
-    chosen = queries.groupby("person").head(SHOTS).head(PERSONS * SHOTS)
-    images = load_images(PREPARED / dataset / f"{size}.npy", table.index.isin(chosen.index))
-    pixels = dict(zip(chosen.path, images.numpy(), strict=True))
+    sample = queries.groupby("person").head(SHOTS).head(PERSONS * SHOTS)
+    images = load_images(PREPARED / dataset / f"{size}.npy", table.index.isin(sample.index))
+    pixels = dict(zip(sample.path, images.numpy(), strict=True))
 
     def open_picture(path: str) -> Image.Image:
         return Image.fromarray(pixels[path])
 
     return [
         (draw_thumbnail(path, open_picture)[0], f"person {person}, camera {camera}")
-        for path, person, camera in zip(chosen.path, chosen.person, chosen.camera, strict=True)
+        for path, person, camera in zip(sample.path, sample.person, sample.camera, strict=True)
     ]

@@ -8,9 +8,9 @@
 from __future__ import annotations
 
 from pipeline.ending import explain_end, make_page
-from pipeline.plan.dvc_yaml import SEARCHES, render, write
+from pipeline.plan.dvc_yaml import SEARCH_PIPELINE, render, write
 from pipeline.plan.plan import load_plan
-from pipeline.shell import DVC, LOGS, command, exclusive, parser, run_command
+from pipeline.shell import DVC, LOGS, command, lock_work, parser, run_command
 
 
 def main() -> None:
@@ -20,10 +20,10 @@ def main() -> None:
     plan = load_plan()
     plan.search(name)
     if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
-        with exclusive(LOGS / "repro.lock", "making results in this folder"):
+        with lock_work(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
     with explain_end():
-        run_command(*DVC, "repro", f"{SEARCHES}:search@{name}")
+        run_command(*DVC, "repro", f"{SEARCH_PIPELINE}:search@{name}")
         make_page()
 
 

@@ -12,7 +12,7 @@ from rich.progress import TaskID
 
 from pipeline.search.results import FAILED
 from pipeline.shell import format_minutes
-from pipeline.training.display import estimate_seconds, progress_bars
+from pipeline.training.display import build_progress_bars, estimate_seconds
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class SearchDisplay:
         self.number, self.epochs, self.maximise = number, epochs, maximise
         self.start = time.monotonic()
         self.console = Console(stderr=True)
-        self.progress = progress_bars(self.console)
+        self.progress = build_progress_bars(self.console)
         self.bars: dict[str, TaskID] = {}
         self.seen: dict[str, int] = {}  # epochs of each trial
         self.ended: dict[str, str] = {}  # states of trials

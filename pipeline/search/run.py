@@ -35,8 +35,8 @@ from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
 from pipeline.search.trial import ResumableASHA, Setting, TrialProgress, run_trial
 from pipeline.tracking.recorder import Recorder, send_safely
-from pipeline.tracking.search import live_search, sync_search_results
-from pipeline.training.configuration import DIGITS, Configuration, configure, configure_trial
+from pipeline.tracking.search import open_search_run, sync_search_results
+from pipeline.training.configuration import KEY_DIGITS, Configuration, configure, configure_trial
 from pipeline.training.launch import check_parts, find_place, run_workers, wait_for
 from pipeline.training.progress import POLL, POLL_OF_STORE, Report, read_progress
 from pipeline.training.workers import allowed_losses
@@ -72,13 +72,13 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     recipe = settings.recipes[search.recipe]
     network = settings.networks[search.network]
     configuration = _check(name, search, plan, run)
-    described = search.model_dump(mode="json", exclude={"title", "caption"})
-    code = Code().of_trials(asdict(configuration.network))
-    digest = configuration.digest(run.prepared / TABLE, code, described)
-    key = f"{name}.{digest[:DIGITS]}"
+    options = search.model_dump(mode="json", exclude={"title", "caption"})
+    code = Code().digest_trials(asdict(configuration.network))
+    digest = configuration.digest(run.prepared / TABLE, code, options)
+    key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
-        with live_search(name, key, search) as recorder:
+        with open_search_run(name, key, search) as recorder:
             ready()
             if settings.workers not in ("auto", 1):
                 log.info("a trial has one worker, not the %s of params.yaml", settings.workers)
@@ -97,7 +97,9 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             log.info("best: %s; now trained on all identities", space.label(search, values))
             scores = _test_best(run, plan, search, values, f"{key}.best", storage)
             test = scores.summary()
-            _write(name, plan, search, Result(key, trials, table, values, test, scores.cameras))
+            _write(
+                name, plan, search, SearchResult(key, trials, table, values, test, scores.cameras)
+            )
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
@@ -119,8 +121,8 @@ def _check(name: str, search: Search, plan: Plan, run: Run) -> Configuration:
     network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
     configuration = configure_trial(search, next(space.examples(search)), network, recipe)
     check_prepared(run.dataset, configuration.size)
-    described = read_description(run.prepared)
-    if described["scoring"] == "single_shot" and search.maximise != "top-1":
+    description = read_description(run.prepared)
+    if description["scoring"] == "single_shot" and search.maximise != "top-1":
         raise SettingsError(
             f"{EXPERIMENTS}/{SEARCH_PREFIX}{name}.yaml: the protocol of {run.dataset} defines no "
             f"{search.maximise}: maximise top-1"
@@ -259,7 +261,7 @@ def _test_best(
         )
 
 
-class Result(NamedTuple):
+class SearchResult(NamedTuple):
     """What a search has found.
 
     Attributes:
@@ -279,17 +281,17 @@ class Result(NamedTuple):
     cameras: Cameras
 
 
-def _write(name: str, plan: Plan, search: Search, result: Result) -> None:
+def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
     """Write results/searches/<name>, whole or not at all."""
     settings = plan.settings
     network, recipe = space.apply(
         search, result.best, settings.networks[search.network], settings.recipes[search.recipe]
     )
-    rounded = {
+    scores = {
         score: None if mean is None else round(mean, 6) for score, mean in result.test.items()
     }
     summary = {
-        "search": result.key, "best": result.best, "cameras": result.cameras, "test": rounded,
+        "search": result.key, "best": result.best, "cameras": result.cameras, "test": scores,
     }  # fmt: skip
     trials = [
         {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials

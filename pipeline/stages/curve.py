@@ -13,7 +13,7 @@ from ianet.files import write_whole
 from pipeline.config.experiments import Curve
 from pipeline.plan.dvc_yaml import FIGURES, TABLES
 from pipeline.plan.plan import load_plan
-from pipeline.report.cells import cells, read_results
+from pipeline.report.cells import compute_cells, read_results
 from pipeline.shell import command, parser
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     name = options.parse_args().name
     plan = load_plan()
     curve = plan.experiment(name, Curve)
-    frame = cells(curve, plan, read_results(name, curve, plan))
+    frame = compute_cells(curve, plan, read_results(name, curve, plan))
     write_whole(TABLES / f"{name}.csv", to_csv(frame, "%.4g"))
     write_whole(FIGURES / f"{name}.svg", draw_curve(curve, frame))
     print(f"{FIGURES / name}.svg: {curve.title}")

@@ -21,7 +21,7 @@ from pipeline.report.relation_maps import draw_figure
 from pipeline.shell import command, parser
 
 
-def default_run(figure: RelationFigure, plan: Plan) -> Run:
+def find_default_run(figure: RelationFigure, plan: Plan) -> Run:
     """The run of the pipeline's own figure.
 
     Raises:
@@ -47,7 +47,7 @@ def main() -> None:
     plan = load_plan()
     figure = plan.file(arguments.name, RelationFigure)
     if arguments.run is None:
-        run, target = default_run(figure, plan), FIGURES / f"{arguments.name}.svg"
+        run, target = find_default_run(figure, plan), FIGURES / f"{arguments.name}.svg"
     else:
         run, target = parse_run(arguments.run, plan.settings), arguments.to
     write_whole(target, draw_figure(figure, run, plan.settings))

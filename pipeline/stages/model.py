@@ -21,7 +21,7 @@ from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.shell import command, parser
 from pipeline.tracking.training import send_run
 
-SCORES = ("top-1", "mAP", "mINP")
+MODEL_SCORES = ("top-1", "mAP", "mINP")
 
 
 def describe_scores(evaluation: Evaluation) -> ModelScores:
@@ -33,7 +33,7 @@ def describe_scores(evaluation: Evaluation) -> ModelScores:
     content = read_scores(evaluation)
     queries = read_queries(evaluation)
     persons = queries.person.tolist()
-    bounds = {name: bound_score(queries[name], persons) for name in SCORES if name in queries}
+    bounds = {name: bound_score(queries[name], persons) for name in MODEL_SCORES if name in queries}
     return ModelScores(
         evaluation.on if content["split"] == "test" else f"{evaluation.on}, {content['split']}",
         len(queries),

@@ -42,9 +42,9 @@ def hold_out(table: pd.DataFrame, identities: int) -> pd.Series:
         raise ValueError(
             f"held_out is {identities}, but there are only {len(persons)} training identities"
         )
-    chosen = np.random.default_rng(0).choice(persons, identities, replace=False)
+    sample = np.random.default_rng(0).choice(persons, identities, replace=False)
     part = pd.Series("", index=table.index)
-    out = train[train.person.isin(chosen)]
+    out = train[train.person.isin(sample)]
     part[out.index] = "gallery"
     part[out.groupby(["person", "camera"]).head(1).index] = "query"
     return part

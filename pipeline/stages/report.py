@@ -12,21 +12,21 @@ from __future__ import annotations
 from pathlib import Path
 
 from ianet.files import write_whole
-from pipeline.plan.dvc_yaml import REPORT, output_paths, pipeline
+from pipeline.plan.dvc_yaml import REPORT, build_pipeline, list_outputs
 from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.runs import RECORD, RESULTS, Evaluation
 from pipeline.report import curves, findings, overview, page, run_list, samples
 from pipeline.shell import command, parser
 from pipeline.tracking.recorder import send_safely
-from pipeline.tracking.reproduction import run_pages, sync_reproduction
+from pipeline.tracking.reproduction import find_run_pages, sync_reproduction
 
 
 def find_complete(plan: Plan) -> list[str]:
     """The tables and figures whose files, and the scores that they show, are there."""
-    stages = pipeline(plan)["stages"]
+    stages = build_pipeline(plan)["stages"]
     complete = []
     for name in plan.experiments:
-        outputs = output_paths(stages[name])
+        outputs = list_outputs(stages[name])
         scores = [path for path in stages[name]["deps"] if path.startswith(f"{RESULTS}/")]
         if all(Path(path).exists() for path in (*outputs, *scores)):
             complete.append(name)
@@ -40,44 +40,44 @@ def is_complete(evaluation: Evaluation) -> bool:
 
 def main() -> None:
     parser(__doc__, "pipeline.stages.report").parse_args()
-    whole = load_plan()
-    plan = whole.limit(find_complete(whole))
+    full_plan = load_plan()
+    plan = full_plan.limit(find_complete(full_plan))
     evaluations = list(filter(is_complete, plan.evaluations()))
-    planned = whole.evaluations()
-    complete = list(filter(is_complete, planned))
+    all_evaluations = full_plan.evaluations()
+    complete = list(filter(is_complete, all_evaluations))
     foreign = plan.foreign_evaluations()
     runs = unique_runs(evaluations)
-    labels = overview.row_labels(plan, runs)
-    trained = [run_list.read_run(run, complete) for run in runs]
-    failures = run_list.find_failures(planned)
-    links = run_pages(runs)
-    tables = overview.score_sections(plan)
+    labels = overview.find_row_labels(plan, runs)
+    trained_runs = [run_list.read_run(run, complete) for run in runs]
+    failures = run_list.find_failures(all_evaluations)
+    links = find_run_pages(runs)
+    tables = overview.build_score_sections(plan)
     sections = [section for section, _ in tables.values()]
     summary = findings.find(tables)
     first = overview.describe_runs(runs, unique_runs(foreign))
     text = page.to_html(
         "IANet, reproduced",
-        [*sections, *overview.other_sections(plan, [*evaluations, *foreign])],
+        [*sections, *overview.build_other_sections(plan, [*evaluations, *foreign])],
         overview=overview.summarize(plan.settings, evaluations, foreign),
         findings=summary._replace(sentences=[first, *summary.sentences]),
         samples=samples.find_samples(plan.settings),
-        figures=overview.figure_pictures(plan),
-        ranks=overview.ranked_lists(plan),
-        searches=overview.search_summaries(plan),
-        curves=curves.draw_curves(trained),
+        figures=overview.read_figures(plan),
+        ranks=overview.read_ranked_lists(plan),
+        searches=overview.read_search_summaries(plan),
+        curves=curves.draw_curves(trained_runs),
         runs=[
-            *overview.failed_rows(
+            *overview.build_failed_rows(
                 {run: reason for run, reason in failures.items() if run not in runs}
             ),
             *(
-                overview.run_row(each, links.get(each.run), failures.get(each.run, ""))
-                for each in trained
+                overview.build_run_row(each, links.get(each.run), failures.get(each.run, ""))
+                for each in trained_runs
             ),
-            *overview.foreign_rows(foreign),
+            *overview.read_foreign_rows(foreign),
         ],
     )
     write_whole(REPORT, text)
-    run_list.write_list(run_list.list_runs(trained))
+    run_list.write_list(run_list.list_runs(trained_runs))
     # After the page, which is one of the files that are sent.
     send_safely(lambda: sync_reproduction(labels))
 

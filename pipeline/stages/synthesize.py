@@ -15,12 +15,12 @@ def main() -> None:
     options.add_argument("dataset", help="of params.yaml, with sizes under `synthetic`")
     name = options.parse_args().dataset
     settings = load()
-    drawn = {key: each for key, each in settings.datasets.items() if each.synthetic is not None}
-    if name not in drawn:
+    datasets = {key: each for key, each in settings.datasets.items() if each.synthetic is not None}
+    if name not in datasets:
         raise SettingsError(
-            f"{PARAMS} draws no data set {name!r}: choose from {', '.join(drawn) or 'none'}"
+            f"{PARAMS} draws no data set {name!r}: choose from {', '.join(datasets) or 'none'}"
         )
-    dataset = drawn[name]
+    dataset = datasets[name]
     assert dataset.synthetic is not None
     dataset.source.parent.mkdir(parents=True, exist_ok=True)
     archive.write(dataset.source, **dataset.synthetic.model_dump())

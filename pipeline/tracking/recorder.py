@@ -68,13 +68,13 @@ def hold_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread
         yield
         return
-    held = False
+    is_held = False
 
     def hold(number: int, frame: FrameType | None) -> None:
-        nonlocal held
-        if held:
+        nonlocal is_held
+        if is_held:
             signal.default_int_handler(number, frame)
-        held = True
+        is_held = True
 
     handlers = {stop: signal.signal(stop, hold) for stop in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -82,7 +82,7 @@ def hold_signals() -> Iterator[None]:
     finally:
         for stop, handler in handlers.items():
             signal.signal(stop, handler)
-        if held:
+        if is_held:
             raise KeyboardInterrupt
 
 
@@ -94,7 +94,7 @@ def _warn(error: Exception) -> None:
 
 
 @contextmanager
-def live(sync: Callable[[str], str]) -> Iterator[None]:
+def open_run(sync: Callable[[str], str]) -> Iterator[None]:
     """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
     try:

@@ -11,14 +11,14 @@ from mlflow.exceptions import MlflowException
 from pipeline.plan.records import read_record
 from pipeline.plan.runs import RESULTS, Run
 from pipeline.secrecy import hide_secrets
-from pipeline.tracking.server import INTERFACE, connect, create, experiment, find, first_line
+from pipeline.tracking.server import INTERFACE, connect, create, find, find_experiment, first_line
 
 REPRODUCTION = "reproduction"
 
 log = logging.getLogger(__name__)
 
 
-def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
+def find_run_pages(runs: Sequence[Run]) -> dict[Run, str]:
     """The page of each run that MLflow holds; none where MLflow does not answer."""
     try:
         connect()
@@ -28,7 +28,7 @@ def run_pages(runs: Sequence[Run]) -> dict[Run, str]:
         for run in runs:
             run_id = find({"id": read_record(run)["id"]})
             if run_id is not None:
-                path = f"experiments/{experiment()}/runs/{run_id}"
+                path = f"experiments/{find_experiment()}/runs/{run_id}"
                 pages[run] = f"{root}/#/{path}?workflowType=machine_learning"
         return pages
     except (MlflowException, ConnectionError) as error:

@@ -15,10 +15,10 @@ from mlflow.entities import Metric, Param
 from ianet.escapes import escape_markdown
 from pipeline.config.experiments import Search
 from pipeline.plan.records import read_search
-from pipeline.tracking.recorder import FAILURE, LONGEST, TRACEBACK, Recorder, live
+from pipeline.tracking.recorder import FAILURE, LONGEST, TRACEBACK, Recorder, open_run
 from pipeline.tracking.server import (
     NOTE,
-    SCORES,
+    SPLIT_SCORES,
     connect,
     create,
     find,
@@ -28,7 +28,7 @@ from pipeline.tracking.server import (
     set_status,
 )
 
-TRIAL_METRICS = ("loss", "accuracy", "lr", *SCORES)
+TRIAL_METRICS = ("loss", "accuracy", "lr", *SPLIT_SCORES)
 PARENT = "mlflow.parentRunId"  # the tag by which MLflow knows a child run
 
 
@@ -55,8 +55,8 @@ def sync_search(
             NOTE: escape_markdown(f"{search.title}. {search.caption}"),
         }
         run_id = create(f"search-{name}", tags)
-    described = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
-    send_parameters(run_id, described)
+    parameters = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
+    send_parameters(run_id, parameters)
     for trial in trials:
         _sync_trial(run_id, key, trial)
     set_status(run_id, status)
@@ -108,7 +108,7 @@ def sync_search_results(name: str, search: Search, folder: Path) -> None:
 
 
 @contextmanager
-def live_search(name: str, key: str, search: Search) -> Iterator[Recorder]:
+def open_search_run(name: str, key: str, search: Search) -> Iterator[Recorder]:
     """The MLflow run of a search under way, new or, after a kill, the one that was begun.
 
     Yields:
@@ -118,12 +118,12 @@ def live_search(name: str, key: str, search: Search) -> Iterator[Recorder]:
         ConnectionError: MLflow does not answer.
     """
     connect()
-    with live(lambda status: sync_search(name, key, search, [], status)):
+    with open_run(lambda status: sync_search(name, key, search, [], status)):
         sent: dict[str, Any] = {}
 
         def sync(trials: Sequence[Mapping[str, Any]]) -> None:
-            changed = [trial for trial in trials if sent.get(trial["trial"]) != trial]
-            sync_search(name, key, search, changed, "RUNNING")
-            sent.update({trial["trial"]: trial for trial in changed})
+            changes = [trial for trial in trials if sent.get(trial["trial"]) != trial]
+            sync_search(name, key, search, changes, "RUNNING")
+            sent.update({trial["trial"]: trial for trial in changes})
 
         yield Recorder(sync)

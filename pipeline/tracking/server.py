@@ -22,7 +22,7 @@ from mlflow.telemetry import set_telemetry_client
 from pipeline.secrecy import hide_secrets
 
 EXPERIMENT = "ianet"
-SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
+SPLIT_SCORES = ("mAP", "mINP", "top-1", "top-5", "top-10")
 BATCH = 900  # metrics of a request; MLflow takes 1000
 SQLITE = "sqlite:///"
 LOCAL = f"{SQLITE}mlflow.db"
@@ -88,7 +88,7 @@ def connect() -> None:
             "to a server, or to sqlite:////<path of the project>/mlflow.db, to keep its records"
         )
     database = Path(LOCAL.removeprefix(SQLITE))
-    with first_use(Path()), _make_whole(database):
+    with lock_first_use(Path()), _make_whole(database):
         try:
             record = mlflow.set_experiment(EXPERIMENT)
             for name, value in TAGS.items():
@@ -152,7 +152,7 @@ def _mend_locations(artifacts: str) -> None:
     log.info("mlflow.db names files in %s now, in place of %s%s", new, old, advice)
 
 
-def first_use(project: Path) -> FileLock:
+def lock_first_use(project: Path) -> FileLock:
     """Keep other processes of a project from the first use of its MLflow.
 
     Several processes that meet a new sqlite file at once would break it for good.
@@ -166,7 +166,7 @@ def first_line(error: Exception) -> str:
     return textwrap.shorten(hide_secrets(lines[0]), 500, placeholder=" ...")
 
 
-def experiment() -> str:
+def find_experiment() -> str:
     experiment = mlflow.MlflowClient().get_experiment_by_name(EXPERIMENT)
     assert experiment is not None  # `connect` made it
     return str(experiment.experiment_id)
@@ -175,14 +175,14 @@ def experiment() -> str:
 def view_address(server: str) -> str:
     """The address of MLflow's page of all runs, by `VIEW`."""
     options = f"viewStateShareKey={EXPERIMENT}&workflowType=machine_learning"
-    return f"{server}/#/experiments/{experiment()}/runs?{options}"
+    return f"{server}/#/experiments/{find_experiment()}/runs?{options}"
 
 
 def find(tags: Mapping[str, str]) -> str | None:
     """The newest run with these tags, whose values hold one kind of quotes at most."""
-    wanted = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
+    condition = " and ".join(f"tags.`{name}` = {_quote(value)}" for name, value in tags.items())
     runs = mlflow.MlflowClient().search_runs(
-        [experiment()], wanted, max_results=1, order_by=["attributes.start_time DESC"]
+        [find_experiment()], condition, max_results=1, order_by=["attributes.start_time DESC"]
     )
     return runs[0].info.run_id if runs else None
 
@@ -194,8 +194,8 @@ def _quote(value: str) -> str:
 def create(name: str, tags: Mapping[str, str]) -> str:
     """A new run of the experiment; its id."""
     client = mlflow.MlflowClient()
-    created = client.create_run(experiment(), tags=dict(tags), run_name=name)
-    return str(created.info.run_id)
+    run = client.create_run(find_experiment(), tags=dict(tags), run_name=name)
+    return str(run.info.run_id)
 
 
 def send_parameters(run_id: str, parameters: Mapping[str, object]) -> bool:
@@ -230,14 +230,14 @@ def send_epochs(
         guide: the metric whose steps say which epochs the run has.
     """
     client = mlflow.MlflowClient()
-    known = {metric.step for metric in client.get_metric_history(run_id, guide)}
+    steps = {metric.step for metric in client.get_metric_history(run_id, guide)}
     now = int(time.time() * 1000)
-    lacking = [epoch for epoch in reports if epoch not in known]
+    missing_epochs = [epoch for epoch in reports if epoch not in steps]
     epochs = max(BATCH // max(len(names), 1), 1)  # of a request: an epoch is sent whole or not
-    for start in range(0, len(lacking), epochs):
+    for start in range(0, len(missing_epochs), epochs):
         metrics = [
             Metric(metric, float(reports[epoch][name]), now, epoch)
-            for epoch in lacking[start : start + epochs]
+            for epoch in missing_epochs[start : start + epochs]
             for name, metric in names.items()
             if reports[epoch].get(name) is not None
         ]
@@ -246,4 +246,4 @@ def send_epochs(
 
 def metric_name(name: str, split: str) -> str:
     """The name of a score in MLflow, with the split that was scored."""
-    return f"{split}_{name.replace('-', '_')}" if name in SCORES else name
+    return f"{split}_{name.replace('-', '_')}" if name in SPLIT_SCORES else name

@@ -21,10 +21,10 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 from ianet.escapes import escape_markdown
 from pipeline.plan.records import read_history, read_record, read_scores
 from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
-from pipeline.tracking.recorder import Recorder, live, send_safely
+from pipeline.tracking.recorder import Recorder, open_run, send_safely
 from pipeline.tracking.server import (
     NOTE,
-    SCORES,
+    SPLIT_SCORES,
     connect,
     create,
     find,
@@ -41,7 +41,7 @@ HELD_OUT_SCORE = metric_name("mAP", "held-out")
 LONGEST_NOTE = 5000  # characters of a description; MLflow takes 8000
 
 
-def new_id() -> str:
+def create_id() -> str:
     """An id for a training or search, by which its MLflow run is found again."""
     return uuid4().hex
 
@@ -161,9 +161,9 @@ def send_run(run: Run) -> None:
 def _sync_files(run: Run, run_id: str) -> None:
     """Send the files with a run's configuration and its epochs."""
     client = mlflow.MlflowClient()
-    known = {file.path for file in client.list_artifacts(run_id)}
+    names = {file.path for file in client.list_artifacts(run_id)}
     for name in (RECORD, HISTORY):
-        if name not in known:
+        if name not in names:
             client.log_artifact(run_id, str(run.folder / name))
 
 
@@ -174,8 +174,8 @@ def _sync_model(run: Run, run_id: str) -> None:
     mAP on held-out people.
     """
     client = mlflow.MlflowClient()
-    tracked = client.get_run(run_id)
-    if "model" in tracked.data.tags:
+    record = client.get_run(run_id)
+    if "model" in record.data.tags:
         return
     # 60 MB, which a command that leads a training need not take.
     import numpy as np
@@ -192,7 +192,7 @@ def _sync_model(run: Run, run_id: str) -> None:
     )
     name = f"{run.dataset}.{run.network}"
     with _active(run_id):
-        logged = mlflow.pyfunc.log_model(
+        model = mlflow.pyfunc.log_model(
             name="model",
             registered_model_name=name,
             loader_module=SERVED.stem,
@@ -204,7 +204,7 @@ def _sync_model(run: Run, run_id: str) -> None:
             input_example=_draw_example(),
         )
     card = (run.model / CARD).read_text()
-    client.update_model_version(name, logged.registered_model_version, card)
+    client.update_model_version(name, model.registered_model_version, card)
     if not client.get_registered_model(name).description:
         description = (
             f"Network {run.network}, trained on {run.dataset}. Each version is of one training, "
@@ -212,9 +212,9 @@ def _sync_model(run: Run, run_id: str) -> None:
         )
         client.update_registered_model(name, escape_markdown(description))
     client.set_tag(run_id, "model", name)
-    score = tracked.data.metrics.get(HELD_OUT_SCORE)
+    score = record.data.metrics.get(HELD_OUT_SCORE)
     if score is not None and score > _best_score(name):
-        client.set_registered_model_alias(name, BEST, logged.registered_model_version)
+        client.set_registered_model_alias(name, BEST, model.registered_model_version)
 
 
 def _draw_example() -> pd.DataFrame:
@@ -251,16 +251,18 @@ def _sync_scores(run_id: str, scores: Mapping[str, Any]) -> None:
     prefix = f"{scores['on']}_" if scores["on"] != scores["dataset"] else ""
     metrics = {
         f"{prefix}{metric_name(name, scores['split'])}": scores[name]
-        for name in (*SCORES, "entropy")
+        for name in (*SPLIT_SCORES, "entropy")
         if scores[name] is not None  # the data set's protocol does not define it
     }
     client.set_tag(run_id, f"{prefix}cameras", scores["cameras"])
-    held = client.get_run(run_id).data.metrics
-    if all(math.isclose(held.get(name, math.nan), metrics[name]) for name in metrics):
+    values = client.get_run(run_id).data.metrics
+    if all(math.isclose(values.get(name, math.nan), metrics[name]) for name in metrics):
         return
     from ianet import drawing  # half a second that a training need not spend
 
-    client.log_figure(run_id, drawing.cmc_curve(scores["cmc"], scores["key"]), f"{prefix}cmc.png")
+    client.log_figure(
+        run_id, drawing.draw_cmc_curve(scores["cmc"], scores["key"]), f"{prefix}cmc.png"
+    )
     now = int(time.time() * 1000)
     client.log_batch(run_id, metrics=[Metric(name, metrics[name], now, 0) for name in metrics])
 
@@ -279,7 +281,7 @@ def _active(run_id: str) -> Iterator[None]:
 
 
 @contextmanager
-def live_training(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
+def open_training_run(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
     """The MLflow run of a training under way, new or, after a kill, the one that was begun.
 
     Args:
@@ -292,5 +294,5 @@ def live_training(run: Run, record: Mapping[str, Any]) -> Iterator[Recorder]:
         ConnectionError: MLflow does not answer.
     """
     connect()
-    with live(lambda status: sync_training(run, record, [], status)):
+    with open_run(lambda status: sync_training(run, record, [], status)):
         yield Recorder(lambda history: sync_training(run, record, history, "RUNNING"))

@@ -15,8 +15,8 @@ from typing import Any
 
 from pipeline.cluster.storage import TRAININGS, Storage
 
-KEPT = 2
-DIGITS = 16
+CHECKPOINT_COUNT = 2
+CHECKPOINT_DIGITS = 16
 SUFFIX = ".checkpoint"
 
 State = dict[str, Any]
@@ -105,11 +105,11 @@ class Checkpoints:
             self.storage.write(content, *self.folder, name)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), self._path(name)) from error
-        for old in self._names()[:-KEPT]:
+        for old in self._names()[:-CHECKPOINT_COUNT]:
             self.storage.delete(*self.folder, old)
 
     def _names(self) -> list[str]:
-        names = self.storage.names(*self.folder)
+        names = self.storage.list_names(*self.folder)
         return sorted(name for name in names if name.endswith(SUFFIX))
 
     def _path(self, name: str) -> str:
@@ -117,4 +117,4 @@ class Checkpoints:
 
 
 def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:DIGITS]
+    return hashlib.sha256(content).hexdigest()[:CHECKPOINT_DIGITS]

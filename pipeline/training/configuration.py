@@ -18,7 +18,7 @@ from pipeline.plan.runs import Run, digest_file
 from pipeline.plan.sources import weight_files
 from pipeline.search import space
 
-DIGITS = 12  # of a digest, in the name of a folder of checkpoints
+KEY_DIGITS = 12  # of a digest, in the name of a folder of checkpoints
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pipeline.plan.runs import Run
 log = logging.getLogger(__name__)
 
 
-def progress_bars(console: Console) -> Progress:
+def build_progress_bars(console: Console) -> Progress:
     """Bars with a text of their own, the field `report`; none where there is no terminal."""
     return Progress(
         SpinnerColumn(),
@@ -48,7 +48,7 @@ class Display:
         self.epochs = epochs
         self.seconds: list[float] = []
         self.console = Console(stderr=True)
-        self.progress = progress_bars(self.console)
+        self.progress = build_progress_bars(self.console)
         self.task = self.progress.add_task(self.title, total=epochs, report="starting Ray")
 
     def __enter__(self) -> Display:

@@ -32,8 +32,8 @@ from pipeline.plan.records import read_table
 from pipeline.plan.runs import HISTORY, RECORD, TABLE, Run, find_start, prepared_files
 from pipeline.plan.sources import Code, weight_files
 from pipeline.shell import emit
-from pipeline.tracking.training import live_training, new_id
-from pipeline.training.configuration import DIGITS, Configuration, Place, configure
+from pipeline.tracking.training import create_id, open_training_run
+from pipeline.training.configuration import KEY_DIGITS, Configuration, Place, configure
 from pipeline.training.display import Display
 from pipeline.training.progress import Follower, Report
 from pipeline.training.worker import Result
@@ -61,7 +61,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     check_parts(run, settings, hold_out=configuration.hold_out)
     digest = _digest(run, configuration)
     # The digest in the name: changed options or code never resume older weights.
-    name = f"{run.key}.{digest[:DIGITS]}"
+    name = f"{run.key}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     runs = unique_runs(plan.evaluations())
     with (
@@ -69,7 +69,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
         Display(run, runs, configuration.recipe.epochs) as display,
     ):
         record = _describe(run, configuration, digest, storage, settings)
-        with live_training(run, record) as recorder:
+        with open_training_run(run, record) as recorder:
 
             def on_epoch(history: list[Report]) -> None:
                 display.show_epoch(history[-1])
@@ -107,12 +107,12 @@ def record_failure(run: Run, plan: Plan, error: Exception) -> NoReturn:
     configuration = configure(run, settings.networks[run.network], settings.recipes[run.recipe])
     digest = _digest(run, configuration)
     record = _describe(run, configuration, digest, Storage(settings.cluster.storage), settings)
-    with live_training(run, record):
+    with open_training_run(run, record):
         raise error
 
 
 def _digest(run: Run, configuration: Configuration) -> str:
-    code = Code().of_training(asdict(configuration.network))
+    code = Code().digest_training(asdict(configuration.network))
     return configuration.digest(run.prepared / TABLE, code)
 
 
@@ -121,7 +121,7 @@ def _describe(
 ) -> dict[str, Any]:
     """What training.json holds before the training."""
     return {
-        "id": _identify(storage, f"{run.key}.{digest[:DIGITS]}"),
+        "id": _identify(storage, f"{run.key}.{digest[:KEY_DIGITS]}"),
         "digest": digest,
         "source": str(settings.datasets[run.dataset].source),
         "configuration": configuration.parameters(),
@@ -130,11 +130,11 @@ def _describe(
 
 def _identify(storage: Storage, name: str) -> str:
     """The id of a training, the same after a kill."""
-    known = storage.read(TRAININGS, name, "id")
-    if known is None:
-        known = new_id().encode()
-        storage.write(known, TRAININGS, name, "id")
-    return known.decode()
+    content = storage.read(TRAININGS, name, "id")
+    if content is None:
+        content = create_id().encode()
+        storage.write(content, TRAININGS, name, "id")
+    return content.decode()
 
 
 def find_place(

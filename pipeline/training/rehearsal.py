@@ -53,20 +53,20 @@ class Rehearsals:
         if name.startswith(SEARCH_PREFIX) and "." not in name:
             search = self.plan.search(name.removeprefix(SEARCH_PREFIX))
             network, recipe = settings.networks[search.network], settings.recipes[search.recipe]
-            configured = configure_trial(search, next(space.examples(search)), network, recipe)
+            configuration = configure_trial(search, next(space.examples(search)), network, recipe)
         else:
             run = parse_run(name, settings)
             network, recipe = settings.networks[run.network], settings.recipes[run.recipe]
-            configured = configure(run, network, recipe)
-        downloads = configured.network.weights == "imagenet" and not is_cluster()
+            configuration = configure(run, network, recipe)
+        downloads = configuration.network.weights == "imagenet" and not is_cluster()
         weights = "imagenet" if downloads else "none"
-        options = replace(configured.network, weights=weights)
-        return replace(configured, dataset="", hold_out=False, seed=0, network=options)
+        options = replace(configuration.network, weights=weights)
+        return replace(configuration, dataset="", hold_out=False, seed=0, network=options)
 
     def mark(self, configuration: Configuration) -> Path:
         """The file that is there if this network passed."""
         roots = network_roots(asdict(configuration.network), "train")
-        content = [configuration.parameters(), self.code.closure(roots), version("torch")]
+        content = [configuration.parameters(), self.code.follow_imports(roots), version("torch")]
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         return user_cache_path("ianet") / "rehearsals" / digest
 

@@ -20,8 +20,8 @@ from pipeline.config.settings import SettingsError
 from pipeline.training.configuration import Configuration, Place
 from pipeline.training.worker import FAILURE, Result, train_alone, train_together
 
-LOSSES = 3  # of its workers, after which a training gives up
-LOSSES_ON_CLUSTER = 10  # where nodes come and go
+MOST_LOSSES = 3  # of its workers, after which a training gives up
+MOST_LOSSES_ON_CLUSTER = 10  # where nodes come and go
 PAUSE, LONGEST_PAUSE = 2, 60  # seconds, after a store that does not answer
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 def allowed_losses() -> int:
     """How often a training may lose its workers and resume."""
-    return LOSSES_ON_CLUSTER if address.is_cluster() else LOSSES
+    return MOST_LOSSES_ON_CLUSTER if address.is_cluster() else MOST_LOSSES
 
 
 def run_one(configuration: Configuration, place: Place, name: str) -> Result:

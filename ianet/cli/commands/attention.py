@@ -67,18 +67,18 @@ def attention(
     for path, reason in batch.skipped.items():
         raise ValueError(f"{path} cannot be decoded ({reason}): take another picture")
     person = Person(Path(picture.path).name, batch.pixels[0], points)
-    chosen = stage or stages[0]
-    title = f"{loaded.identity.name}, the last block of {chosen}"
+    stage_name = stage or stages[0]
+    title = f"{loaded.identity.name}, the last block of {stage_name}"
     caption = (
         "Warmer is more; every map has its own scale. ppm: millionths more or less than alike."
     )
     with show_step("drawing"):
         [maps] = compute_maps(
-            loaded.network, chosen, [person], points=list(points), channels=channel or ()
+            loaded.network, stage_name, [person], points=list(points), channels=channel or ()
         )
         save(draw_maps([maps], title, caption), output)
     if not json:
-        print(f"{output}: {format_count(len(points), 'point')} after {chosen}")
+        print(f"{output}: {format_count(len(points), 'point')} after {stage_name}")
         return
     fields = [
         {
@@ -93,7 +93,7 @@ def attention(
         {
             "output": str(output),
             "model": loaded.identity._asdict(),
-            "stage": chosen,
+            "stage": stage_name,
             "fields": fields,
         }
     )

@@ -128,7 +128,7 @@ def calibrate(
     if picture:
         points = {each.far: (each.distance.value, each.tar.value) for each in pairs.thresholds}
         title = f"{loaded.identity.name} on {dataset.name}"
-        figure = drawing.verification(
+        figure = drawing.draw_verification(
             pairs.curve.distance, pairs.curve.same, pairs.curve.other, points, title
         )
         drawing.save(figure, picture)

@@ -25,7 +25,7 @@ from ianet.cli.shared import (
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-SHOWN = 10  # queries in the terminal
+TERMINAL_QUERIES = 10  # queries in the terminal
 
 
 def search(
@@ -118,16 +118,19 @@ def search(
         skip_bad=skip_bad,
     )
     query_file, gallery_file = files[query], files[gallery]
-    wanted = concatenate(
+    query_features = concatenate(
         query_file.blocks() if query_file else embed_pictures(find_pictures(query, labels))
     )
-    features = (
+    gallery_source = (
         nullcontext(gallery_file)
         if gallery_file
         else store(embed_pictures(find_pictures(gallery, labels)))
     )
-    with features as searched, progress("searching", len(searched)) as advance:
-        ranks = find(wanted, searched, k, advance)
+    with (
+        gallery_source as gallery_features,
+        progress("searching", len(gallery_features)) as advance,
+    ):
+        ranks = find(query_features, gallery_features, k, advance)
     if threshold:
         ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
@@ -137,10 +140,10 @@ def search(
             else:
                 ranks.to_parquet(temporary, index=False)
     if html is not None:
-        shown = sort_queries(ranks, sort)[:queries]
-        with progress("drawing", len(shown)) as advance:
+        page_queries = sort_queries(ranks, sort)[:queries]
+        with progress("drawing", len(page_queries)) as advance:
             parts = []
-            for part in write_page(ranks, shown, open_picture, "Ranked lists"):
+            for part in write_page(ranks, page_queries, open_picture, "Ranked lists"):
                 parts.append(part)
                 advance(1)
         write_whole(html, "".join(parts))
@@ -179,12 +182,12 @@ def _print_ranks(ranks: DataFrame, output: Path | None) -> None:
                 "" if isna(row["right"]) else signs[bool(row["right"])],
                 *(signs[row[column]] for column in accepted),
             ]
-            for row in ranks[ranks["query"].isin(queries[:SHOWN])].to_dict("records")
+            for row in ranks[ranks["query"].isin(queries[:TERMINAL_QUERIES])].to_dict("records")
         ],
     )
-    if len(queries) > SHOWN:
+    if len(queries) > TERMINAL_QUERIES:
         print_note(
-            f"{len(queries) - SHOWN:,} more queries: -o FILE writes all of them"
+            f"{len(queries) - TERMINAL_QUERIES:,} more queries: -o FILE writes all of them"
             if output is None
             else f"{output} has all {len(queries):,} queries"
         )
