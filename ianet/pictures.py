@@ -140,7 +140,7 @@ def _find_files(path: Path, labels: Labels) -> Iterator[Picture]:
     elif path.exists():
         from ianet.feature_files import is_feature_file  # pyarrow, which a served model lacks
 
-        if is_feature_file(path):
+        if path.is_file() and is_feature_file(path):
             raise ValueError(
                 f"{path} holds features by its suffix, and no picture: give {EXPECTED}"
             )
