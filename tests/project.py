@@ -93,7 +93,7 @@ class Project:
             "table4f": {"seeds": {}},
             "figure7": {"at": [5], "rows": [row]},
             "figure8": {"network": "stage3", "stage": "stage3"},
-            "blocks": {"rows": [row]},
+            "blocks": {"seeds": {}, "rows": [row]},
             "ranks": {"networks": ["stage3"], "queries": 1, "neighbours": 3},
             "cost": {"recipe": "quick", "rows": [row]},
         }.items():
