@@ -203,7 +203,7 @@ def test_a_terminal_shows_a_spinner_while_a_step_takes_its_time(
         (["drawing"], "attention", model, first, "--point", "0.5,0.5", "-o", tmp_path / "a.png"),
         (["converting"], "convert", checkpoint, *size, "-o", tmp_path / "converted"),
         (["scoring"], "evaluate", model, photos, *reader, "--rerank"),
-        (["exporting", "scoring and timing"], *exported, "--check", photos, *reader),
+        (["exporting", "scoring"], *exported, "--check", photos, *reader),
     ):
         with monkeypatch.context() as patch:
             patch.setattr(Console, "is_terminal", True)

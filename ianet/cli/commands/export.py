@@ -163,14 +163,14 @@ def _compare(
     originals = embed_test(query, gallery, embed_original)
     copies = embed_test(query, gallery, embed_copy)
     first = query[: BATCHES[-1]]
-    with show_step("scoring and timing"):
-        checks = [
-            Check(name, evaluate(*tables, **scoring).scores, measure(runner, model, first, BATCHES))
-            for name, tables, runner in (
-                ("model", originals, open_model(model)),
-                (file.name, copies, run),
-            )
-        ]
+    runners = {"model": open_model(model), file.name: run}
+    with show_step("scoring"):
+        scores = [evaluate(*tables, **scoring).scores for tables in (originals, copies)]
+    # The display of a step would take time from what is measured.
+    checks = [
+        Check(name, values, measure(runner, model, first, BATCHES))
+        for (name, runner), values in zip(runners.items(), scores, strict=True)
+    ]
     return max(map(find_difference, originals, copies)), checks
 
 
