@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ianet.calibration import Calibration
+from ianet.cameras import label_cameras
 from ianet.comparison import Interval
 from ianet.description import LATER, Description
 from ianet.escapes import escape_markdown
@@ -182,7 +183,7 @@ cameras and other people have other thresholds."""
 
 def _name(dataset: str, cameras: Cameras) -> str:
     """Return the name of a data set, and whether its cameras were ignored."""
-    return escape_markdown(dataset) + (", cameras ignored" if cameras == "ignore" else "")
+    return escape_markdown(dataset) + label_cameras(cameras)
 
 
 def _percent(score: Interval | None) -> str:

@@ -26,8 +26,3 @@ def number_cameras(images: pd.DataFrame, cameras: Cameras) -> pd.Series:
     if cameras == "respect":
         return images.camera
     return pd.Series(pd.factorize(images.path)[0], images.index)
-
-
-def label_cameras(cameras: Cameras) -> str:
-    """What is said after a score or its data set: that cameras were ignored, else nothing."""
-    return ", cameras ignored" if cameras == "ignore" else ""

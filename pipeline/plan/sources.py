@@ -54,7 +54,7 @@ STAGE_CODE = {
         ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
     ),
     "evaluate": (
-        (),
+        ("ianet.cameras",),
         (
             "pipeline.stages.evaluate",
             "pipeline.scoring",
@@ -73,16 +73,15 @@ STAGE_CODE = {
         ),
     ),
     "table": (
-        ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
+        ("ianet.cameras", "ianet.comparison", "ianet.drawing", "ianet.escapes"),
         (
             "pipeline.stages.table",
-            "pipeline.data.cameras",
             "pipeline.report.cells",
             "pipeline.report.page",
         ),
     ),
     "curve": (
-        ("ianet.comparison", "ianet.drawing", "ianet.escapes"),
+        ("ianet.cameras", "ianet.comparison", "ianet.drawing", "ianet.escapes"),
         ("pipeline.stages.curve", "pipeline.report.cells"),
     ),
     "figure": ((), ("pipeline.stages.figure", "pipeline.report.relation_maps")),
@@ -105,6 +104,7 @@ STAGE_CODE = {
     ),
     "report": (
         (
+            "ianet.cameras",
             "ianet.drawing",
             "ianet.escapes",
             "ianet.images",
@@ -112,7 +112,6 @@ STAGE_CODE = {
         ),
         (
             "pipeline.stages.report",
-            "pipeline.data.cameras",
             "pipeline.report.cost_scores",
             "pipeline.report.curves",
             "pipeline.report.findings",

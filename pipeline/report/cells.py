@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ianet import drawing
+from ianet.cameras import label_cameras
 from ianet.comparison import (
     Estimate,
     correct_holm,
@@ -22,7 +23,6 @@ from ianet.comparison import (
     expect_average_precision,
 )
 from pipeline.config.experiments import Row, ScoreTable
-from pipeline.data.cameras import label_cameras
 from pipeline.plan.plan import Plan
 from pipeline.plan.records import read_queries, read_scores
 from pipeline.plan.runs import Evaluation

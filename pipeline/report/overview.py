@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ianet.cameras import label_cameras
 from pipeline.commit import find_commit
 from pipeline.config.experiments import (
     BlockTable,
@@ -20,7 +21,6 @@ from pipeline.config.experiments import (
     Table,
 )
 from pipeline.config.settings import Settings
-from pipeline.data.cameras import label_cameras
 from pipeline.plan.dvc_yaml import FIGURES, RANKS, SEARCH_RESULTS, TABLES
 from pipeline.plan.plan import Plan, own_evaluation, unique_runs
 from pipeline.plan.records import SEARCH, read_description, read_scores, read_search

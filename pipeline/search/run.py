@@ -17,6 +17,7 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
+from ianet.cameras import label_cameras
 from ianet.files import delete_leftovers, whole
 from ianet.options import Cameras
 from pipeline.cluster.lease import Lease
@@ -25,7 +26,6 @@ from pipeline.cluster.resources import share, trainings_at_a_time
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
 from pipeline.config.experiments import EXPERIMENTS, SEARCH_PREFIX, Search
 from pipeline.config.settings import PARAMS, SettingsError
-from pipeline.data.cameras import label_cameras
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
 from pipeline.plan.records import SEARCH, read_description

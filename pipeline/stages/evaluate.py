@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from ianet.cameras import label_cameras
 from ianet.files import write_whole
 from pipeline.cluster.environment import prepare
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import load
-from pipeline.data.cameras import label_cameras
 from pipeline.plan.records import read_record
 from pipeline.plan.runs import Evaluation, check_prepared, parse_evaluation
 from pipeline.scoring import TOP, Scores, score_run
