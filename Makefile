@@ -8,8 +8,8 @@ BOOTSTRAP := PATH="$(OUTER)" PYTHON="$(PYTHON)" sh bootstrap.sh
 
 # Two processes with a thread each use two cores. Slow tests wait for half of their time: there are
 # three processes. In all tests one process runs a file: its fixtures are made once. conftest.py
-# orders the files.
-PYTEST := OMP_NUM_THREADS=1 pytest --numprocesses
+# orders the files. Threads of a training that wait for each other leave the cores to others.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest --numprocesses
 # The locks name no package index.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -25,8 +25,8 @@ help:
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
-	@echo "make check                format, lint, types, fast tests            90 seconds"
-	@echo "make test                 all checks                                 24 minutes"
+	@echo "make check                format, lint, types, fast tests            2 minutes"
+	@echo "make test                 all checks                                 16 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make pictures             the pictures of README and docs            10 seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"
