@@ -33,6 +33,7 @@ from ianet.network import load as load_network
 
 KEY = "synthetic.stage3.quick.0"
 BASE = "synthetic.base.quick.0"
+MODEL = "models:/synthetic.stage3@latest"  # in MLflow
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,7 @@ def test_the_model_loads_from_mlflow_and_from_its_folder(project: Project) -> No
     expected = extract(network, pixels, device=torch.device("cpu")).numpy()
     photos = [encode(image) for image in pixels.numpy()]
     tracked = project.tracked().set_index("tags.run").loc[KEY]
-    served = mlflow.pyfunc.load_model(f"runs:/{tracked.run_id}/model")
+    served = mlflow.pyfunc.load_model(MODEL)
     np.testing.assert_allclose(served.predict(pd.DataFrame({"image": photos})), expected, atol=1e-6)
     model = ianet.load(project.folder / "models" / KEY)
     np.testing.assert_allclose(model.embed(photos).features, expected, atol=1e-6)
@@ -132,8 +133,7 @@ def test_mlflow_serves_the_model(project: Project) -> None:
     pixels = load_images(project.folder / "data/prepared/synthetic/64x32.npy")[:2].numpy()
     photos = [encode(image) for image in pixels]
     port = free_port()
-    run_id = project.tracked().set_index("tags.run").loc[KEY].run_id
-    serve = ("mlflow", "models", "serve", "--model-uri", f"runs:/{run_id}/model")
+    serve = ("mlflow", "models", "serve", "--model-uri", MODEL)
     options = ("--env-manager", "local", "--host", "127.0.0.1", "--port", str(port))
     uri = f"sqlite:///{project.folder}/mlflow.db"
     process = project.start(*serve, *options, MLFLOW_TRACKING_URI=uri)
@@ -232,22 +232,22 @@ def test_the_metrics_code_only_evaluates_again(project: Project) -> None:
     ]
 
 
-def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
-    before, base = project.weights(KEY), project.weights(BASE)
-    project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
-    ran = project.repro()
-    expected = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
-    assert [stage for stage in ran if "@" in stage] == expected
-    assert not same(project.weights(KEY), before)
-    assert same(project.weights(BASE), base)
-
-
 def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
     project.edit("params.yaml", "networks:\n    - base\n    - stage3", "networks:\n    - base")
     output = project.run("dvc", "repro", expect=255)
     assert "dvc.yaml is older than params.yaml or experiments/: run `python -m" in output
     project.edit("params.yaml", "networks:\n    - base", "networks:\n    - base\n    - stage3")
     assert project.repro() == []
+
+
+def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
+    before, base = project.weights(KEY), project.weights(BASE)
+    project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
+    ran = project.repro(f"model@{BASE}", f"model@{KEY}")
+    expected = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
+    assert [stage for stage in ran if "@" in stage] == expected
+    assert not same(project.weights(KEY), before)
+    assert same(project.weights(BASE), base)
 
 
 def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
