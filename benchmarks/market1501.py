@@ -35,7 +35,7 @@ from device import describe_machine
 from ianet import images
 from ianet.datasets import market1501
 from ianet.features import extract
-from ianet.files import whole, write_whole
+from ianet.files import build_whole, write_whole
 from ianet.network import Network
 from ianet.options import NetworkOptions
 from ianet.packing import pack
@@ -177,7 +177,7 @@ def write(output: Path, row: dict[str, Any], queries: pd.DataFrame) -> None:
     if target.exists():
         before = pd.read_parquet(target)
         parts.insert(0, before[before.run != row["run"]])
-    with whole(target) as temporary:
+    with build_whole(target) as temporary:
         pd.concat(parts).to_parquet(temporary, index=False)
     lines = output.read_text() if output.exists() else ""
     write_whole(output, f"{lines}{json.dumps(row)}\n")

@@ -61,7 +61,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from machine import processor  # noqa: E402
 from project import Project, kill  # noqa: E402
 
-from pipeline.plan.runs import digest_file  # noqa: E402
+from ianet.files import digest_file  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/soak.json"
 TABLES = {"undisturbed": "undisturbed", "alone": "soak", "together": "soak"}  # of a pass

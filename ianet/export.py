@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ianet.feature_table import FeatureTable
-from ianet.files import whole
+from ianet.files import build_whole
 from ianet.images import normalize
 from ianet.model import Model
 from ianet.options import refuse_unknown
@@ -89,7 +89,7 @@ def export(model: Model, path: Path, form: Format) -> None:
     copy = deepcopy(model.network).cpu().to(memory_format=torch.contiguous_format)
     network = PixelNetwork(copy.requires_grad_(False)).eval()
     program = trace(network, torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8))
-    with whole(path) as temporary:
+    with build_whole(path) as temporary:
         if form == "onnx":
             temporary.write_bytes(to_onnx(program, describe(model)))
         else:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ianet.escapes import defuse, restore
 from ianet.feature_table import BLOCK, FeatureTable, Identity, concatenate
-from ianet.files import whole
+from ianet.files import build_whole
 
 SUFFIXES = (".parquet", ".npz", ".csv")
 MODEL, FLIP = b"ianet.model", b"ianet.flip"
@@ -62,7 +62,7 @@ def write_features(path: Path, tables: Iterable[FeatureTable]) -> int:
         ValueError: an unknown suffix.
     """
     check_suffix(path)
-    with whole(path) as temporary:
+    with build_whole(path) as temporary:
         if path.suffix.lower() == ".parquet":
             return _write_parquet(temporary, tables)
         table = concatenate(tables)
@@ -154,7 +154,7 @@ class FeatureFile:
             if path.suffix.lower() == ".parquet":
                 schema = pq.read_schema(path)
                 for name in LABELS:
-                    schema.field(name)
+                    _refuse_other_labels(name, schema.field(name).type)
                 self.model = _parse_model(schema.metadata[MODEL].decode())
                 self.flip = FLIPS[schema.metadata.get(FLIP, b"false").decode()]
                 kind = schema.field("feature").type
@@ -164,11 +164,11 @@ class FeatureFile:
                 ):
                     raise ValueError(f"its features are {kind.value_type}, and no numbers")
                 self._rows = pq.read_metadata(path).num_rows
-                _refuse_empty(self._rows)
+                _refuse_empty(self._rows, self.size)
                 return
             read = _read_npz if path.suffix.lower() == ".npz" else _read_csv
             self._table = read(path)
-            _refuse_empty(len(self._table))
+            _refuse_empty(*self._table.features.shape)
         except FOREIGN as error:
             raise ValueError(
                 f"{path} holds no features of ianet ({_line(error)}): `ianet embed` makes a file "
@@ -187,7 +187,9 @@ class FeatureFile:
         if self._table is not None:
             return self._table.labels()
         with _name_file(self.path):
-            return pd.read_parquet(self.path, columns=list(LABELS)).astype("str").fillna("")
+            columns = pq.read_table(self.path, columns=list(LABELS))
+            texts = {name: _to_texts(columns.column(name)) for name in LABELS}
+            return pd.DataFrame(texts, dtype="str")
 
     def blocks(self) -> Iterator[FeatureTable]:
         """Yield the features of at most `BLOCK` pictures at a time.
@@ -216,9 +218,7 @@ class FeatureFile:
         # A buffer would hold all that was read.
         with _name_file(self.path), pq.ParquetFile(self.path, pre_buffer=False) as file:
             for batch in file.iter_batches(BLOCK):
-                paths, persons, cameras = (
-                    batch.column(name).fill_null("").to_pylist() for name in LABELS
-                )
+                paths, persons, cameras = (_to_texts(batch.column(name)) for name in LABELS)
                 features = _to_float32(batch.column("feature").flatten().to_numpy(False))
                 features = features.reshape(len(batch), self.size)
                 yield FeatureTable(features, paths, persons, cameras, self.model, flip=self.flip)
@@ -257,7 +257,10 @@ def _parse_model(text: str) -> Identity:
 
 def _read_npz(path: Path) -> FeatureTable:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-        paths, persons, cameras = (arrays[name].tolist() for name in LABELS)
+        for name in LABELS:
+            if arrays[name].ndim != 1 or arrays[name].dtype.kind not in "Uiu":
+                raise ValueError(f"the array {name} is no list of texts or integers")
+        paths, persons, cameras = (arrays[name].astype(np.str_).tolist() for name in LABELS)
         features = _to_float32(arrays["feature"])
         model = _parse_model(str(arrays["model"]))
         flip = bool(arrays["flip"]) if "flip" in arrays else False
@@ -303,9 +306,27 @@ def _to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
         return values.astype(np.float32)
 
 
-def _refuse_empty(pictures: int) -> None:
+def _refuse_other_labels(name: str, kind: pa.DataType) -> None:
+    """Raise ValueError unless a column of Parquet holds texts or integers, or nothing."""
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    tests = (
+        *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+        *(pa.types.is_integer, pa.types.is_null),
+    )
+    if not any(test(values) for test in tests):
+        raise ValueError(f"its column {name} is {kind}, and neither text nor integers")
+
+
+def _to_texts(column: pa.Array | pa.ChunkedArray) -> list[str]:
+    texts: list[str] = column.cast(pa.string()).fill_null("").to_pylist()
+    return texts
+
+
+def _refuse_empty(pictures: int, size: int) -> None:
     if not pictures:
         raise ValueError("it has no picture")
+    if not size:
+        raise ValueError("its features have no number")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(target: Path) -> Iterator[Path]:
+def build_whole(target: Path) -> Iterator[Path]:
     """Yield a path beside the target, at which a file or a folder is to be written.
 
     At the end this file or folder gets the target's name. After an error it is deleted. The folder
@@ -29,6 +30,12 @@ def whole(target: Path) -> Iterator[Path]:
 
 def _name_temporary(target: Path) -> Path:
     return target.with_name(f".{target.name}.{os.getpid()}")
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(target: Path, others: Iterable[Path] = ()) -> None:
@@ -103,5 +110,5 @@ def name_in_errors(target: Path) -> Iterator[None]:
 
 def write_whole(target: Path, content: str | bytes) -> None:
     """Write a file that appears whole or not at all; its folder is made where there is none."""
-    with whole(target) as temporary:
+    with build_whole(target) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -24,7 +24,7 @@ from ianet.datasets.source import Files, open_source
 from ianet.description import Description, parse_description, write_description
 from ianet.feature_table import FeatureTable, Identity, concatenate
 from ianet.features import Precision, extract_batches
-from ianet.files import check_place, whole
+from ianet.files import build_whole, check_place
 from ianet.model_description import ModelDescription, ModelScores, write_card
 from ianet.network import DESCRIPTION as RUN
 from ianet.network import Network, TrainedNetwork, restore, serialize
@@ -269,7 +269,7 @@ def write_model(network: Network, description: ModelDescription, folder: Path) -
     refuse_existing(folder)
     weights = serialize(network)
     parameters = sum(parameter.numel() for parameter in network.parameters())
-    with whole(folder) as temporary:
+    with build_whole(folder) as temporary:
         temporary.mkdir()
         write_description(description, temporary / CONFIG)
         (temporary / WEIGHTS).write_bytes(weights)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -87,7 +88,9 @@ def _has_type(value: object, annotation: Any) -> bool:
     if annotation in (int, float) and isinstance(value, bool):
         return False
     if annotation is float:
-        return isinstance(value, Integral) or (isinstance(value, Real) and math.isfinite(value))
+        if isinstance(value, Integral):
+            return abs(int(value)) <= sys.float_info.max
+        return isinstance(value, Real) and math.isfinite(value)
     return annotation is Any or isinstance(value, Integral if annotation is int else annotation)
 
 
@@ -155,5 +158,6 @@ class NetworkOptions:
         refuse_unknown("backbone", self.backbone, BACKBONES)
         # The specification of a module is found without importing the module, hence without torch.
         name = self.block
-        if not name.isidentifier() or importlib.util.find_spec(f"ianet.blocks.{name}") is None:
+        is_module = name.isidentifier() and not name.startswith("_")
+        if not is_module or importlib.util.find_spec(f"ianet.blocks.{name}") is None:
             raise ValueError(f"block is {name!r}: there is no file ianet/blocks/{name}.py")

@@ -70,7 +70,7 @@ def sort_queries(ranks: pd.DataFrame, sort: Sort) -> list[str]:
         ValueError: an unknown `sort`.
     """
     refuse_unknown("sort", sort, get_args(Sort))
-    rows = ranks[ranks.right.notna()]
+    rows = ranks[ranks.right.notna()].drop_duplicates(["query", "rank"])
     right = rows.right.astype(int)
     query = rows["query"]
     precision = right.groupby(query).cumsum() / rows["rank"] * right
@@ -94,10 +94,11 @@ def write_page(
         open_picture: decodes the picture of a path. ValueError leaves a gap with the reason.
         title: of the page.
     """
+    ranks = ranks.drop_duplicates(["query", "rank"])  # of a query that was given several times
     total = ranks["query"].nunique()
-    extent = (
-        f"{len(queries):,} of {total:,} queries" if len(queries) < total else f"{total:,} queries"
-    )
+    extent = f"{total:,} {'query' if total == 1 else 'queries'}"
+    if len(queries) < total:
+        extent = f"{len(queries):,} of {extent}"
     legend = f"{LEGEND} " if ranks.right.notna().any() else ""
     legend += f"{ACCEPTED_LEGEND} " if "accepted" in ranks else ""
     yield (

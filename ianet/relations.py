@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence, Set
 from functools import reduce
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -223,8 +224,8 @@ def _patch_softmax(gram: Tensor, context: int) -> Tensor:
     The dot product of two patches is the sum of the Gram matrix over the offsets within a patch.
     Both positions move by the same offset, so sums are along the diagonals of (y, y') and (x, x').
     """
-    if context < 1:
-        raise ValueError(f"context is {context}: a patch has at least 1 x 1 positions")
+    if not isinstance(context, Integral) or context < 1:
+        raise ValueError(f"context is {context!r}: give a whole number of positions, from 1 on")
     batch, height, width = gram.shape[:3]
     sums = gram
     if context > 1:
@@ -270,10 +271,10 @@ class _DiagonalSum(torch.autograd.Function):
         # each padded slice would write a whole map of zeros, so the sum is computed in place.
         fused = torch.compiler.is_compiling()
         total = gram if fused else gram.clone()  # offset 0
-        for offset in offsets:
-            length = size - abs(offset)  # of the positions whose partner is on the map
-            if not offset or length <= 0:
+        for offset in range(max(offsets.start, 1 - size), min(offsets.stop, size)):
+            if not offset:
                 continue
+            length = size - abs(offset)  # of the positions whose partner is on the map
             target, source = max(0, -offset), max(0, offset)
             shift = gram.narrow(first, source, length).narrow(second, source, length)
             if fused:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
+
+MOST = torch.finfo(torch.float32).max
 
 
 def residual_norm(channels: int, initial_scale: float) -> nn.BatchNorm2d:
@@ -11,10 +14,12 @@ def residual_norm(channels: int, initial_scale: float) -> nn.BatchNorm2d:
     A scale of 0 makes a fresh block exactly the identity.
 
     Raises:
-        ValueError: an initial scale that is not a number of at least 0.
+        ValueError: an initial scale that is no number of at least 0, or that float32 cannot hold.
     """
-    if not isinstance(initial_scale, int | float) or not 0 <= initial_scale < float("inf"):
-        raise ValueError(f"initial_scale is {initial_scale!r}: give a number of at least 0")
+    if not isinstance(initial_scale, int | float) or not 0 <= initial_scale <= MOST:
+        raise ValueError(
+            f"initial_scale is {initial_scale!r}: give a number of at least 0 in float32"
+        )
     norm = nn.BatchNorm2d(channels)
     nn.init.constant_(norm.weight, initial_scale)
     return norm

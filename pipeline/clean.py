@@ -14,7 +14,7 @@ import time
 
 from pipeline.cluster.lease import LEASES, is_renewed
 from pipeline.cluster.storage import DATA, SEARCHES, TRAININGS, Storage
-from pipeline.config.settings import load
+from pipeline.config.settings import SettingsError, load
 from pipeline.shell import command, parser
 
 DAY = 24 * 60 * 60
@@ -50,6 +50,8 @@ def main() -> None:
     options.add_argument("--older-than", type=float, default=0, metavar="DAYS", help="default 0")
     options.add_argument("--yes", action="store_true", help="delete, do not only list")
     arguments = options.parse_args()
+    if not arguments.older_than >= 0:  # nor NaN
+        raise SettingsError(f"--older-than is {arguments.older_than}: give a number from 0")
     storage = Storage(load().cluster.storage)
     stale = find_stale_folders(storage, arguments.older_than)
     for parent, name in stale:

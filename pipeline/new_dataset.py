@@ -29,7 +29,7 @@ from ruamel.yaml import YAML
 from ianet.datasets import listed
 from ianet.datasets.listing import Listing, count_images, sort_rows, split_columns
 from ianet.datasets.source import image_opener, open_source
-from ianet.files import whole, write_whole
+from ianet.files import build_whole, write_whole
 from ianet.options import Cameras
 from ianet.pictures import find_pictures
 from ianet.readers import UnknownLayoutError, guess_reader, read_source
@@ -183,7 +183,7 @@ def add_entry(name: str, entry: dict[str, Any], recipes: Mapping[str, RecipeSett
     for place, (title, recipe) in enumerate(recipes.items()):
         options = recipe.model_dump(mode="json", exclude_none=True)
         content["recipes"].insert(1 + place, title, options)
-    with whole(PARAMS) as temporary:
+    with build_whole(PARAMS) as temporary:
         yaml.dump(content, temporary)
 
 

@@ -82,6 +82,33 @@ def test_the_dot_of_tar_c_is_no_part_of_a_path(tmp_path: Path) -> None:
     assert files.read("x/1.txt") == b"one"
 
 
+def test_the_dot_of_a_zip_is_no_part_of_a_path(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("./x/", b"")
+        archive.writestr("./x//1.txt", b"one")
+    files = open_source(tmp_path / "a.zip", "")
+    assert files.paths() == ["x/1.txt"]
+    assert files.read("x/1.txt") == b"one"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"GNU.sparse.major": "0", "GNU.sparse.map": "0,x", "GNU.sparse.size": "1"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "100"},
+    ],
+)
+def test_a_tar_with_a_wrong_number_in_a_header_is_named(
+    header: dict[str, str], tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("x.jpg")
+        member.size, member.pax_headers = 512, header
+        archive.addfile(member, io.BytesIO(b"z" * 512))
+    with pytest.raises(ValueError, match=r"a\.tar is damaged or not a tar \(invalid header: .*\)"):
+        open_source(tmp_path / "a.tar", "")
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
 def test_links_in_a_tar_are_refused(tmp_path: Path, kind: bytes) -> None:
     source = tarred(tmp_path / "a.tar", ("query/x.jpg", kind, b""))

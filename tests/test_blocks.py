@@ -581,6 +581,7 @@ def test_multiply_adds(block: nn.Module, expected: Callable[[int, int], int]) ->
         (lambda: NonLocal(4, similarity="cosine"), "similarity is 'cosine': choose one of embedd"),
         (lambda: NonLocal(1), "channels is 1: a bottleneck of half needs at least 2"),
         (lambda: NonLocal(4, initial_scale=-0.1), "initial_scale is -0.1: give a number of at"),
+        (lambda: NonLocal(4, initial_scale=1e300), r"initial_scale is 1e\+300: give a number of"),
         (lambda: GraphConvolution(4, initial_scale=math.nan), "initial_scale is nan: give a numb"),
         (lambda: IABlock(4, initial_scale="0.1"), "initial_scale is '0.1': give a number of at"),
         (lambda: SqueezeExcitation(8, reduction=0), "reduction is 0: it must be from 1 to 8"),

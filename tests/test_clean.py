@@ -166,3 +166,10 @@ def test_the_command(storage: Storage, tmp_path: Path) -> None:
     )
     assert process.stdout.endswith("3 folders would be deleted (--yes)\n")
     assert process.stderr == ""
+
+
+@pytest.mark.parametrize("days", ["nan", "-1"])
+def test_a_wrong_number_of_days_is_refused(days: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["clean", "--older-than", days])
+    with pytest.raises(SettingsError, match=rf"--older-than is {days}.*: give a number from 0"):
+        clean.main()

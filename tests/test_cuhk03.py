@@ -266,11 +266,26 @@ def test_a_damaged_config_names_itself(mat: Path, tmp_path: Path) -> None:
         new_config(config, ["1_001_1_01"], train=[1], query=[number], gallery=[1])  # type: ignore[list-item]
         with pytest.raises(ValueError, match=r"config\.mat is damaged .*not in 1 to 1\): fetch it"):
             cuhk03.read(mat, config=config, **options)
+
+
+@pytest.mark.slow  # a process for each reading
+def test_a_cut_config_names_itself(mat: Path, tmp_path: Path) -> None:
+    options = {"images": "labeled", "protocol": "new", "published": False}
+    config = tmp_path / "config.mat"
     content = new_config(config, ["1_001_1_01"], train=[1], query=[1], gallery=[1]).read_bytes()
     for length in range(0, len(content), 16):
         config.write_bytes(content[:length])
         with pytest.raises(ValueError, match=r"config\.mat is damaged or no file of the new proto"):
             cuhk03.read(mat, config=config, **options)
+
+
+def test_a_config_that_ends_scipy_names_itself(mat: Path, tmp_path: Path) -> None:
+    config = new_config(tmp_path / "config.mat", ["1_001_1_01"], train=[1], query=[1], gallery=[1])
+    content = bytearray(config.read_bytes())
+    content[144] = 12  # the class of filelist: int32 in place of cell
+    config.write_bytes(content)
+    with pytest.raises(ValueError, match=r"config\.mat is damaged: fetch it again"):
+        cuhk03.read(mat, images="labeled", protocol="new", config=config, published=False)
 
 
 def test_what_is_no_regular_file_is_told(

@@ -6,6 +6,7 @@ import csv
 import json
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +201,43 @@ def test_a_csv_file_of_two_models_or_with_a_gap_is_refused(tmp_path: Path) -> No
         read_features(path)
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+def test_persons_and_cameras_may_be_integers(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table()])
+    if suffix == ".parquet":
+        change_parquet(path, pa.array([0, 1, None, 3, 4]), "person")
+    else:
+        np.savez(path, **dict(np.load(path)) | {"person": np.arange(5)})
+    third = "" if suffix == ".parquet" else "2"
+    assert read_features(path).persons == ["0", "1", third, "3", "4"]
+    assert FeatureFile(path).labels().person.tolist() == ["0", "1", third, "3", "4"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npz"])
+@pytest.mark.parametrize("values", [np.ones(5), np.full(5, b"a"), np.full((5, 1), "a")])
+def test_labels_that_are_no_texts_are_refused(
+    tmp_path: Path, suffix: str, values: np.ndarray
+) -> None:
+    path = tmp_path / f"features{suffix}"
+    write_features(path, [table()])
+    if suffix == ".parquet":
+        change_parquet(path, pa.array(values.tolist()), "person")
+    else:
+        np.savez(path, **dict(np.load(path)) | {"person": values})
+    with pytest.raises(ValueError, match=r"holds no features .* (column|array) person is"):
+        FeatureFile(path)
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv"])  # Parquet refuses to write such
+def test_features_without_numbers_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"features{suffix}"
+    features = np.ones((5, 0), np.float32)
+    write_features(path, [replace(table(), features=features)])
+    with pytest.raises(ValueError, match=r"\(its features have no number\)"):
+        FeatureFile(path)
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_file_without_pictures_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"features{suffix}"
@@ -287,11 +325,13 @@ def test_the_command_names_what_it_skips(
     assert not (tmp_path / "none.csv").exists()
 
 
-def change_parquet(path: Path, features: pa.Array | None = None, without: str = "") -> None:
+def change_parquet(
+    path: Path, values: pa.Array | None = None, name: str = "feature", without: str = ""
+) -> None:
     content = pq.read_table(path)
-    if features is not None:
-        place = content.schema.get_field_index("feature")
-        content = content.set_column(place, "feature", features)
+    if values is not None:
+        place = content.schema.get_field_index(name)
+        content = content.set_column(place, name, values)
     pq.write_table(content.drop([without] if without else []), path)
 
 

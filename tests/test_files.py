@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ianet.files import check_output, check_place, delete_leftovers, whole, write_whole
+from ianet.files import build_whole, check_output, check_place, delete_leftovers, write_whole
 from ianet.packing import pack
 
 
@@ -41,7 +41,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "folder"
 
     def fail() -> None:
-        with whole(target) as folder:
+        with build_whole(target) as folder:
             folder.mkdir()
             (folder / "first").touch()
             raise OSError("the disk is full")
@@ -49,7 +49,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the disk is full"):
         fail()
     assert list(tmp_path.iterdir()) == []
-    with whole(target) as folder:
+    with build_whole(target) as folder:
         folder.mkdir()
         (folder / "first").touch()
         assert not target.exists()
@@ -70,7 +70,7 @@ def leave(path: Path, kind: str) -> None:
 def test_what_a_process_of_the_same_id_left_is_replaced(old: str, new: str, tmp_path: Path) -> None:
     target = tmp_path / "target"
     leave(tmp_path / f".target.{os.getpid()}", old)
-    with whole(target) as temporary:
+    with build_whole(target) as temporary:
         assert not temporary.exists()
         if new == "folder":
             temporary.mkdir()
@@ -103,7 +103,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     target = tmp_path / "folder" / "file"
 
     def fail(number: int | None, *name: str) -> None:
-        with whole(target) as temporary:
+        with build_whole(target) as temporary:
             temporary.write_text("half")
             raise OSError(number, "No space left on device", *name) if number else OSError("odd")
 

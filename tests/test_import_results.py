@@ -14,12 +14,13 @@ import pytest
 import yaml
 from small import RECORD
 
+from ianet.files import digest_file
 from pipeline import import_results
 from pipeline.config.experiments import Table
 from pipeline.config.settings import PARAMS, Settings, SettingsError
 from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import load_plan
-from pipeline.plan.runs import Run, digest_file
+from pipeline.plan.runs import Run
 from pipeline.report import cells, overview
 from pipeline.training.configuration import configure
 
@@ -111,7 +112,7 @@ def test_a_table_shows_what_was_brought_in_and_nothing_is_trained(
     ]
     shutil.rmtree(there)
     frame, note = read_cells()
-    assert "market1501: recipe cpu and cpu-block-lr, 1 seed, scored on test" in note
+    assert "market1501: recipes cpu, cpu-block-lr, 1 seed, scored on test" in note
     assert "Gain: over base, with" in note
     against = frame.against[frame.gain.notna()]
     assert against.to_dict() == {"IA": "base", "IA, used": "base cpu"}

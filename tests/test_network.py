@@ -371,6 +371,7 @@ def test_googlenet_sees_the_same_input_when_loaded(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"backbone": "resnet51"}, "backbone is 'resnet51': choose one of resnet18"),
+        ({"block": "__init__"}, "there is no file ianet/blocks/__init__.py"),
         ({"block": "nonlocal"}, "there is no file ianet/blocks/nonlocal.py"),
         ({"block": "../relations"}, "there is no file"),
         ({"options": {"sigmas": 1}}, "an option of block ia is wrong: .*sigmas"),

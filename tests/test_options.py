@@ -67,6 +67,7 @@ def test_a_list_becomes_a_tuple() -> None:
         ("number", None, f"number is None: {NUMBER}"),
         ("number", math.nan, f"number is nan: {NUMBER}"),
         ("number", -math.inf, f"number is -inf: {NUMBER}"),
+        ("number", 10**400, f"number is {10**400}: {NUMBER}"),
         ("number", 1j, f"number is 1j: {NUMBER}"),
         ("number", np.eye(2), f"number is array([[1., 0.], [0., 1.]]): {NUMBER}"),
         ("whole", 2.5, f"whole is 2.5: {WHOLE}"),

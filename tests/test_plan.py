@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ from pipeline.config.experiments import (
     read_experiments,
 )
 from pipeline.config.settings import Settings, SettingsError, load
-from pipeline.plan.dvc_yaml import build_pipeline, build_search_pipeline, render, write
+from pipeline.plan.dvc_yaml import build_pipeline, build_search_pipeline, is_stale, render, write
 from pipeline.plan.plan import Plan, check_options, load_plan, unique_runs
 from pipeline.plan.runs import Evaluation, Run, parse_evaluation, parse_run
 from pipeline.stages.model import join_terms
@@ -131,6 +132,18 @@ def test_names_with_hyphens_share_no_key() -> None:
 def test_dvc_yaml_is_up_to_date() -> None:
     for path, text in render(load_plan()).items():
         assert path.read_text() == text
+
+
+def test_a_damaged_file_of_the_plan_is_stale_and_a_pipe_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "dvc.yaml"
+    assert is_stale(path, "ä")
+    for content, stale in (("ä".encode(), False), (b"\xe4", True), (b"", True)):
+        path.write_bytes(content)
+        assert is_stale(path, "ä") is stale
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SettingsError, match=r"dvc\.yaml is no regular file: delete it"):
+        is_stale(path, "ä")
 
 
 def test_no_experiment_can_be_named_like_a_stage() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,15 @@ def test_a_damaged_file_says_what_makes_it_again(name: str, damage: str) -> None
     assert str(info.value).startswith(f"{path} is damaged (")
     assert str(info.value).endswith(f"): `dvc repro {stage}` makes it again")
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_pipe_in_place_of_a_file_says_what_makes_it_again(name: str) -> None:
+    path, read, stage = FILES[name]
+    Path(path).unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=rf"no regular file.*`dvc repro {stage}` makes it again"):
+        read()
 
 
 @pytest.mark.parametrize("name", FILES)

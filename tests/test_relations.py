@@ -168,6 +168,13 @@ def test_literal_semantic_relation_is_almost_uniform() -> None:
     assert (sharp.amax(-1) / sharp.amin(-1)).min() > 100
 
 
+@pytest.mark.parametrize("context", [10**9, 10**9 + 1])
+def test_a_patch_beyond_the_map_takes_no_time(context: int) -> None:
+    features = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0))
+    expected = relations.appearance_relation(features, 10 + context % 2)
+    assert torch.equal(relations.appearance_relation(features, context), expected)
+
+
 def test_single_context_appearance_is_equation_1() -> None:
     features = torch.randn(1, 4, 3, 3)
     module = SpatialIA(4, relation="appearance", contexts=(3,))
@@ -403,6 +410,9 @@ def test_compiles() -> None:
         ({"channel_scale": "sqrt", "arrangement": "sia"}, "scale is 'sqrt': give a finite number"),
         ({"contexts": ()}, "contexts is empty"),
         ({"contexts": (0,), "relation": "appearance"}, "context is 0"),
+        ({"contexts": (math.nan,)}, "context is nan: give a whole number of positions, from 1"),
+        ({"sigma": ("2026-01-01", 1)}, "sigma is .*: give two numbers, sigma_1 and sigma_2"),
+        ({"sigma": (10**400, 1)}, "sigma is .*: give two numbers, sigma_1 and sigma_2"),
         ({"sigma": (5,)}, "sigma is .5,.: give two numbers"),
         ({"scale": math.nan}, "scale is nan: give a finite number"),
         ({"sigma": (5, 0)}, "both standard deviations must be finite and above 0"),

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from pipeline.plan.runs import Evaluation, Run
-from pipeline.report.run_list import COLUMNS, TrainedRun, find_failures, keep_others, list_runs
+from pipeline.report.run_list import (
+    COLUMNS,
+    TrainedRun,
+    find_failures,
+    keep_others,
+    list_runs,
+    read_list,
+)
 
 
 def row(key: str, commit: str = "0012345") -> list[object]:
@@ -53,6 +61,17 @@ def test_lines_of_other_data_sets_stay_while_their_scores_do(
     kept = keep_others(listed, file)
     assert kept.key.tolist() == ["market1501.base.cpu.0", "synthetic.base.quick.0"]
     assert kept.commit.tolist() == ["0012345", "new"]  # digits alone stay a text
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"\xe9,\n", b"\0" * 9])
+def test_a_damaged_list_says_how_to_get_it_back(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "runs.csv"
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"runs\.csv is damaged \(.*\): `git restore .*runs\.csv`"):
+        read_list(path)
 
 
 RUN = Run("synthetic", "base", "quick", 0)

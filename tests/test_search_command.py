@@ -218,6 +218,23 @@ def test_a_full_disk_of_temporary_files_is_one_line(
     assert list(temporary.iterdir()) == []
 
 
+def test_a_file_of_features_that_is_missing_is_called_so(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    file = tmp_path / "gallery.parquet"
+    message = f"error: {file} does not exist: `ianet embed` makes such a file\n"
+    assert run("search", model, people / "query", file) == (2, "", message)
+
+
+def test_a_query_without_a_neighbour_is_told(
+    model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    picture = people / "query/anna/a.jpg"
+    outcome = run("search", model, picture, picture, "--json")
+    message = "1 query has no neighbour, as the gallery holds no other picture\n"
+    assert outcome == (0, "[]\n", message)
+
+
 def test_features_of_another_model_are_refused(
     model: Path, people: Path, tmp_path: Path, run: Callable[..., Outcome]
 ) -> None:
@@ -521,6 +538,17 @@ def test_queries_are_sorted_by_their_average_precision() -> None:
     assert sort_queries(table, "worst") == ["none", "second", "best", "both", "unknown"]
     assert sort_queries(table, "best") == ["best", "both", "second", "none", "unknown"]
     assert sort_queries(table, "given") == ["unknown", "best", "none", "second", "both"]
+
+
+def test_a_query_that_is_given_twice_has_one_list_on_the_page() -> None:
+    table = ranks(("q", 1, True), ("q", 2, True), ("q", 1, True), ("q", 2, True))
+    other = ranks(("p", 1, True), ("p", 2, True))
+    assert sort_queries(pd.concat([table, other]), "worst") == ["q", "p"]
+    picture = Image.new("RGB", (96, 160), "red")
+    text = "".join(write_page(table, ["q"], lambda _: picture, "Ranks"))
+    page = Page(text)
+    assert page.items == ["", "right", "right"]
+    assert any("1 query." in text for text in page.texts)
 
 
 @needs_browser

@@ -107,9 +107,11 @@ class SpatialIA(_Residual):
         self.contexts = tuple(contexts)
         self.fusion = fusion
         self.relation_name = relation
-        if len(sigma) != 2:
-            raise ValueError(f"sigma is {sigma}: give two numbers, sigma_1 and sigma_2")
-        self.sigma = (float(sigma[0]), float(sigma[1]))
+        try:
+            sigma_1, sigma_2 = map(float, sigma)
+        except (TypeError, ValueError, OverflowError) as error:
+            raise ValueError(f"sigma is {sigma}: give two numbers, sigma_1 and sigma_2") from error
+        self.sigma = (sigma_1, sigma_2)
         self.scale = scale
         self.normalization = normalization
         with torch.no_grad():  # a wrong name raises here, even if `relation` does not use the name

@@ -6,6 +6,7 @@
 | 1 | done, and the answer is no: a data set has problems, an export differs |
 | 2 | bad input: one line on standard error |
 | 130 | stopped by Ctrl-C |
+| 141 | a pipe was closed, as by head: the code of a program that SIGPIPE ends |
 
 `IANET_DEBUG=1` shows the traceback of an error. The line of an error says so, unless a `raise` of
 ianet made the error for a person. An exception that is neither ValueError nor OSError is a defect
@@ -31,6 +32,7 @@ from ianet.messages import has_message
 
 ROOT = Path(ianet.__file__).parent
 DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
+CLOSED = 141
 
 app = typer.Typer(
     help="Person re-identification on photos of your own: features, search, comparison, scores.",
@@ -70,7 +72,16 @@ def run() -> int | None:
         sys.stdout.reconfigure(errors="replace")  # signs that the encoding lacks
     try:
         _check_arguments(sys.argv[1:])
-        return app(prog_name="ianet", standalone_mode=False)
+        code: int | None = app(prog_name="ianet", standalone_mode=False)
+        print(end="", flush=True)  # a closed pipe is found here, and not at the end of Python
+        return code
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # typer's 1 would mean no
+            return CLOSED
+        raise
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes again at its end
+        return CLOSED
     except typer.TyperException as error:
         _end(error.format_message())
     except (ValueError, OSError) as error:

@@ -82,9 +82,11 @@ def open_features(model: Model, source: Path) -> FeatureFile | None:
         source: a file of features, or pictures.
 
     Raises:
+        FileNotFoundError: the name is that of a file of features, and there is none.
         ValueError: as `FeatureFile`, or the features are of another model.
     """
-    if not (source.is_file() and is_feature_file(source)):
+    is_absent = not source.exists() and source.suffix.lower() != ".csv"  # it may list pictures
+    if not (source.is_file() or is_absent) or not is_feature_file(source):
         return None
     file = FeatureFile(source)
     refuse_mixed(model.identity, file.model, str(source))

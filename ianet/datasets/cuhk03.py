@@ -26,6 +26,8 @@ Two protocols that are never mixed:
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -245,6 +247,7 @@ def _new_split(
             f"{config} does not exist: it is at github.com/zhunzhong07/person-re-ranking"
         )
     refuse_irregular(config)
+    _refuse_crash(config)
     try:
         content = loadmat(config, variable_names=["filelist", *(f"{s}_idx" for s in SPLITS)])
         names = [str(cell[0]).removesuffix(".png") for cell in content["filelist"].ravel()]
@@ -268,6 +271,14 @@ def _new_split(
         for place, path in paths.items()
         if place.name in splits
     )
+
+
+def _refuse_crash(config: Path) -> None:
+    """Raise ValueError if SciPy ends its process for a file, as for a wrong class of a variable."""
+    code = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
+    trial = subprocess.run([sys.executable, "-c", code, config], capture_output=True, check=False)
+    if trial.returncode < 0:  # a signal
+        raise ValueError(f"{config} is damaged: fetch it again")
 
 
 def _select(names: Sequence[str], numbers: NDArray[np.integer]) -> list[str]:

@@ -184,13 +184,15 @@ class Zip:
         for member in self._archive.infolist():
             name = member.filename.replace("\\", "/")  # some tools of Windows write its separator
             refuse_outside(name, str(path))
+            is_folder = name.endswith("/")
+            name = PurePosixPath(name).as_posix()  # without the "./" that some tools write
             if member.flag_bits & 1:
                 raise ValueError(f"{path} is encrypted: decrypt it first")
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise ValueError(f"{path} holds {name}, a link: pack the files themselves")
             held += member.file_size  # zipfile reads no more of a member than this
             _refuse_large(path, name, member.file_size, held)
-            if name.endswith("/"):
+            if is_folder:
                 continue
             if self._members.get(name, member).CRC != member.CRC:
                 raise ValueError(
@@ -232,22 +234,21 @@ class Tar:
                         _refuse_large(path, "", 0, self._file.tell())
                 self._file.seek(0)
         self._places: dict[str, tuple[int, int]] = {}  # of each file: offset and size in bytes
-        with tarfile.open(fileobj=self._file, mode="r:") as archive:
-            for member in archive:
-                refuse_outside(member.name, str(path))
-                refuse_undecodable(member.name, str(path))
-                if member.isdir():
-                    continue
-                if not member.isreg() or member.issparse():
-                    raise ValueError(
-                        f"{path} holds {member.name}, a link or another thing that is no plain "
-                        "file: pack the files themselves (tar --dereference "
-                        "--hard-dereference)"
-                    )
-                _refuse_large(path, member.name, member.size, member.size)
-                name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
-                self._places[name] = (member.offset_data, member.size)
-            end = archive.offset
+        members, end = _list_members(self._file)
+        for member in members:
+            refuse_outside(member.name, str(path))
+            refuse_undecodable(member.name, str(path))
+            if member.isdir():
+                continue
+            if not member.isreg() or member.issparse():
+                raise ValueError(
+                    f"{path} holds {member.name}, a link or another thing that is no plain "
+                    "file: pack the files themselves (tar --dereference "
+                    "--hard-dereference)"
+                )
+            _refuse_large(path, member.name, member.size, member.size)
+            name = PurePosixPath(member.name).as_posix()  # without the "./" of `tar -c .`
+            self._places[name] = (member.offset_data, member.size)
         # tarfile takes a damaged header for the end, without a word.
         self._file.seek(end)
         rest = self._file.read(2**20)
@@ -265,6 +266,15 @@ class Tar:
 
     def size(self, path: str) -> int:
         return self._places[path][1]
+
+
+def _list_members(file: IO[bytes]) -> tuple[list[tarfile.TarInfo], int]:
+    """Return the members of a tar, and the offset of its end."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as archive:
+            return list(archive), archive.offset
+    except ValueError as error:  # of a header with a text in place of a number
+        raise tarfile.ReadError(f"invalid header: {error}") from error
 
 
 def refuse_outside(path: str, where: str) -> None:

@@ -28,7 +28,7 @@ from pyarrow.fs import (
     copy_files,
 )
 
-from ianet.files import write_whole
+from ianet.files import digest_file, write_whole
 from pipeline.cluster.bucket import Bucket, Version
 from pipeline.cluster.whole_files import WholeFiles
 from pipeline.config.settings import PARAMS, SettingsError
@@ -187,7 +187,7 @@ class Storage:
             return str(folder.resolve())
         digest = hashlib.sha256()
         for name in names:
-            digest.update(f"{name} {_file_digest(folder / name)} ".encode())
+            digest.update(f"{name} {_recall_digest(folder / name)} ".encode())
         target = self.path(DATA, digest.hexdigest()[:DATA_DIGITS])
         with self._explain_errors():
             self.files.create_dir(target, recursive=True)
@@ -243,7 +243,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _file_digest(path: Path) -> str:
+def _recall_digest(path: Path) -> str:
     """SHA-256 of a file of the project, computed once as long as its size and time stay."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"
@@ -251,8 +251,7 @@ def _file_digest(path: Path) -> str:
     text = cache.read_bytes() if cache.exists() else b""
     if re.fullmatch(rb"[0-9a-f]{64}", text):
         return text.decode()
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_file(path)
     write_whole(cache, digest)
     return digest
 

@@ -16,6 +16,7 @@ import yaml
 
 DEPTH = 50  # of values within values
 VALUES = 100_000  # of a file, an alias counted as what it stands for
+DIGITS = 300  # of a whole number, which then is also a float
 
 PREFIX = "tag:yaml.org,2002:"
 TYPES = ("null", "bool", "int", "float", "str", "seq", "map", "merge")
@@ -96,7 +97,10 @@ def read_yaml(path: Path) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f", line {mark.line + 1}"
-        raise ValueError(f"{path}{line}: {error.problem or error.context}") from error
+        problem = error.problem or error.context
+        if isinstance(error, yaml.composer.ComposerError) and error.context:
+            problem = f"{error.context}, {error.problem}"  # "expected a ..., but found another"
+        raise ValueError(f"{path}{line}: {problem}") from error
     except RecursionError:
         raise ValueError(f"{path} is nested more than {DEPTH} deep: flatten the file") from None
     except (yaml.YAMLError, ValueError) as error:
@@ -131,11 +135,25 @@ def _walk(node: yaml.Node, loader: _Loader, place: Place) -> Iterator[tuple[Plac
 
 
 def _refuse_misfit(node: yaml.Node) -> None:
-    """Refuse a value that is not written as the type of its own tag, such as `!!bool maybe`."""
+    """Refuse what is not written as the type of its tag, or what no file or float can hold."""
     pattern = _PATTERNS.get(node.tag)
     if pattern and not (isinstance(node, yaml.ScalarNode) and pattern.fullmatch(node.value)):
         name = node.tag.removeprefix(PREFIX)
         raise _problem(f"the value is no {name}: correct the value or leave out !!{name}", node)
+    if not isinstance(node, yaml.ScalarNode):
+        return
+    if node.tag == f"{PREFIX}int" and len(node.value) > DIGITS:
+        raise _problem(f"the number has more than {DIGITS} digits: give a smaller one", node)
+    if not _is_storable(node.value):
+        raise _problem(r"a text holds \0 or half a sign, such as \ud800: leave that out", node)
+
+
+def _is_storable(text: str) -> bool:
+    """Whether a path may hold a text, and a file in UTF-8."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def _problem(text: str, node: yaml.Node) -> yaml.MarkedYAMLError:

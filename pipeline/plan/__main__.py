@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pipeline.config.experiments import EXPERIMENTS
 from pipeline.config.settings import SettingsError
-from pipeline.plan.dvc_yaml import PIPELINE, render, write
+from pipeline.plan.dvc_yaml import PIPELINE, is_stale, render, write
 from pipeline.plan.plan import load_plan, unique_runs
 from pipeline.shell import LOGS, command, lock_work, parser
 
@@ -25,7 +25,7 @@ def main() -> None:
         print(f"{PIPELINE}: {runs} runs for {len(plan.experiments)} tables and figures")
         return
     for path, text in render(plan).items():
-        if not path.exists() or path.read_text() != text:
+        if is_stale(path, text):
             raise SettingsError(
                 f"{path} is older than params.yaml or {EXPERIMENTS}/: run "
                 "`python -m pipeline.plan`, then `dvc repro` again"

@@ -73,8 +73,21 @@ def write(plan: Plan) -> None:
                 f"datasets.{name}.source in params.yaml (see docs/data.md)"
             )
     for path, text in render(plan).items():
-        if not path.exists() or path.read_text() != text:
+        if is_stale(path, text):
             write_whole(path, text)
+
+
+def is_stale(path: Path, text: str) -> bool:
+    """Whether a file lacks a text of `render`, or is missing or damaged.
+
+    Raises:
+        SettingsError: a folder, a pipe or a device is in the place of the file.
+    """
+    if not path.exists():
+        return True
+    if not path.is_file():
+        raise SettingsError(f"{path} is no regular file: delete it, and run the command again")
+    return path.read_bytes() != text.encode()
 
 
 def build_pipeline(plan: Plan) -> dict[str, Any]:

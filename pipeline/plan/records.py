@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
+from ianet.datasets.source import refuse_irregular
 from pipeline.plan.runs import DESCRIPTION, HISTORY, RECORD, TABLE, Evaluation, Run
 
 SEARCH = "scores.json"  # in the folder of a search's results
@@ -106,6 +107,7 @@ def _read(path: Path, stage: str, parse: Callable[[], Content]) -> Content:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: `dvc repro {stage}` makes it")
     try:
+        refuse_irregular(path)
         return parse()
     except Exception as error:  # each format has errors of its own
         reason = " ".join(str(error).split())[:200] or type(error).__name__

@@ -5,10 +5,10 @@ A key joins names by dots, which no name holds. So two runs never share a key.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
+from ianet.files import digest_file
 from pipeline.config.settings import Settings, SettingsError, check_known
 
 PREPARED = Path("data/prepared")
@@ -67,12 +67,6 @@ def find_start(weights: str) -> str | None:
     if path.name == MODEL_WEIGHTS:
         path = path.parent
     return path.name if path.parent == MODELS else None
-
-
-def digest_file(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Evaluation(NamedTuple):

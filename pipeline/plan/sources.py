@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ianet.files import write_whole
+from ianet.files import digest_file, write_whole
 from ianet.options import BACKBONES
 from pipeline.config.settings import Dataset, Settings, load
 from pipeline.plan.runs import MODEL_WEIGHTS, find_start
@@ -253,12 +253,11 @@ def input_files(settings: Settings) -> list[Path]:
 
 def _digests(files: Iterable[Path]) -> dict[str, str]:
     """SHA-256 by path, of the files that exist; `train` depends on models of this pipeline."""
-    digests = {}
-    for path in files:
-        if path.is_file() and not find_start(str(path)):
-            with path.open("rb") as file:
-                digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests
+    return {
+        str(path): digest_file(path)
+        for path in files
+        if path.is_file() and not find_start(str(path))
+    }
 
 
 def network_roots(options: Mapping[str, Any], purpose: str) -> tuple[str, ...]:

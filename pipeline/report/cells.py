@@ -301,10 +301,11 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
         ["dataset", "split"], sort=False
     ):
         keys = [key for runs in contents.runs for key in runs.split()]
-        names = " and ".join(dict.fromkeys(key.split(".")[2] for key in keys))
+        recipes = list(dict.fromkeys(key.split(".")[2] for key in keys))
+        names = f"recipe{'s' if len(recipes) > 1 else ''} {', '.join(recipes)}"
         seeds = sorted(set(contents.seeds))
         texts.append(
-            f"{dataset}: recipe {names}, {' or '.join(map(str, seeds))} seed"
+            f"{dataset}: {names}, {' or '.join(map(str, seeds))} seed"
             f"{'s' if seeds != [1] else ''}, scored on {split}"
             + label_cameras(plan.settings.datasets[str(dataset)].cameras)
         )

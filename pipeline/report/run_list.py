@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from ianet.datasets.source import refuse_irregular
 from ianet.escapes import to_csv
 from ianet.files import write_whole
 from pipeline.plan.dvc_yaml import RUN_LIST
@@ -97,13 +98,28 @@ def list_runs(runs: Sequence[TrainedRun]) -> pd.DataFrame:
 
 
 def read_list(path: Path = RUN_LIST) -> pd.DataFrame:
-    """The rows of the file; none where there is no file."""
+    """The rows of the file; none where there is no file.
+
+    Raises:
+        ValueError: the file is damaged; the message says how to get it back.
+    """
     if not path.exists():
         return pd.DataFrame(columns=list(COLUMNS))
     names = dict.fromkeys(
         ("key", "dataset", "network", "recipe", "sha256", "commit", "machine"), str
     )
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values={"top-1": "", "mAP": ""})
+    gaps = {"top-1": "", "mAP": ""}
+    try:
+        refuse_irregular(path)
+        lines = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=gaps)
+        if missing := [name for name in COLUMNS if name not in lines]:
+            raise ValueError(f"it has no column {', '.join(missing)}")
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{path} is damaged ({reason}): `git restore {path}` takes it back"
+        ) from error
+    return lines
 
 
 def keep_others(lines: pd.DataFrame, path: Path = RUN_LIST) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from ianet.cameras import label_cameras
-from ianet.files import delete_leftovers, whole
+from ianet.files import build_whole, delete_leftovers
 from ianet.options import Cameras
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
@@ -297,7 +297,7 @@ def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
         {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials
     ]
     delete_leftovers(SEARCH_RESULTS / name)
-    with whole(SEARCH_RESULTS / name) as temporary:
+    with build_whole(SEARCH_RESULTS / name) as temporary:
         temporary.mkdir()
         results.write(temporary, search, result.table)
         results.write_best(temporary / "best.yaml", name, search, network, recipe)

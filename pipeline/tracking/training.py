@@ -19,8 +19,9 @@ import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric
 
 from ianet.escapes import escape_markdown
+from ianet.files import digest_file
 from pipeline.plan.records import read_history, read_record, read_scores
-from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run, digest_file
+from pipeline.plan.runs import HISTORY, RECORD, RESULTS, TABLE, Evaluation, Run
 from pipeline.tracking.recorder import Recorder, open_run, send_safely
 from pipeline.tracking.server import (
     NOTE,

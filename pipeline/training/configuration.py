@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ianet.files import digest_file
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.cluster.resources import Share
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings, build_network, build_recipe
-from pipeline.plan.runs import Run, digest_file
+from pipeline.plan.runs import Run
 from pipeline.plan.sources import weight_files
 from pipeline.search import space
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 
-from ianet.files import delete_leftovers, whole
+from ianet.files import build_whole, delete_leftovers
 from pipeline.cluster import address
 from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import check_visible
@@ -231,7 +231,7 @@ def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
         "environment": result.environment,
     }
     delete_leftovers(run.folder)
-    with whole(run.folder) as temporary:
+    with build_whole(run.folder) as temporary:
         temporary.mkdir()
         result.write_network(temporary)
         pd.DataFrame(result.history).to_csv(temporary / HISTORY, index=False)

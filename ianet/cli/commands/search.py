@@ -84,7 +84,7 @@ def search(
     from ianet.cli.embedding import choose_flip, embed, open_features, store
     from ianet.escapes import to_csv
     from ianet.feature_table import concatenate
-    from ianet.files import check_output, whole, write_whole
+    from ianet.files import build_whole, check_output, write_whole
     from ianet.model import load
     from ianet.pictures import find_pictures, open_picture
     from ianet.ranks_page import sort_queries, write_page
@@ -131,10 +131,14 @@ def search(
         progress("searching", len(gallery_features)) as advance,
     ):
         ranks = find(query_features, gallery_features, k, advance)
+    lonely = set(query_features.paths) - set(ranks["query"])
+    if lonely:
+        queries_alone = "1 query has" if len(lonely) == 1 else f"{len(lonely):,} queries have"
+        print_note(f"{queries_alone} no neighbour, as the gallery holds no other picture")
     if threshold:
         ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
-        with whole(output) as temporary:
+        with build_whole(output) as temporary:
             if output.suffix.lower() == ".csv":
                 temporary.write_bytes(to_csv(ranks).encode())
             else:
