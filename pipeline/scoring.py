@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ianet import images, retrieval
+from ianet.cost import count_multiply_adds
 from ianet.diagnostics import BlockDescription, describe_blocks
 from ianet.features import extract
 from ianet.network import Network
@@ -38,6 +39,7 @@ class Scores(NamedTuple):
         without_match: number of the queries without a match.
         cameras: see `ianet.options.Cameras`.
         blocks: what each inserted block does.
+        multiply_adds: of a forward pass of an image, see `ianet.cost.count_multiply_adds`.
     """
 
     cmc: pd.DataFrame
@@ -46,6 +48,7 @@ class Scores(NamedTuple):
     without_match: int
     cameras: Cameras
     blocks: tuple[BlockDescription, ...] = ()
+    multiply_adds: int | None = None
 
     @property
     def entropy(self) -> float | None:
@@ -103,7 +106,9 @@ def score(
 def assess(
     network: Network, url: str, place: str, size: str, seed: int, *, hold_out: bool
 ) -> Scores:
-    """Scores of a trained network and what its blocks do, on the first GPU of this process if any.
+    """Scores of a trained network, what its blocks do, and its cost.
+
+    The first GPU of this process computes, if there is one.
 
     Args:
         network: in evaluation mode.
@@ -117,8 +122,10 @@ def assess(
     split = split_of_run(read_table(prepared), seed, hold_out=hold_out)
     queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
     blocks = tuple(describe_blocks(network, queries[:BLOCK_IMAGES]))
+    multiply_adds = count_multiply_adds(network, *queries.shape[1:3])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return score(network, prepared, size, split, device)._replace(blocks=blocks)
+    scores = score(network, prepared, size, split, device)
+    return scores._replace(blocks=blocks, multiply_adds=multiply_adds)
 
 
 def score_run(

@@ -120,6 +120,23 @@ def test_cost_is_the_papers() -> None:
     assert giga("stage2", "stage3") - base == pytest.approx(0.84, abs=5e-3)
 
 
+def test_cost_of_resnet18_is_that_worked_by_hand() -> None:
+    base = count_multiply_adds(network(backbone="resnet18"), 128, 64)
+    # On 128x64 with stride 1 in stage 4: the stem, then four stages, each with a first convolution,
+    # three others, and but for stage 1 a shortcut.
+    positions = (64 * 32, 32 * 16, 16 * 8, 8 * 4, 8 * 4)
+    operations = positions[0] * 7 * 7 * 3 * 64 + positions[1] * 4 * 9 * 64 * 64
+    for place, channels in zip(positions[2:], (128, 256, 512), strict=True):
+        operations += place * channels * (9 * channels // 2 + 3 * 9 * channels + channels // 2)
+    assert base == operations
+    squeeze = Network(
+        5,
+        NetworkOptions("resnet18", block="squeeze_excitation", after={"stage2": {}, "stage3": {}}),
+    )
+    # Two linear layers to and from a sixteenth of the channels, after the stages 2 and 3.
+    assert count_multiply_adds(squeeze, 128, 64) == operations + 2 * (128 * 8 + 256 * 16)
+
+
 def test_cost_of_googlenet_is_torchvisions_with_the_last_modules_at_four_times_the_size() -> None:
     model = torchvisions("googlenet")
     # As torchvision says.

@@ -57,6 +57,8 @@ def test_results_of_a_run(project: Project) -> None:
     assert scores["cmc"][0] == scores["top-1"] <= scores["top-5"] <= scores["cmc"][-1]
     table = pd.read_parquet(project.folder / "data/prepared/synthetic/table.parquet")
     assert scores["queries"] == (table.split == "query").sum()
+    cost = pd.read_csv(project.folder / "results/tables/cost.csv")  # by the same recipe
+    assert scores["multiply_adds"] / 1e9 == cost.multiply_adds.item()
 
 
 def test_table_holds_the_scores_and_the_papers_numbers(project: Project) -> None:

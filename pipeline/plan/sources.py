@@ -54,7 +54,7 @@ STAGE_CODE = {
         ("pipeline.training.worker", "pipeline.data.splits", "pipeline.cluster.resources"),
     ),
     "evaluate": (
-        ("ianet.cameras",),
+        ("ianet.cameras", "ianet.cost"),
         (
             "pipeline.stages.evaluate",
             "pipeline.scoring",
@@ -107,7 +107,6 @@ STAGE_CODE = {
             "ianet.cameras",
             "ianet.drawing",
             "ianet.escapes",
-            "ianet.images",
             "ianet.ranks_page",
         ),
         (

@@ -7,15 +7,14 @@ from statistics import fmean
 
 from ianet import drawing
 from pipeline.config.experiments import CostTable
-from pipeline.config.settings import Settings
+from pipeline.config.settings import Settings, build_network
 from pipeline.plan.records import read_scores
 from pipeline.plan.runs import Evaluation
-from pipeline.report.costs import build_untrained, count_operations
 from pipeline.report.page import Section
 
 METRIC = "mAP"
 CAPTION = (
-    "The mean over the seeds. Multiply-adds are counted for the backbone and the size of the runs. "
+    "The mean over the seeds. Multiply-adds are those of the backbone and the size of the runs. "
     "The labels stand in the order of the scores."
 )
 
@@ -32,23 +31,23 @@ def join_scores(
 
     Returns:
         Networks by data set, recipe and backbone. A network without another to compare with is
-        left out.
+        left out, as is a file of scores from before it held the multiply-adds.
     """
-    scores: dict[tuple[str, str, str], list[float]] = {}
+    points: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for evaluation in evaluations:
-        dataset, name, recipe_name, _ = evaluation.run
-        score = read_scores(evaluation)[METRIC]
-        if evaluation.is_own and score is not None:
-            scores.setdefault((dataset, recipe_name, name), []).append(100 * score)
+        dataset, name, recipe, _ = evaluation.run
+        scores = read_scores(evaluation)
+        operations, score = scores.get("multiply_adds"), scores[METRIC]
+        if evaluation.is_own and operations is not None and score is not None:
+            points.setdefault((dataset, recipe, name), []).append((operations / 1e9, 100 * score))
     panels: dict[str, list[drawing.Cost]] = {}
     for row in table.rows:
-        for (dataset, recipe_name, name), values in scores.items():
+        for (dataset, recipe, name), pairs in points.items():
             if name == row.network:
-                recipe = settings.recipes[recipe_name]
-                network = build_untrained(name, recipe, settings)
-                cost = drawing.Cost(row.label, count_operations(network, recipe), fmean(values))
-                title = f"{dataset}, recipe {recipe_name}, {network.options.backbone}"
-                panels.setdefault(title, []).append(cost)
+                operations, score = map(fmean, zip(*pairs, strict=True))
+                options = build_network(name, settings.networks[name], settings.recipes[recipe])
+                title = f"{dataset}, recipe {recipe}, {options.backbone}"
+                panels.setdefault(title, []).append(drawing.Cost(row.label, operations, score))
     return {title: costs for title, costs in panels.items() if len(costs) > 1}
 
 

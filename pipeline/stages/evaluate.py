@@ -42,6 +42,7 @@ def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[
         },
         # Of the rows of S, in parts of a uniform row's; null in a network without SIA.
         "entropy": None if scores.entropy is None else round(scores.entropy, 6),
+        "multiply_adds": scores.multiply_adds,  # of an image
         "blocks": [asdict(block) for block in scores.blocks],
         "queries": len(scores.cmc),
         "without_match": scores.without_match,
