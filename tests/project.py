@@ -215,6 +215,6 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> A
         answer = condition()
         if answer:
             return answer
-        # One that costs something must not keep a core from what is waited for.
-        time.sleep(max(0.1, 3 * (time.monotonic() - start)))
+        # A condition that costs something must leave the cores to what is waited for.
+        time.sleep(max(0.1, 9 * (time.monotonic() - start)))
     raise AssertionError(f"{what} did not come in {seconds} s")

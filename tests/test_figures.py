@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -214,18 +215,26 @@ def test_a_curve_has_no_title_of_its_own() -> None:
     assert figure.axes[0].get_xlabel() == "sigma"
 
 
+@pytest.fixture(scope="module")
+def trained_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one trained run on each of two data sets."""
+    folder = tmp_path_factory.mktemp("trained")
+    for run in (RUN, RUN._replace(dataset="market1501", recipe="short")):
+        (folder / run.folder).mkdir(parents=True)
+        save(trained(), folder / run.folder, dataset=run.dataset, height=128, width=64)
+    return folder
+
+
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with params.yaml, small figures, one trained run on each of two data sets."""
+def project(trained_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with params.yaml, small figures, the trained runs, and images of one data set."""
+    shutil.copytree(trained_runs, tmp_path, dirs_exist_ok=True)
     (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
     (tmp_path / "experiments").mkdir()
     for name in ("figure4", "figure8"):
         figure = read_figure(name, channels=[5] if name == "figure8" else [])
         content = yaml.safe_dump(figure.model_dump(mode="json"))
         (tmp_path / f"experiments/{name}.yaml").write_text(content)
-    for run in (RUN, RUN._replace(dataset="market1501", recipe="short")):
-        (tmp_path / run.folder).mkdir(parents=True)
-        save(trained(), tmp_path / run.folder, dataset=run.dataset, height=128, width=64)
     names = ["0060_c1s1_008501_00.jpg", "0060_c5s1_008151_00.jpg", "0112_c1s1_019001_00.jpg"]
     paths = [f"Market-1501-v15.09.15/query/{name}" for name in names]
     prepared = tmp_path / "data/prepared/market1501"

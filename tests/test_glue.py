@@ -340,9 +340,14 @@ MATS = {"cuhk03-classic": cuhk03_classic, "cuhk03-new": cuhk03_new}
 """HDF5 is read from a folder only."""
 
 CASES = [
-    *itertools.product(LAYOUTS, ("folder", "zip")),
-    *(("market1501", kind) for kind in ("tar", "tar.gz")),
-    *((name, "folder") for name in MATS),
+    *itertools.product((*LAYOUTS, *MATS), ("folder",)),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            *itertools.product(LAYOUTS, ("zip",)),
+            *(("market1501", kind) for kind in ("tar", "tar.gz")),
+        )
+    ),
 ]
 
 

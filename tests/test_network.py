@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -281,10 +282,16 @@ def test_initial_weights_are_not_read_again(tmp_path: Path) -> None:
     assert load(tmp_path).options.weights == "none"
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("original")
+    save(network(), folder, dataset="market1501", height=256, width=128)
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    save(network(), tmp_path, dataset="market1501", height=256, width=128)
-    return tmp_path
+def saved(original: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(original, tmp_path, dirs_exist_ok=True)
 
 
 OLDER = "missing: the file is of an older version of ianet, so train the run again"

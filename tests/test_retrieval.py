@@ -172,29 +172,30 @@ def test_identity_zero_is_a_person_when_queried() -> None:
 @pytest.mark.parametrize("average_precision", AVERAGE_PRECISIONS)
 @pytest.mark.parametrize("quantised", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_agrees_with_the_reference(
     distance: str,
     average_precision: str,
     quantised: bool,
     dtype: torch.dtype,
+    seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for seed in range(3):
-        case = random_case(seed, quantised)
-        expected = reference(case, distance, average_precision)
-        case = {
-            name: value.to(dtype) if name.endswith("features") else value
-            for name, value in case.items()
-        }
-        # Chunks of one query, of a few, of all; the gallery at once, and in 4 to 8 blocks.
-        for chunk_bytes, block in (
-            *((1, 2**15), (20_000, 2**15), (2**28, 2**15)),
-            *((1, 9), (300, 7), (2**28, 11)),
-        ):
-            monkeypatch.setattr(retrieval, "CHUNK_BYTES", chunk_bytes)
-            monkeypatch.setattr(retrieval, "BLOCK", block)
-            table = per_query(**case, distance=distance, average_precision=average_precision)
-            pd.testing.assert_frame_equal(table, expected, rtol=1e-12)
+    case = random_case(seed, quantised)
+    expected = reference(case, distance, average_precision)
+    case = {
+        name: value.to(dtype) if name.endswith("features") else value
+        for name, value in case.items()
+    }
+    # Chunks of one query, of a few, of all; the gallery at once, and in 4 to 8 blocks.
+    for chunk_bytes, block in (
+        *((1, 2**15), (20_000, 2**15), (2**28, 2**15)),
+        *((1, 9), (300, 7), (2**28, 11)),
+    ):
+        monkeypatch.setattr(retrieval, "CHUNK_BYTES", chunk_bytes)
+        monkeypatch.setattr(retrieval, "BLOCK", block)
+        table = per_query(**case, distance=distance, average_precision=average_precision)
+        pd.testing.assert_frame_equal(table, expected, rtol=1e-12)
 
 
 def test_the_reference_meets_ties() -> None:
