@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -17,10 +19,13 @@ from typing import Any
 
 import boto3
 import pytest
+import yaml
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from project import wait_for
+from project import ROOT, wait_for
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+PASSWORD = "password of the tests"  # of the account admin
+ACCOUNT = {"MLFLOW_TRACKING_USERNAME": "admin", "MLFLOW_TRACKING_PASSWORD": PASSWORD}
 KEYS = {"AWS_ACCESS_KEY_ID": "tests", "AWS_SECRET_ACCESS_KEY": "tests"}
 SLOW_DOWN = (
     b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -124,26 +129,26 @@ def postgres() -> Iterator[str]:
 class MLflow:
     """`mlflow server` on a database, which can be killed and started again."""
 
-    def __init__(self, database: str, artifacts: str, **environment: str) -> None:
-        self.database, self.artifacts, self.port = database, artifacts, free_port()
-        self.environment = environment
+    def __init__(self, words: Sequence[str], **environment: str) -> None:
+        self.words, self.port, self.environment = words, free_port(), environment
         self.url = f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Returns before it answers."""
         self.process = subprocess.Popen(
             [
-                "mlflow", "server", "--backend-store-uri", self.database,
-                "--artifacts-destination", self.artifacts,
-                "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+                *("mlflow", "server", *self.words),
+                *("--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"),
             ],
             env={
-                **os.environ, **self.environment, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                **os.environ,
+                **self.environment,
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-        )  # fmt: skip
+        )
 
     def kill(self) -> None:
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -151,9 +156,45 @@ class MLflow:
 
 
 @contextmanager
-def mlflow_server(database: str, artifacts: Path | str, **environment: str) -> Iterator[MLflow]:
-    """One that answers, with a folder or a URL for artifacts."""
-    server = MLflow(database, str(artifacts), **environment)
+def mlflow_server(database: str, artifacts: Path) -> Iterator[MLflow]:
+    """A server that answers, with a folder for artifacts."""
+    words = ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
+    with _running(MLflow(words)) as server:
+        yield server
+
+
+@contextmanager
+def mlflow_with_accounts(database: str, artifacts: str, store: str) -> Iterator[MLflow]:
+    """The server of deploy/compose.yaml, which answers to who has an account.
+
+    Args:
+        database, artifacts: URLs, in place of those of compose.yaml.
+        store: the address of the store that has the artifacts.
+    """
+    compose = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())
+    program, command, *words = shlex.split(compose["services"]["mlflow"]["command"])
+    assert (program, command) == ("mlflow", "server")
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    options |= {"--backend-store-uri": database, "--artifacts-destination": artifacts}
+    accounts = compose["configs"]["auth"]["content"]
+    accounts = re.sub("(?m)(?<=^database_uri = ).*", database, accounts)
+    secrets = {"MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD, "MLFLOW_FLASK_SERVER_SECRET_KEY": "tests"}
+    assert secrets.keys() <= compose["services"]["mlflow"]["environment"].keys()
+    with tempfile.NamedTemporaryFile("w", suffix=".ini") as file:
+        file.write(accounts)
+        file.flush()
+        server = MLflow(
+            [*itertools.chain.from_iterable(options.items())],
+            MLFLOW_AUTH_CONFIG_PATH=file.name,
+            MLFLOW_S3_ENDPOINT_URL=store,
+            **secrets,
+        )
+        with _running(server):
+            yield server
+
+
+@contextmanager
+def _running(server: MLflow) -> Iterator[MLflow]:
     server.start()
     try:
         wait_for(lambda: answers(server.port), "MLflow's server", 90)

@@ -19,7 +19,17 @@ import yaml
 from project import ROOT, Project, kill_all, wait_for
 from pyarrow.fs import FileSelector
 from ray.cluster_utils import Cluster
-from servers import KEYS, answers, bucket, endpoint, free_port, keys, mlflow_server, postgres
+from servers import (
+    ACCOUNT,
+    KEYS,
+    answers,
+    bucket,
+    endpoint,
+    free_port,
+    keys,
+    mlflow_with_accounts,
+    postgres,
+)
 
 from pipeline.cluster.storage import SEARCHES, Storage
 
@@ -135,19 +145,24 @@ def test_a_head_that_dies_costs_nothing(project: Project) -> None:
 
 
 def test_nodes_that_share_nothing_train_and_score_and_losses_cost_nothing(
-    cluster: Cluster, project: Project, tmp_path: Path
+    cluster: Cluster, project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Code comes by Ray, data by a store that fails now and then; a node is lost and another
-    joins; MLflow, with records in PostgreSQL and files in the store, is away for a while.
+    joins; MLflow, with accounts, records in PostgreSQL and files in the store, is away for a while.
     """
     with (
         bucket() as url,
         postgres() as database,
-        mlflow_server(database, "s3://reid/mlflow", MLFLOW_S3_ENDPOINT_URL=endpoint(url)) as server,
+        mlflow_with_accounts(database, "s3://reid/mlflow", endpoint(url)) as server,
         nodes(cluster, project, 2) as members,
     ):
         environment = {"MLFLOW_TRACKING_URI": server.url, **KEYS}
         project.edit("params.yaml", "address: null", f"address: {cluster.address}")
+        with pytest.raises(mlflow.MlflowException, match="not authenticated"):
+            server_runs(server.url)
+        for name, value in ACCOUNT.items():
+            monkeypatch.setenv(name, value)
+        environment |= ACCOUNT
         output = project.run(*TRAIN, expect=1, **environment)
         assert "of the Ray cluster does not see" in output
         assert "put the project on a file system that all nodes share" in output
