@@ -40,6 +40,7 @@ def command(main: Callable[[], None]) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
     _configure_log()
+    _put_python_on_path()
     emit("started", command=sys.argv[0], arguments=sys.argv[1:])
     try:
         main()
@@ -63,6 +64,13 @@ def command(main: Callable[[], None]) -> None:
         emit("error", message=f"error: {explain(error)}")
         _exit_with_traceback(error)
     emit("finished")
+
+
+def _put_python_on_path() -> None:
+    """Let the stages, which DVC starts as `python`, run in the environment of this process."""
+    folder, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if path.split(os.pathsep)[0] != folder:
+        os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
 
 
 def parser(document: str | None, module: str) -> argparse.ArgumentParser:
