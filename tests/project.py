@@ -113,7 +113,11 @@ class Project:
 
     def run(self, *command: str, expect: int = 0, **environment: str) -> str:
         process = self.start(*command, **environment)
-        output, _ = process.communicate(timeout=600)
+        try:
+            output, _ = process.communicate(timeout=600)
+        except subprocess.TimeoutExpired:
+            kill_all(process)
+            raise
         assert process.returncode == expect, output
         return output
 

@@ -396,9 +396,16 @@ def call(
 
 
 def _describe(error: ValidationError, where: str, document: Document | None = None) -> str:
-    """One line for each mistake, with the number of the line in the document, if any."""
+    """One line for each mistake, with the number of the line in the document, if any.
+
+    A mistake within a list costs the list an entry, which pydantic reports as a second mistake.
+    """
+    mistakes = error.errors()
+    parents = {mistake["loc"][:-1] for mistake in mistakes}
     lines = []
-    for mistake in error.errors():
+    for mistake in mistakes:
+        if mistake["type"] == "too_short" and mistake["loc"] in parents:
+            continue
         place = ".".join(map(str, mistake["loc"]))
         if place and document is not None:
             place += f" (line {document.find_line(mistake['loc'])})"
