@@ -145,7 +145,7 @@ def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None
         (
             "    seeds:\n    - 0\n",
             "    seeds:\n    - true\n",
-            r"datasets\.synthetic\.seeds\.0 \(line \d+\): true is no number: give a number\Z",
+            r"\.seeds\.0 \(line \d+\): true is no number: give a number\Z",
         ),
         ("networks: all", "networks: al", r"networks\.all \(line \d+\): Input should be 'all'"),
         ("networks: all", "networks: [base, base]", r"\(line \d+\): 'base' stands there more than"),
