@@ -6,7 +6,8 @@
 | .npz | the arrays path, person, camera, feature (N, D), model and flip |
 | .csv | the columns path, person, camera, model, flip, and a column for each of the D numbers, from 0; texts are those of `ianet.escapes.defuse` |
 
-An unknown person or camera is "" and in Parquet null. `flip` is true or false, see `FeatureTable`,
+Persons and cameras are texts, or integers in files of others. An unknown one is "" and in Parquet
+null. `flip` is true or false, see `FeatureTable`,
 and false in files that lack it. Features of two models, or with and without `flip`, are never
 mixed, as they cannot be compared.
 """  # noqa: E501 - a row of a table

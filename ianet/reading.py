@@ -28,6 +28,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ianet.packed_file import map_images
+
 AHEAD = 4  # batches that are read before they are needed
 MOVED = 256  # images that move to a GPU at a time
 MEMINFO, CGROUP = Path("/proc/meminfo"), Path("/proc/self/cgroup")
@@ -56,20 +58,9 @@ class PackedImages:
             OSError: the file cannot be read.
             ValueError: the file holds no packed images, or the mask does not fit.
         """
-        try:
-            array = np.load(path, mmap_mode="r")
-        except (EOFError, ValueError) as error:
-            raise ValueError(f"{path} is damaged: pack the images again ({error})") from error
-        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
-            raise ValueError(
-                f"{path} holds {array.dtype} of shape {array.shape}: packed images are uint8 of "
-                "shape (N, H, W, 3)"
-            )
-        if rows is not None and len(rows) != len(array):
-            raise ValueError(f"{path} holds {len(array)} images, and the mask {len(rows)} values")
-        self._array = np.asarray(array)
-        self._rows = np.arange(len(array)) if rows is None else np.flatnonzero(rows)
-        self.shape = (len(self._rows), *array.shape[1:])
+        self._array = map_images(path, None if rows is None else len(rows))
+        self._rows = np.arange(len(self._array)) if rows is None else np.flatnonzero(rows)
+        self.shape = (len(self._rows), *self._array.shape[1:])
         self.nbytes = math.prod(self.shape)
 
     def __len__(self) -> int:

@@ -76,10 +76,11 @@ def view_block(network: Network, stage: str, images: Tensor) -> BlockView:
     blocks = list(exact.blocks[stage].named_children()) if stage in exact.blocks else []
     place, block = blocks[-1] if blocks else ("", None)
     if not isinstance(block, IABlock):
-        places = ", ".join(exact.blocks) or "no stage"
+        if not exact.blocks:
+            raise ValueError("the network has no block: take a network with IA")
         raise ValueError(
             f"no IA block stands after {stage}: the blocks are {exact.options.block}, "
-            f"after {places}"
+            f"after {', '.join(exact.blocks)}"
         )
     if block.sia is None:
         raise ValueError(f"the block after {stage} is {block.arrangement!r}: it has no SIA")

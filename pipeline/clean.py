@@ -50,7 +50,7 @@ def main() -> None:
     options.add_argument("--older-than", type=float, default=0, metavar="DAYS", help="default 0")
     options.add_argument("--yes", action="store_true", help="delete, do not only list")
     arguments = options.parse_args()
-    if not arguments.older_than >= 0:  # nor NaN
+    if not arguments.older_than >= 0:  # which NaN is not
         raise SettingsError(f"--older-than is {arguments.older_than}: give a number from 0")
     storage = Storage(load().cluster.storage)
     stale = find_stale_folders(storage, arguments.older_than)

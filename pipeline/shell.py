@@ -36,6 +36,8 @@ def command(main: Callable[[], None]) -> None:
     A mistake in an input is one line. Any other ValueError or OSError may be a defect: its line
     names a file with the traceback. IANET_DEBUG=1 shows tracebacks at once. Exceptions of other
     types are defects and show their traceback. So does code that failed in another process.
+
+    PATH begins with the folder of this process's Python.
     """
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.default_int_handler)
@@ -68,7 +70,7 @@ def command(main: Callable[[], None]) -> None:
 
 def _put_python_on_path() -> None:
     """Let the stages, which DVC starts as `python`, run in the environment of this process."""
-    folder, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    folder, path = str(Path(sys.executable).parent), os.environ.get("PATH") or os.defpath
     if path.split(os.pathsep)[0] != folder:
         os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
 

@@ -220,5 +220,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 300) -> A
         if answer:
             return answer
         # A condition that costs something must leave the cores to what is waited for.
-        time.sleep(max(0.1, 9 * (time.monotonic() - start)))
+        time.sleep(min(2, max(0.1, 3 * (time.monotonic() - start))))
+    if answer := condition():
+        return answer
     raise AssertionError(f"{what} did not come in {seconds} s")

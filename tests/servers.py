@@ -159,7 +159,7 @@ class MLflow:
 def mlflow_server(database: str, artifacts: Path) -> Iterator[MLflow]:
     """A server that answers, with a folder for artifacts."""
     words = ["--backend-store-uri", database, "--artifacts-destination", str(artifacts)]
-    with _running(MLflow(words)) as server:
+    with _run_server(MLflow(words)) as server:
         yield server
 
 
@@ -189,12 +189,12 @@ def mlflow_with_accounts(database: str, artifacts: str, store: str) -> Iterator[
             MLFLOW_S3_ENDPOINT_URL=store,
             **secrets,
         )
-        with _running(server):
+        with _run_server(server):
             yield server
 
 
 @contextmanager
-def _running(server: MLflow) -> Iterator[MLflow]:
+def _run_server(server: MLflow) -> Iterator[MLflow]:
     server.start()
     try:
         wait_for(lambda: answers(server.port), "MLflow's server", 90)

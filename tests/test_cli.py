@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -170,21 +172,56 @@ def test_ctrl_c_is_quiet_while_commands_are_imported(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_closed_pipe_is_quiet_and_no_answer(unbuffered: str) -> None:
-    """Printed at once, or at the end of the process."""
+VALIDATE = ["validate", "photos", "--reader", "persons", "--cameras", "ignore"]
+
+
+@contextmanager
+def closed_pipe() -> Iterator[int]:
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(
-        [sys.executable, "-m", "ianet", "--help"],
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        check=False,
-    )
+    yield writer
     os.close(writer)
+
+
+def call(
+    words: list[str], folder: Path, unbuffered: str, **streams: Any
+) -> subprocess.CompletedProcess[bytes]:
+    variables = {"PYTHONPATH": str(Path(__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered}
+    command = [sys.executable, "-m", "ianet", *words]
+    return subprocess.run(command, cwd=folder, env=os.environ | variables, check=False, **streams)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], VALIDATE, [*VALIDATE, "--json"]])
+def test_a_closed_pipe_is_quiet_and_no_answer(
+    words: list[str], unbuffered: str, tmp_path: Path
+) -> None:
+    """typer, rich and print() meet the pipe, at once or when their buffer is flushed."""
+    written(tmp_path / "photos", ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"])
+    with closed_pipe() as writer:
+        done = call(words, tmp_path, unbuffered, stdout=writer, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_error_that_nobody_reads_is_bad_input(unbuffered: str, tmp_path: Path) -> None:
+    with closed_pipe() as writer:
+        done = call(["validate", "none"], tmp_path, unbuffered, stderr=writer)
+    assert done.returncode == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_has_no_space_is_an_error(unbuffered: str, tmp_path: Path) -> None:
+    written(tmp_path / "photos", ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg"])
+    with Path("/dev/full").open("w") as full:
+        done = call(
+            [*VALIDATE, "--json"], tmp_path, unbuffered, stdout=full, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(rb"error: .*No space left on device.*\n", done.stderr)
 
 
 @pytest.mark.slow

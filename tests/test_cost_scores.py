@@ -16,6 +16,7 @@ from pipeline.config.settings import Settings, load
 from pipeline.plan.runs import Evaluation, Run
 from pipeline.report.cost_scores import add_picture, join_scores
 from pipeline.report.page import Section
+from pipeline.stages.cost import count_costs
 
 NAMES = ("squeeze-excitation", "base", "stage3", "cia", "mobilenet_v2")
 TABLE = CostTable.model_validate(
@@ -54,13 +55,26 @@ def test_a_network_has_the_cost_of_its_runs_and_the_mean_over_its_seeds(settings
         evaluate(0.5, "stage2"),  # which the table of costs does not name
         evaluate(0.5, "cia", "quick-strong"),  # the only one by this recipe
         evaluate(0.5, "mobilenet_v2"),  # the only one of this backbone
-        evaluate(0.5, "cia", operations=None),  # scored before the file held the cost
+        evaluate(0.5, "stage3", operations=None, seed=1),  # a file without the cost
+        evaluate(0.5, "stage3", seed=2),
     ]
     [(title, [squeeze, base])] = join_scores(TABLE, evaluations, settings).items()
     assert title == "synthetic, recipe quick, resnet18"
     assert (base.label, base.score) == ("base & more", 62.5)
     assert (squeeze.label, squeeze.score) == ("squeeze-excitation & more", 25)
     assert (base.multiply_adds, squeeze.multiply_adds) == (3, 5)
+
+
+def test_costs_are_those_of_the_recipes_backbone_and_size() -> None:
+    rows = [{"label": name, "network": name, "paper": 4} for name in ("base", "squeeze-excitation")]
+    table = CostTable.model_validate({**TABLE.model_dump(), "recipe": "quick", "rows": rows})
+    base, squeeze = count_costs(table, load()).to_dict("records")
+    # ResNet-18 without a classifier, and the BatchNorm of the neck.
+    assert base["parameters"] == pytest.approx((11_176_512 + 2 * 512) / 1e6)
+    assert base["more"] == 0
+    assert squeeze["more"] == pytest.approx(2 * (128 * 8 + 256 * 16) / 1e9)
+    assert squeeze["multiply_adds"] == pytest.approx(base["multiply_adds"] + squeeze["more"])
+    assert (base["label"], squeeze["label"], base["paper"]) == ("base", "squeeze-excitation", 4)
 
 
 def test_the_picture_holds_the_labels_as_text(settings: Settings) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -268,8 +269,11 @@ def test_a_damaged_config_names_itself(mat: Path, tmp_path: Path) -> None:
             cuhk03.read(mat, config=config, **options)
 
 
-@pytest.mark.slow  # a process for each reading
-def test_a_cut_config_names_itself(mat: Path, tmp_path: Path) -> None:
+def test_a_cut_config_names_itself(
+    mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # SciPy ends no process here, so there need not be one for each reading.
+    monkeypatch.setattr(cuhk03, "_refuse_crash", lambda config, variables: None)
     options = {"images": "labeled", "protocol": "new", "published": False}
     config = tmp_path / "config.mat"
     content = new_config(config, ["1_001_1_01"], train=[1], query=[1], gallery=[1]).read_bytes()
@@ -284,8 +288,24 @@ def test_a_config_that_ends_scipy_names_itself(mat: Path, tmp_path: Path) -> Non
     content = bytearray(config.read_bytes())
     content[144] = 12  # the class of filelist: int32 in place of cell
     config.write_bytes(content)
-    with pytest.raises(ValueError, match=r"config\.mat is damaged: fetch it again"):
+    # A SciPy without the crash raises an error.
+    with pytest.raises(ValueError, match=r"config\.mat is damaged .*: fetch it again"):
         cuhk03.read(mat, images="labeled", protocol="new", config=config, published=False)
+
+
+@pytest.mark.parametrize(("code", "is_crash"), [(-11, True), (-6, True), (-9, False), (1, False)])
+def test_a_crash_of_scipy_is_a_signal_of_an_error(
+    code: int, is_crash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.CompletedProcess([], code)
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    if not is_crash:
+        cuhk03._refuse_crash(Path("config.mat"), ["filelist"])
+        return
+    with pytest.raises(
+        ValueError, match=r"^config\.mat is damaged \(SciPy ends by SIG(SEGV|ABRT)\)"
+    ):
+        cuhk03._refuse_crash(Path("config.mat"), ["filelist"])
 
 
 def test_what_is_no_regular_file_is_told(

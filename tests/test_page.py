@@ -360,7 +360,7 @@ def test_a_figure_and_a_search_say_what_makes_them() -> None:
     } == {
         "cost": [
             "make repro ONLY=cost", "../experiments/cost.yaml", "tables/cost.csv",
-            "tables/cost.tex",
+            "tables/cost.md", "tables/cost.tex",
         ],
         "f": [
             "make repro ONLY=f", "../experiments/f.yaml", "figures/f.svg", "tables/f.csv",

@@ -90,7 +90,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whole_files_are_read() -> None:
     assert records.read_record(RUN) == RECORD
-    assert records.read_scores(ELSEWHERE) == SCORES | LATER
+    assert records.read_scores(ELSEWHERE) == SCORES | LATER | {"multiply_adds": None}
     assert records.read_search(Path("results/searches/sigma")) == SEARCH | LATER
     assert records.read_description(RUN.prepared) == DESCRIPTION
     pd.testing.assert_frame_equal(records.read_history(RUN), FRAME)
@@ -103,7 +103,7 @@ def test_scores_say_whether_cameras_were_ignored(name: str) -> None:
     path, read, _ = FILES[name]
     content = json.loads(Path(path).read_text()) | {"cameras": "ignore"}
     Path(path).write_text(json.dumps(content))
-    assert read() == content
+    assert read().items() >= content.items()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -63,6 +63,23 @@ def test_twelve_images_are_enough(settings: Settings) -> None:
     assert persons == [f"person {person}" for person in range(4) for _ in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((2, 128, 64, 3), np.uint8), "holds 2 images, and the mask 12 values"),
+        (np.zeros((12, 128, 64), np.uint8), r"holds uint8 of shape \(12, 128, 64\): packed"),
+        (None, "is damaged: pack the images again"),
+    ],
+)
+def test_images_that_are_no_packed_images_are_named(
+    images: np.ndarray | None, message: str, settings: Settings
+) -> None:
+    path = Path("data/prepared/synthetic/128x64.npy")
+    path.write_bytes(b"") if images is None else np.save(path, images)
+    with pytest.raises(ValueError, match=f"^{path} {message}"):
+        find_samples(settings)
+
+
 @pytest.mark.parametrize("name", ["table.parquet", "dataset.json", "128x64.npy"])
 def test_without_prepared_images_there_are_no_samples(name: str, settings: Settings) -> None:
     Path("data/prepared/synthetic", name).unlink()

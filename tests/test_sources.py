@@ -65,6 +65,7 @@ def test_closure_of_what_is_really_imported(monkeypatch: pytest.MonkeyPatch) -> 
         "ianet.images",
         "ianet.losses",
         "ianet.numerics",
+        "ianet.packed_file",
         "ianet.reading",
         "ianet.weights",
         *(f"ianet.training.{name}" for name in training),

@@ -1,5 +1,6 @@
-"""Trainings of a tiny set, in a copy of the project: starts from models, new files, kills, held-out
-people. Each test starts real DVC, Ray and MLflow processes.
+"""Trainings of a tiny set in a copy of the project: starts from models, new files, held-out people.
+
+Each test starts real DVC, Ray and MLflow processes.
 """
 
 from __future__ import annotations
@@ -18,8 +19,7 @@ from project import Project
 import ianet
 from ianet.network import load as load_network
 
-KEY = "synthetic.stage3.quick.0"
-BASE = "synthetic.base.quick.0"
+OURS = "ours.mine.quick.0"
 
 
 def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
@@ -61,7 +61,7 @@ def test_a_run_starts_from_the_model_of_another(untrained: Project) -> None:
 
 
 def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: Project) -> None:
-    """Nothing that was there is edited, but for data in params.yaml."""
+    """Nothing that was there is edited, but for data in params.yaml. Held-out people are scored."""
     block = (untrained.folder / "ianet/blocks/squeeze_excitation.py").read_text()
     (untrained.folder / "ianet/blocks/mine.py").write_text(block)
     reader = "from ianet.datasets.market1501 import read\n\n__all__ = ['read']\n"
@@ -73,6 +73,7 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     params["datasets"]["ours"] = {**params["datasets"]["synthetic"], **changes}
     del params["datasets"]["ours"]["synthetic"]  # a source of our own
     params["networks"]["mine"] = {"block": "mine", "after": {"stage3": {}}}
+    params["recipes"]["quick"]["hold_out"] = True
     (untrained.folder / "params.yaml").write_text(yaml.safe_dump(params))
     rows = [{"label": "our row", "network": "mine"}]
     sheet = {"kind": "table", "title": "Ours", "caption": "", "metrics": ["mAP"], "rows": rows}
@@ -81,20 +82,15 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
     assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
     assert 0 < cells.ours[0] <= 100
-    description = json.loads((untrained.folder / "runs/ours.mine.quick.0/network.json").read_text())
-    assert description["options"]["block"] == "mine"
-
-
-def test_held_out_identities_are_scored_instead_of_test(untrained: Project) -> None:
-    untrained.edit("params.yaml", "quick:\n    hold_out: false", "quick:\n    hold_out: true")
-    untrained.repro(f"model@{KEY}")
-    scores = json.loads((untrained.folder / f"results/synthetic/scores/{KEY}.json").read_text())
-    table = pd.read_parquet(untrained.folder / "data/prepared/synthetic/table.parquet")
+    run = load_network(untrained.folder / "runs" / OURS)
+    assert run.options.block == "mine"
+    assert run.identities == 6 - 2
+    scores = json.loads((untrained.folder / f"results/ours/scores/{OURS}.json").read_text())
+    table = pd.read_parquet(untrained.folder / "data/prepared/ours/table.parquet")
     assert scores["split"] == "held-out"
     assert scores["queries"] == (table.held_out == "query").sum()
-    assert load_network(untrained.folder / "runs" / KEY).identities == 6 - 2
-    model = ianet.load(untrained.folder / "models" / KEY)
-    assert [each.dataset for each in model.description.scores] == ["synthetic, held-out"]
+    model = ianet.load(untrained.folder / "models" / OURS)
+    assert [each.dataset for each in model.description.scores] == ["ours, held-out"]
     untrained.tracked()
-    best = mlflow.MlflowClient().get_model_version_by_alias("synthetic.stage3", "best")
+    best = mlflow.MlflowClient().get_model_version_by_alias("ours.mine", "best")
     assert str(best.version) == "1"

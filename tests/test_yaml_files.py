@@ -111,9 +111,12 @@ def test_each_value_has_its_line(tmp_path: Path) -> None:
         ("!!bool maybe: 1\n", ", line 1: the value is no bool"),
         ("a: \x00", " is not YAML: unacceptable character #x0000"),
         ("a: 1\nb: " + "9" * 301, ", line 2: the number has more than 300 digits: give a sm"),
-        ('a: 1\nb: ["x\\ud800"]\n', r", line 2: a text holds .* half a sign, such as .ud800: "),
-        ('a: "x\\0"\n', r", line 1: a text holds .0 or half a sign"),
-        ('"x\\0": a\n', r", line 1: a text holds .0 or half a sign"),
+        (
+            'a: 1\nb: ["x\\ud800"]\n',
+            r", line 2: a text holds .* half a surrogate pair, such as .ud800: ",
+        ),
+        ('a: "x\\0"\n', r", line 1: a text holds .0 or half a surrogate pair"),
+        ('"x\\0": a\n', r", line 1: a text holds .0 or half a surrogate pair"),
     ],
 )
 def test_what_is_refused_is_told_with_its_line(text: str, message: str, tmp_path: Path) -> None:

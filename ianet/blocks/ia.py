@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any
 
 import torch
@@ -108,7 +109,7 @@ class SpatialIA(_Residual):
         self.fusion = fusion
         self.relation_name = relation
         try:
-            sigma_1, sigma_2 = map(float, sigma)
+            sigma_1, sigma_2 = (float(number) for number in sigma if isinstance(number, Real))
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"sigma is {sigma}: give two numbers, sigma_1 and sigma_2") from error
         self.sigma = (sigma_1, sigma_2)

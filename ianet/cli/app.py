@@ -21,6 +21,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -73,15 +74,14 @@ def run() -> int | None:
     try:
         _check_arguments(sys.argv[1:])
         code: int | None = app(prog_name="ianet", standalone_mode=False)
-        print(end="", flush=True)  # a closed pipe is found here, and not at the end of Python
+        sys.stdout.flush()  # a closed pipe is found here, and not at the end of Python
         return code
     except SystemExit as error:
-        if isinstance(error.__context__, BrokenPipeError):  # typer's 1 would mean no
-            return CLOSED
-        raise
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _close()  # typer and rich end with 1, which would mean no
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes again at its end
-        return CLOSED
+        return _close()
     except typer.TyperException as error:
         _end(error.format_message())
     except (ValueError, OSError) as error:
@@ -105,5 +105,21 @@ def _check_arguments(arguments: Sequence[str]) -> None:
 
 
 def _end(message: str) -> NoReturn:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):
+        print("error:", " ".join(message.split()), file=sys.stderr)
+    _drop_output()
     sys.exit(2)
+
+
+def _close() -> int:
+    _drop_output()
+    return CLOSED
+
+
+def _drop_output() -> None:
+    """Drop what cannot be written. Python would try again at its end, and end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -26,6 +26,7 @@ Two protocols that are never mixed:
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -55,6 +56,7 @@ PROTOCOLS = ("classic", "new")
 PAIRS = (843, 440, 77, 58, 49)
 """People before each pair of cameras."""
 COLUMNS = 10
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 MAT = "cuhk-03.mat"
 
 PUBLISHED = {
@@ -247,9 +249,10 @@ def _new_split(
             f"{config} does not exist: it is at github.com/zhunzhong07/person-re-ranking"
         )
     refuse_irregular(config)
-    _refuse_crash(config)
+    variables = ["filelist", *(f"{split}_idx" for split in SPLITS)]
+    _refuse_crash(config, variables)
     try:
-        content = loadmat(config, variable_names=["filelist", *(f"{s}_idx" for s in SPLITS)])
+        content = loadmat(config, variable_names=variables)
         names = [str(cell[0]).removesuffix(".png") for cell in content["filelist"].ravel()]
         splits = {
             name: split
@@ -273,12 +276,17 @@ def _new_split(
     )
 
 
-def _refuse_crash(config: Path) -> None:
-    """Raise ValueError if SciPy ends its process for a file, as for a wrong class of a variable."""
-    code = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1])"
-    trial = subprocess.run([sys.executable, "-c", code, config], capture_output=True, check=False)
-    if trial.returncode < 0:  # a signal
-        raise ValueError(f"{config} is damaged: fetch it again")
+def _refuse_crash(config: Path, variables: Sequence[str]) -> None:
+    """Raise ValueError if SciPy crashes at a file, as at a wrong class of a variable.
+
+    Another process reads the file first, as a crash ends the process that reads.
+    """
+    code = "import sys, scipy.io; scipy.io.loadmat(sys.argv[1], variable_names=sys.argv[2:])"
+    words = [sys.executable, "-P", "-c", code, str(config), *variables]
+    trial = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if -trial.returncode in CRASHES:
+        name = signal.Signals(-trial.returncode).name
+        raise ValueError(f"{config} is damaged (SciPy ends by {name}): fetch it again")
 
 
 def _select(names: Sequence[str], numbers: NDArray[np.integer]) -> list[str]:

@@ -95,7 +95,7 @@ def _start(preparation: Callable[[], None] | None) -> ray.ObjectRef[None] | None
     except ConnectionError as error:
         raise ConnectionError(
             f"Ray at {os.environ.get(ADDRESS)} does not accept this machine ({error}): has the "
-            "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/deploy.md"
+            "machine the cluster's token, and is RAY_AUTH_MODE=token set? See docs/cluster.md"
         ) from error
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     if preparation is None or is_cluster():

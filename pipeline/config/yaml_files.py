@@ -80,7 +80,8 @@ def read_yaml(path: Path) -> Document:
     Raises:
         OSError: the file is missing or cannot be read.
         ValueError: the file is no YAML, a name stands there twice, or a value is nested too
-            deeply or of another type; one line, with the number of the line.
+            deeply, of another type, or one that no path or float holds; one line, with the number
+            of the line.
     """
     if path.exists() and not path.is_file():
         raise ValueError(f"{path} is no regular file: put a YAML file there")
@@ -142,10 +143,12 @@ def _refuse_misfit(node: yaml.Node) -> None:
         raise _problem(f"the value is no {name}: correct the value or leave out !!{name}", node)
     if not isinstance(node, yaml.ScalarNode):
         return
-    if node.tag == f"{PREFIX}int" and len(node.value) > DIGITS:
+    if node.tag == f"{PREFIX}int" and len(node.value.lstrip("+-0")) > DIGITS:
         raise _problem(f"the number has more than {DIGITS} digits: give a smaller one", node)
     if not _is_storable(node.value):
-        raise _problem(r"a text holds \0 or half a sign, such as \ud800: leave that out", node)
+        raise _problem(
+            r"a text holds \0 or half a surrogate pair, such as \ud800: leave that out", node
+        )
 
 
 def _is_storable(text: str) -> bool:

@@ -107,6 +107,7 @@ STAGE_CODE = {
             "ianet.cameras",
             "ianet.drawing",
             "ianet.escapes",
+            "ianet.packed_file",
             "ianet.ranks_page",
         ),
         (

@@ -31,23 +31,25 @@ def join_scores(
 
     Returns:
         Networks by data set, recipe and backbone. A network without another to compare with is
-        left out, as is a file of scores from before it held the multiply-adds.
+        left out, as is a network of which a file of scores has no multiply-adds.
     """
-    points: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
+    points: dict[tuple[str, str, str], list[tuple[int | None, float]]] = {}
     for evaluation in evaluations:
         dataset, name, recipe, _ = evaluation.run
         scores = read_scores(evaluation)
-        operations, score = scores.get("multiply_adds"), scores[METRIC]
-        if evaluation.is_own and operations is not None and score is not None:
-            points.setdefault((dataset, recipe, name), []).append((operations / 1e9, 100 * score))
+        if evaluation.is_own and scores[METRIC] is not None:
+            point = scores["multiply_adds"], 100 * scores[METRIC]
+            points.setdefault((dataset, recipe, name), []).append(point)
     panels: dict[str, list[drawing.Cost]] = {}
     for row in table.rows:
         for (dataset, recipe, name), pairs in points.items():
-            if name == row.network:
-                operations, score = map(fmean, zip(*pairs, strict=True))
+            operations = [count / 1e9 for count, _ in pairs if count is not None]
+            if name == row.network and len(operations) == len(pairs):
                 options = build_network(name, settings.networks[name], settings.recipes[recipe])
                 title = f"{dataset}, recipe {recipe}, {options.backbone}"
-                panels.setdefault(title, []).append(drawing.Cost(row.label, operations, score))
+                score = fmean(score for _, score in pairs)
+                cost = drawing.Cost(row.label, fmean(operations), score)
+                panels.setdefault(title, []).append(cost)
     return {title: costs for title, costs in panels.items() if len(costs) > 1}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -232,6 +233,7 @@ def summarize(
         "Looks at test": count_looks_at_test([*evaluations, *foreign]),
         **data,
         **recipes,
+        "Date": f"{datetime.now(UTC):%Y-%m-%d} (UTC)",
         "Code": f"commit {find_commit()}; Python {platform.python_version()}, {packages}",
     }
 

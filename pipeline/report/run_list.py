@@ -114,7 +114,7 @@ def read_list(path: Path = RUN_LIST) -> pd.DataFrame:
         lines = pd.read_csv(path, dtype=names, keep_default_na=False, na_values=gaps)
         if missing := [name for name in COLUMNS if name not in lines]:
             raise ValueError(f"it has no column {', '.join(missing)}")
-    except (ValueError, OSError) as error:
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise ValueError(
             f"{path} is damaged ({reason}): `git restore {path}` takes it back"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
+from ianet.packed_file import map_images
 from ianet.ranks_page import draw_thumbnail
 from pipeline.config.settings import Settings
 from pipeline.data.splits import split_of_run
@@ -47,7 +47,7 @@ def _draw_queries(dataset: str, size: str) -> list[tuple[str, str]]:
     table = read_table(PREPARED / dataset)
     queries = table[split_of_run(table, 0, hold_out=False) == "query"]
     sample = queries.groupby("person").head(SHOTS).head(PERSONS * SHOTS)
-    images = np.load(PREPARED / dataset / f"{size}.npy", mmap_mode="r")
+    images = map_images(PREPARED / dataset / f"{size}.npy", len(table))
     pixels = dict(zip(sample.path, images[table.index.isin(sample.index)], strict=True))
 
     def open_picture(path: str) -> Image.Image:

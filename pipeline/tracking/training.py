@@ -39,6 +39,7 @@ SERVED = Path("pipeline/served.py")
 MODEL_PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
 BEST = "best"
 HELD_OUT_SCORE = metric_name("mAP", "held-out")
+NO_METRICS = ("epoch", "seconds")  # of a report: the step, and what images_per_second tells
 LONGEST_NOTE = 5000  # characters of a description; MLflow takes 8000
 
 
@@ -83,7 +84,7 @@ def sync_training(
     if send_parameters(run_id, parameters):
         _sync_dataset(run, record, run_id)
     reports = {int(report["epoch"]): report for report in history}
-    metrics = [name for name in next(iter(reports.values()), {}) if name != "epoch"]
+    metrics = [name for name in next(iter(reports.values()), {}) if name not in NO_METRICS]
     send_epochs(run_id, reports, {name: name for name in metrics}, "loss")
     set_status(run_id, status)
     return run_id

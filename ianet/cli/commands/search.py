@@ -131,10 +131,10 @@ def search(
         progress("searching", len(gallery_features)) as advance,
     ):
         ranks = find(query_features, gallery_features, k, advance)
-    lonely = set(query_features.paths) - set(ranks["query"])
-    if lonely:
-        queries_alone = "1 query has" if len(lonely) == 1 else f"{len(lonely):,} queries have"
-        print_note(f"{queries_alone} no neighbour, as the gallery holds no other picture")
+    count = len(set(query_features.paths) - set(ranks["query"]))
+    if count:
+        subject = "1 query has" if count == 1 else f"{count:,} queries have"
+        print_note(f"{subject} no neighbour, as the gallery holds no other picture")
     if threshold:
         ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
