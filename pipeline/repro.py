@@ -19,7 +19,6 @@ import logging
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -43,6 +42,7 @@ from pipeline.shell import (
     DVC,
     EVENTS,
     LOGS,
+    Interrupt,
     command,
     format_minutes,
     format_runs,
@@ -70,7 +70,10 @@ def find_stale_stages() -> set[str]:
         [*DVC, "status", "--json", str(PIPELINE)], capture_output=True, text=True
     )
     if status.returncode:
-        raise OSError(f"`dvc status` failed: {status.stderr.strip()}")
+        advice = (
+            ": `git restore dvc.lock` takes the file back" if "dvc.lock" in status.stderr else ""
+        )
+        raise OSError(f"`dvc status` failed: {status.stderr.strip()}{advice}")
     return set(json.loads(status.stdout))
 
 
@@ -126,7 +129,7 @@ class Job:
         self.start: float | None = None
         self.seconds = 0.0
         self.process: subprocess.Popen[bytes] | None = None
-        self.stopping = False
+        self.interrupt: Interrupt | None = None
 
     def work(self, stop: Event) -> bool:
         """Run the stages; whether all of them succeeded."""
@@ -217,11 +220,11 @@ class Job:
         return [" ".join([Path(start["command"]).stem, *start["arguments"]]) for start in starts]
 
     def stop(self) -> None:
-        """As Ctrl-C in a terminal does, once: the stages clean up after themselves."""
-        if self.process is not None and self.process.poll() is None and not self.stopping:
-            self.stopping = True
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGINT)
+        """As Ctrl-C in a terminal does; to be called until the job ends."""
+        if self.process is not None and self.process.poll() is None:
+            if self.interrupt is None or self.interrupt.process is not self.process:
+                self.interrupt = Interrupt(self.process)
+            self.interrupt.send()
 
 
 def find_fullest() -> Path:

@@ -9,12 +9,14 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
 from filelock import FileLock, Timeout
 
 from ianet.files import write_whole
@@ -25,6 +27,7 @@ from pipeline.secrecy import hide_secrets
 
 DVC = (sys.executable, "-m", "dvc", "--wait-for-lock")
 LOGS = Path("build/logs")
+PATIENCE = 30.0  # seconds in which DVC ends after its stages
 EVENTS = "IANET_EVENTS"  # variable: the file to which a command appends its events
 DEBUG = "IANET_DEBUG"  # variable: a traceback in place of one line
 VERBOSE = "IANET_VERBOSE"  # variable: as -v, for the commands that a command starts
@@ -148,6 +151,44 @@ def lock_work(lock: Path, work: str) -> Iterator[None]:
         file.release()
 
 
+class Interrupt:
+    """Stops a process of DVC by its stages, as a signal to DVC itself might leave half a dvc.lock.
+
+    DVC ends when a stage fails. Each stage has SIGINT once, as by Ctrl-C, and cleans up after
+    itself. A DVC that waits for a lock has no stage: it has SIGINT after `PATIENCE`.
+    """
+
+    def __init__(self, process: subprocess.Popen[Any]) -> None:
+        """`process` is of DVC, and leads a session of its own."""
+        self.process = process
+        self.start = time.monotonic()
+        self.receivers: set[tuple[int, str]] = set()
+
+    def send(self) -> None:
+        """Send the signals that are due; to be called until the process ends."""
+        with suppress(psutil.Error, ProcessLookupError):
+            for stage in self._find_stages():
+                # Before its program runs, a new process has the command line of its parent.
+                receiver = stage.pid, " ".join(stage.cmdline())
+                if receiver not in self.receivers:
+                    self.receivers.add(receiver)
+                    self._reach(stage, *stage.children(recursive=True))
+        if time.monotonic() - self.start > PATIENCE:  # a DVC that runs a stage ignores the signal
+            self.start = time.monotonic()
+            self._reach(psutil.Process(self.process.pid))
+
+    def _find_stages(self) -> Iterator[psutil.Process]:
+        """The Python processes of stages. A shell that ended before its stage would mislead DVC."""
+        for child in psutil.Process(self.process.pid).children():
+            yield from [child] if child.name().startswith("python") else child.children()
+
+    def _reach(self, *processes: psutil.Process) -> None:
+        for process in processes:
+            with suppress(psutil.Error, ProcessLookupError):
+                if os.getpgid(process.pid) == self.process.pid:  # Ray's own processes are not
+                    process.send_signal(signal.SIGINT)
+
+
 def run_command(*words: str) -> None:
     """Run a command to its end, in a session of its own: it is stopped when this process is.
 
@@ -158,9 +199,15 @@ def run_command(*words: str) -> None:
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait()
+            if words[: len(DVC)] == DVC:
+                interrupt = Interrupt(process)
+                while process.poll() is None:
+                    interrupt.send()
+                    time.sleep(0.1)
+            else:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGINT)
+                process.wait()
             raise
     if code:
         sys.exit(code)

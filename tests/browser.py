@@ -52,9 +52,9 @@ def needs_browser(test: Test) -> Test:
 
 @contextmanager
 def open_page(
-    content: str, width: int = 1280, scheme: Scheme = "light"
+    content: str, width: int = 1280, scheme: Scheme = "light", scripts: bool = True
 ) -> Iterator[tuple[Page, list[str]]]:
-    """Show an HTML text.
+    """Show an HTML text, with or without its scripts.
 
     Yields:
         The page, and a list that receives what the browser's console prints.
@@ -62,7 +62,11 @@ def open_page(
     messages: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+        page = browser.new_page(
+            viewport={"width": width, "height": 800},
+            color_scheme=scheme,
+            java_script_enabled=scripts,
+        )
         page.on("console", lambda message: messages.append(message.text))
         page.on("pageerror", lambda error: messages.append(str(error)))
         page.set_content(content)

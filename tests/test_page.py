@@ -149,6 +149,31 @@ def test_a_browser_and_axe_find_nothing_wrong(
         assert messages == []
 
 
+@needs_browser
+def test_without_scripts_the_page_has_the_same_text() -> None:
+    texts = []
+    for scripts in (True, False):
+        with open_page(report(), scripts=scripts) as (tab, _):
+            texts.append(tab.locator("main").inner_text())
+    assert texts[0] == texts[1]
+    assert KEYS[0] in texts[1]
+
+
+@needs_browser
+def test_on_paper_tables_are_whole_and_there_is_no_navigation() -> None:
+    paper = 794  # pixels, of A4
+    with open_page(report(), paper) as (tab, _):
+        assert tab.locator("nav").is_visible()
+        tab.emulate_media(media="print")
+        assert not tab.locator("nav").is_visible()
+        assert tab.evaluate("document.documentElement.scrollWidth") <= paper
+        widths = tab.locator(".wide").evaluate_all(
+            "boxes => boxes.map(box => [box.scrollWidth, box.clientWidth])"
+        )
+        assert widths
+        assert all(inner <= outer for inner, outer in widths)
+
+
 COLOURS = """svg => {
   const style = element => getComputedStyle(element);
   return [style(svg.querySelector("path")).fill, style(svg.querySelector("text")).fill,
@@ -515,6 +540,10 @@ def test_a_search_is_told_by_its_files(monkeypatch: pytest.MonkeyPatch, tmp_path
     (folder / "scores.json").write_text(json.dumps({**scores, "cameras": "ignore"}))
     [summary] = overview.read_search_summaries(plan)
     assert summary.result == f"{text}, cameras ignored. One seed a trial is no finding."
+    origin = {"date": "2026-12-01", "commit": "0123abc"}
+    (folder / "scores.json").write_text(json.dumps(scores | origin))
+    [summary] = overview.read_search_summaries(plan)
+    assert summary.result.endswith("finding. The search is of 2026-12-01, commit 0123abc.")
 
 
 def test_the_runs_are_described_by_data_and_recipe() -> None:

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,65 @@ def test_a_stopped_command_says_that_it_resumes(
     process.send_signal(stop)
     output, messages = process.communicate(timeout=30)
     assert (process.returncode, output, messages) == (1, "", STOPPED)
+
+
+STAGE = """
+import sys, time
+from pathlib import Path
+print("begun", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(0.5)
+    Path("checkpoint").touch()
+    sys.exit(3)
+"""
+DVC = """
+import subprocess, sys, time
+from pathlib import Path
+code = subprocess.call("python stage.py", shell=True)
+time.sleep(1)
+Path("dvc.lock").write_text(str(code))
+sys.exit(255)
+"""
+WAITING_DVC = """
+import sys, time
+print("begun", flush=True)
+try:
+    time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(255)
+"""
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_reaches_the_stage_and_lets_dvc_write(tmp_path: Path, stop: signal.Signals) -> None:
+    (tmp_path / "stage.py").write_text(STAGE)
+    (tmp_path / "dvc.py").write_text(DVC)
+    assert stop_dvc(tmp_path, stop) == (1, "", STOPPED)
+    assert (tmp_path / "checkpoint").exists()
+    assert (tmp_path / "dvc.lock").read_text() == "3"
+
+
+def test_a_stop_ends_a_dvc_that_waits_for_a_lock(tmp_path: Path) -> None:
+    (tmp_path / "dvc.py").write_text(WAITING_DVC)
+    start_time = time.monotonic()
+    assert stop_dvc(tmp_path, signal.SIGINT, "shell.PATIENCE = 0.5") == (1, "", STOPPED)
+    assert time.monotonic() - start_time < 30
+
+
+def stop_dvc(folder: Path, stop: signal.Signals, settings: str = "pass") -> tuple[int, str, str]:
+    """Stop a command that runs dvc.py of a folder as DVC; returns as `run`."""
+    body = (
+        "import sys\nfrom pipeline import shell\nshell.DVC = (sys.executable, 'dvc.py')\n"
+        f"{settings}\nshell.run_command(*shell.DVC, 'repro')"
+    )
+    process = start(folder, body)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    process.send_signal(stop)
+    output, messages = process.communicate(timeout=30)
+    return process.returncode, output, messages
 
 
 def test_ctrl_c_is_quiet_while_a_command_is_imported(tmp_path: Path) -> None:

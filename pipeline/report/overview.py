@@ -138,6 +138,8 @@ def read_search_summaries(plan: Plan) -> list[SearchSummary]:
             f"{100 * scores['test'][search.maximise]:.1f} %{label_cameras(scores['cameras'])}. "
             "One seed a trial is no finding."
         )
+        if "commit" in scores:
+            result += f" The search is of {scores['date']}, commit {scores['commit']}."
         svg = (folder / "sensitivity.svg").read_text()
         summaries.append(SearchSummary(name, search.title, search.caption, svg, result))
     return summaries

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,6 +25,7 @@ from pipeline.cluster.lease import Lease
 from pipeline.cluster.remote import call_on_cluster
 from pipeline.cluster.resources import share, trainings_at_a_time
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
+from pipeline.commit import find_commit
 from pipeline.config.experiments import EXPERIMENTS, SEARCH_PREFIX, Search
 from pipeline.config.settings import PARAMS, SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
@@ -292,6 +294,7 @@ def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
     }
     summary = {
         "search": result.key, "best": result.best, "cameras": result.cameras, "test": scores,
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": find_commit(),
     }  # fmt: skip
     trials = [
         {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials
