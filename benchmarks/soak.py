@@ -253,7 +253,9 @@ def find_files(folder: Path) -> list[str]:
         for path in (folder / name).rglob("*")
         if path.is_file()
     ]
-    return [str(path.relative_to(folder)) for path in (*files, *(folder / "runs").glob(".*"))]
+    # DVC writes .gitignore.
+    files += [path for path in (folder / "runs").glob(".*") if path.name != ".gitignore"]
+    return [str(path.relative_to(folder)) for path in files]
 
 
 def run_pass(
