@@ -26,7 +26,7 @@ help:
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
 	@echo "make plan                 dvc.yaml from params.yaml, experiments/    seconds"
 	@echo "make check                format, lint, types, fast tests            2 minutes"
-	@echo "make test                 all checks                                 16 minutes"
+	@echo "make test                 all checks                                 20 minutes"
 	@echo "make site                 the documents as a site, build/site       seconds"
 	@echo "make pictures             the pictures of README and docs            10 seconds"
 	@echo "make lock                 the locks from pyproject.toml              20 seconds"

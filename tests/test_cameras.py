@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, date, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -73,7 +74,10 @@ def test_the_files_of_a_search_say_it_and_name_no_path_of_the_machine(
     )
     _write("sigma", plan, search, result)
     folder = Path("results/searches/sigma")
-    assert json.loads((folder / "scores.json").read_text()) == {
+    scores = json.loads((folder / "scores.json").read_text())
+    assert date.fromisoformat(scores.pop("date")) <= datetime.now(UTC).date()
+    assert scores.pop("commit") == "unknown"  # outside a repository
+    assert scores == {
         "search": "sigma.1",
         "best": {"training.lr": 0.2},
         "cameras": cameras,

@@ -16,9 +16,6 @@ import torch
 import yaml
 from project import Project
 
-import ianet
-from ianet.network import load as load_network
-
 OURS = "ours.mine.quick.0"
 
 
@@ -82,15 +79,15 @@ def test_a_block_a_data_set_a_row_and_a_table_are_new_files_and_data(untrained: 
     cells = pd.read_csv(untrained.folder / "results/tables/table9.csv")
     assert cells[["label", "dataset", "metric"]].values.tolist() == [["our row", "ours", "mAP"]]
     assert 0 < cells.ours[0] <= 100
-    run = load_network(untrained.folder / "runs" / OURS)
-    assert run.options.block == "mine"
-    assert run.identities == 6 - 2
+    run = json.loads((untrained.folder / "runs" / OURS / "network.json").read_text())
+    assert run["options"]["block"] == "mine"
+    assert run["identities"] == 6 - 2
     scores = json.loads((untrained.folder / f"results/ours/scores/{OURS}.json").read_text())
     table = pd.read_parquet(untrained.folder / "data/prepared/ours/table.parquet")
     assert scores["split"] == "held-out"
     assert scores["queries"] == (table.held_out == "query").sum()
-    model = ianet.load(untrained.folder / "models" / OURS)
-    assert [each.dataset for each in model.description.scores] == ["ours, held-out"]
+    model = json.loads((untrained.folder / "models" / OURS / "config.json").read_text())
+    assert [each["dataset"] for each in model["scores"]] == ["ours, held-out"]
     untrained.tracked()
     best = mlflow.MlflowClient().get_model_version_by_alias("ours.mine", "best")
     assert str(best.version) == "1"
