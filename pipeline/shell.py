@@ -166,16 +166,17 @@ class Interrupt:
 
     def send(self) -> None:
         """Send the signals that are due; to be called until the process ends."""
-        with suppress(psutil.Error, ProcessLookupError):
+        with suppress(psutil.Error):
             for stage in self._find_stages():
                 # Before its program runs, a new process has the command line of its parent.
                 receiver = stage.pid, " ".join(stage.cmdline())
                 if receiver not in self.receivers:
                     self.receivers.add(receiver)
                     self._reach(stage, *stage.children(recursive=True))
-        if time.monotonic() - self.start > PATIENCE:  # a DVC that runs a stage ignores the signal
-            self.start = time.monotonic()
-            self._reach(psutil.Process(self.process.pid))
+            # A DVC that runs a stage ignores the signal.
+            if time.monotonic() - self.start > PATIENCE:
+                self.start = time.monotonic()
+                self._reach(psutil.Process(self.process.pid))
 
     def _find_stages(self) -> Iterator[psutil.Process]:
         """The Python processes of stages. A shell that ended before its stage would mislead DVC."""
