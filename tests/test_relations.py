@@ -416,6 +416,8 @@ def test_compiles() -> None:
         ({"sigma": (5,)}, "sigma is .5,.: give two numbers"),
         ({"sigma": "25"}, "sigma is 25: give two numbers"),
         ({"sigma": ("5", "10")}, "sigma is .*: give two numbers"),
+        ({"sigma": (5, "7", 10)}, "sigma is .*: give two numbers"),
+        ({"sigma": (5, True)}, "sigma is .*: give two numbers"),
         ({"scale": math.nan}, "scale is nan: give a finite number"),
         ({"sigma": (5, 0)}, "both standard deviations must be finite and above 0"),
         ({"sigma": (5, math.nan)}, "both standard deviations must be finite and above 0"),

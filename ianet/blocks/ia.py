@@ -70,6 +70,13 @@ def _fixed_relation(
 _kept_relation = lru_cache(maxsize=KEPT_RELATIONS)(_fixed_relation)
 
 
+def _to_float(number: object) -> float:
+    """Return a number as float; raise TypeError for a text or a truth value."""
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{number!r} is no number")
+    return float(number)
+
+
 class SpatialIA(_Residual):
     """SIA block, Y = BN(E^S) + F with E^S = F S^T (Eq. 6 and 9).
 
@@ -109,7 +116,7 @@ class SpatialIA(_Residual):
         self.fusion = fusion
         self.relation_name = relation
         try:
-            sigma_1, sigma_2 = (float(number) for number in sigma if isinstance(number, Real))
+            sigma_1, sigma_2 = map(_to_float, sigma)
         except (TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"sigma is {sigma}: give two numbers, sigma_1 and sigma_2") from error
         self.sigma = (sigma_1, sigma_2)
