@@ -6,10 +6,10 @@
 | .npz | the arrays path, person, camera, feature (N, D), model and flip |
 | .csv | the columns path, person, camera, model, flip, and a column for each of the D numbers, from 0; texts are those of `ianet.escapes.defuse` |
 
-Persons and cameras are texts, or integers in files of others. An unknown one is "" and in Parquet
-null. `flip` is true or false, see `FeatureTable`,
-and false in files that lack it. Features of two models, or with and without `flip`, are never
-mixed, as they cannot be compared.
+Persons and cameras are texts, or integers in files of other programs. An unknown person or camera
+is "" and in Parquet null. `flip` is true or false, see `FeatureTable`, and false in files without
+`flip`. Features of two models, or with and without `flip`, are never mixed, as no distance between
+them means anything.
 """  # noqa: E501 - a row of a table
 
 from __future__ import annotations

@@ -29,5 +29,5 @@ def map_images(path: Path, count: int | None = None) -> NDArray[np.uint8]:
             "shape (N, H, W, 3)"
         )
     if count is not None and count != len(array):
-        raise ValueError(f"{path} holds {len(array)} images, and the mask {count} values")
+        raise ValueError(f"{path} holds {len(array)} images, not {count}: pack the images again")
     return np.asarray(array)

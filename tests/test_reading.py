@@ -65,7 +65,7 @@ def test_a_batch_is_a_copy(path: Path) -> None:
             r"holds uint8 of shape \(30, 16, 8\): packed images are uint8 of shape",
         ),
         (ARRAY / 255, r"holds float64 of shape \(30, 16, 8, 3\): packed images are uint8"),
-        (ARRAY[:20], "holds 20 images, and the mask 30 values"),
+        (ARRAY[:20], "holds 20 images, not 30: pack the images again"),
     ],
 )
 def test_a_file_without_packed_images_is_named(

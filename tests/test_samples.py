@@ -66,7 +66,7 @@ def test_twelve_images_are_enough(settings: Settings) -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (np.zeros((2, 128, 64, 3), np.uint8), "holds 2 images, and the mask 12 values"),
+        (np.zeros((2, 128, 64, 3), np.uint8), "holds 2 images, not 12: pack the images again"),
         (np.zeros((12, 128, 64), np.uint8), r"holds uint8 of shape \(12, 128, 64\): packed"),
         (None, "is damaged: pack the images again"),
     ],

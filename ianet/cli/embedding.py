@@ -85,9 +85,8 @@ def open_features(model: Model, source: Path) -> FeatureFile | None:
         FileNotFoundError: the name is that of a file of features, and there is none.
         ValueError: as `FeatureFile`, or the features are of another model.
     """
-    is_absent = (
-        not source.exists() and source.suffix.lower() != ".csv"
-    )  # a CSV file may list pictures
+    # A CSV file may list pictures.
+    is_absent = not source.exists() and source.suffix.lower() != ".csv"
     if not (source.is_file() or is_absent) or not is_feature_file(source):
         return None
     file = FeatureFile(source)

@@ -398,7 +398,8 @@ def call(
 def _describe(error: ValidationError, where: str, document: Document | None = None) -> str:
     """One line for each mistake, with the number of the line in the document, if any.
 
-    A mistake within a list costs the list an entry, which pydantic reports as a second mistake.
+    A mistake within a list costs the list an entry, which pydantic reports as a second
+    mistake. The second mistake is left out.
     """
     mistakes = error.errors()
     parents = {mistake["loc"][:-1] for mistake in mistakes}
