@@ -242,12 +242,14 @@ def test_a_stale_dvc_yaml_is_told(project: Project) -> None:
     assert project.repro() == []
 
 
-def test_a_networks_options_make_its_own_runs_stale_only(project: Project) -> None:
+def test_a_networks_options_train_its_own_runs_only(project: Project) -> None:
+    before, base = project.weights(KEY), project.weights(BASE)
     project.edit("params.yaml", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 5\n        - 10", "  stage3:\n    block: ia\n    after:\n      stage3:\n        sigma:\n        - 2\n        - 4")  # fmt: skip  # noqa: E501
-    project.repro("sources")
-    stale = [stage.split("@") for stage in json.loads(project.run("dvc", "status", "--json"))]
-    assert ["train", KEY] in stale
-    assert {key for _, *keys in stale for key in keys} == {KEY}
+    ran = project.repro(f"model@{BASE}", f"model@{KEY}")
+    expected = [f"{stage}@{KEY}" for stage in ("train", "evaluate", "model")]
+    assert [stage for stage in ran if "@" in stage] == expected
+    assert not same(project.weights(KEY), before)
+    assert same(project.weights(BASE), base)
 
 
 def test_a_killed_worker_and_a_killed_driver_end_with_the_same_weights(
