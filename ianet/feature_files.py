@@ -144,11 +144,13 @@ class FeatureFile:
         """
         Raises:
             FileNotFoundError: no such file.
-            ValueError: an unknown suffix, or a file that holds no features; one line.
+            ValueError: an unknown suffix, no regular file, or a file without features; one line.
         """
         check_suffix(path)
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: `ianet embed` makes such a file")
+        if not path.is_file():
+            raise ValueError(f"{path} is no regular file: `ianet embed` makes such a file")
         self.path = path
         self._table: FeatureTable | None = None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -168,6 +169,10 @@ def test_what_holds_no_features_is_one_line(tmp_path: Path, suffix: str) -> None
     path = tmp_path / f"features{suffix}"
     with pytest.raises(FileNotFoundError, match="does not exist: `ianet embed` makes such a file"):
         FeatureFile(path)
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is no regular file: `ianet embed` makes such a file"):
+        FeatureFile(path)
+    path.unlink()
     write_features(path, [table()])
     content = path.read_bytes()
     for damaged in (content[: len(content) // 2], b"", b"no features\n1\n"):
