@@ -118,6 +118,8 @@ def test_strong_recipe_is_that_of_bag_of_tricks() -> None:
         ({"workers": True}, "give auto, or a whole number from 1"),
         ({"checkpoint_minutes": True}, "true is no number: give a number"),
         ({"datasets": datasets(synthetic={"held_out": True})}, "true is no number"),
+        ({"datasets": datasets(synthetic={"held_out": "3"})}, "'3' is a text: give a number, with"),
+        ({"workers": "2"}, "give auto, or a whole number from 1"),
         ({"datasets": datasets(synthetic={"seeds": [False]})}, "false is no number"),
         (
             {"datasets": datasets(synthetic={"synthetic": {**SIZES, "seed": True}})},
@@ -146,6 +148,11 @@ def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None
             "    seeds:\n    - 0\n",
             "    seeds:\n    - true\n",
             r"\.seeds\.0 \(line \d+\): true is no number: give a number\Z",
+        ),
+        (
+            "cluster:\n  address: null\n  storage: null\n",
+            "cluster: null\n",
+            r"cluster \(line \d+\): options are missing here: give lines of `name: value`\Z",
         ),
         ("networks: all", "networks: al", r"networks\.all \(line \d+\): Input should be 'all'"),
         ("networks: all", "networks: [base, base]", r"\(line \d+\): 'base' stands there more than"),
@@ -184,6 +191,9 @@ def test_mistakes_name_the_file_and_the_place(
     text = Path("params.yaml").read_text()
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SettingsError, match=r"params\.yaml does not exist: run this in the"):
+        load()
+    Path("params.yaml").write_text("")
+    with pytest.raises(SettingsError, match=r"^params\.yaml: options are missing here: give lines"):
         load()
     Path("params.yaml").write_text(text)
     rewritten(Path("params.yaml"), "held_out: 20", "held_out: many")

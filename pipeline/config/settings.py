@@ -47,15 +47,17 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-def refuse_boolean(value: Any) -> Any:
-    """Return a value unless it is true or false, which pydantic takes for 1 and 0."""
+def refuse_other_types(value: Any) -> Any:
+    """Return a value unless it is true, false or a text, of which pydantic makes numbers."""
     if isinstance(value, bool):
         raise ValueError(f"{str(value).lower()} is no number: give a number")
+    if isinstance(value, str):
+        raise ValueError(f"{value!r} is a text: give a number, without quotes")
     return value
 
 
-Integer = Annotated[int, BeforeValidator(refuse_boolean)]
-Number = Annotated[float, BeforeValidator(refuse_boolean)]
+Integer = Annotated[int, BeforeValidator(refuse_other_types)]
+Number = Annotated[float, BeforeValidator(refuse_other_types)]
 
 
 def refuse_repetition(items: Sequence[Any]) -> Sequence[Any]:
@@ -85,7 +87,7 @@ def is_name(text: str) -> bool:
     return True
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(refuse_boolean)]
+Seed = Annotated[int, Field(ge=0, lt=2**63), BeforeValidator(refuse_other_types)]
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), Unique]
 
 
@@ -410,7 +412,8 @@ def _describe(error: ValidationError, where: str, document: Document | None = No
         place = ".".join(map(str, mistake["loc"]))
         if place and document is not None:
             place += f" (line {document.find_line(mistake['loc'])})"
-        lines.append(
-            ": ".join([where, *filter(None, [place]), mistake["msg"].removeprefix("Value error, ")])
-        )
+        message = mistake["msg"].removeprefix("Value error, ")
+        if mistake["type"] in ("model_type", "model_attributes_type"):
+            message = "options are missing here: give lines of `name: value`"
+        lines.append(": ".join([where, *filter(None, [place]), message]))
     return "\n".join(lines)
