@@ -74,6 +74,8 @@ def test_a_search_has_a_child_for_each_trial(tracked_project: Path, sent: Sent) 
     assert parent.data.tags["mlflow.note.content"] == "Sigma. Which is best."
     assert parent.data.params["algorithm"] == "grid"
     assert parent.data.params["maximise"] == "mAP"
+    assert parent.data.params["space.training.lr"] == "values: [0.1, 0.2, 0.3]"
+    assert "space" not in parent.data.params
     assert "title" not in parent.data.params
     for trial in TRIALS:
         run = children[str(trial["trial"])]

@@ -55,12 +55,21 @@ def sync_search(
             NOTE: escape_markdown(f"{search.title}. {search.caption}"),
         }
         run_id = create(f"search-{name}", tags)
-    parameters = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
-    send_parameters(run_id, parameters)
+    send_parameters(run_id, _describe(search))
     for trial in trials:
         _sync_trial(run_id, key, trial)
     set_status(run_id, status)
     return run_id
+
+
+def _describe(search: Search) -> dict[str, Any]:
+    """The options of a search, one by one: `space.training.lr` is `values: [0.1, 0.2]`."""
+    options = search.model_dump(mode="json", exclude={"title", "caption", "kind"})
+    space: dict[str, dict[str, Any]] = options.pop("space")
+    return options | {
+        f"space.{option}": ", ".join(f"{kind}: {value}" for kind, value in choices.items())
+        for option, choices in space.items()
+    }
 
 
 def _sync_trial(parent: str, key: str, trial: Mapping[str, Any]) -> None:
