@@ -40,7 +40,7 @@ pytestmark = pytest.mark.usefixtures("unnamed")
     [
         ("auto", 0, 4, True, Share(1, 4, 0)),  # all that there is
         (2, 0, 5, True, Share(2, 2, 0)),
-        ("auto", 2, 16, True, Share(2, 8, 1)),
+        ("auto", 2, 16, True, Share(1, 16, 1)),
         ("auto", 0, 4, False, Share(1, 1, 0)),  # its part
         (2, 0, 4, False, Share(2, 1, 0)),
         ("auto", 8, 64, False, Share(1, 8, 1)),
@@ -62,9 +62,10 @@ def test_a_training_alone_has_all_and_one_of_several_its_part(
 @pytest.mark.parametrize(
     ("nodes", "workers", "alone", "expected"),
     [
-        ([(0, 112), (8, 16)], "auto", True, Share(8, 2, 1)),  # a head's cores are not for GPUs
+        ([(0, 112), (8, 16)], 8, True, Share(8, 2, 1)),  # a head's cores are not for GPUs
         ([(0, 112), (8, 16)], 4, True, Share(4, 4, 1)),
-        ([(4, 64), (4, 16)], "auto", True, Share(8, 4, 1)),
+        ([(4, 64), (4, 16)], 8, True, Share(8, 4, 1)),
+        ([(4, 64), (4, 16)], "auto", True, Share(1, 64, 1)),
         ([(4, 64), (4, 16)], 4, True, Share(4, 16, 1)),  # all on the first
         ([(4, 64), (4, 16)], "auto", False, Share(1, 4, 1)),
         ([(0, 5), (0, 3)], 2, True, Share(2, 3, 0)),

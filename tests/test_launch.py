@@ -37,7 +37,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(launch, "share", lambda *_, **__: Share(1, 1, 0))
     monkeypatch.setattr(launch, "check_visible", lambda *_: None)
     RUN.prepared.mkdir(parents=True)
-    for name in prepared_files("64x32"):
+    for name in {*prepared_files("64x32"), *prepared_files("128x64")}:
         (RUN.prepared / name).write_text(name)
     (tmp_path / "weights.pt").write_bytes(b"of ImageNet")
     return tmp_path / "weights.pt"
@@ -66,11 +66,19 @@ def test_other_initial_weights_are_another_training(weights: Path) -> None:
     configuration = Configuration(
         "synthetic", "64x32", False, 0, NetworkOptions(weights="weights.pt"), RECIPE
     )
-    table = RUN.prepared / "table.parquet"
-    before = configuration.digest(table, {})
-    assert configuration.digest(table, {}) == before
+    before = configuration.digest(RUN.prepared, {})
+    assert configuration.digest(RUN.prepared, {}) == before
     weights.write_bytes(b"of Market-1501")
-    assert configuration.digest(table, {}) != before
+    assert configuration.digest(RUN.prepared, {}) != before
+
+
+@pytest.mark.parametrize("name", prepared_files("64x32"))
+def test_other_data_is_another_training(weights: Path, name: str) -> None:
+    """Also other photos below the same names, which the table does not tell."""
+    configuration = Configuration("synthetic", "64x32", False, 0, NetworkOptions(), RECIPE)
+    before = configuration.digest(RUN.prepared, {})
+    (RUN.prepared / name).write_text("other data")
+    assert configuration.digest(RUN.prepared, {}) != before
 
 
 def test_the_code_of_a_training_has_its_block() -> None:
@@ -84,9 +92,8 @@ def test_the_code_of_a_training_has_its_block() -> None:
 
 def test_other_code_is_another_training(weights: Path) -> None:
     configuration = Configuration("synthetic", "64x32", False, 0, NetworkOptions(), RECIPE)
-    table = RUN.prepared / "table.parquet"
-    first = configuration.digest(table, {"ianet.blocks.ia": "1"})
-    assert configuration.digest(table, {"ianet.blocks.ia": "2"}) != first
+    first = configuration.digest(RUN.prepared, {"ianet.blocks.ia": "1"})
+    assert configuration.digest(RUN.prepared, {"ianet.blocks.ia": "2"}) != first
 
 
 def test_a_model_gives_its_weights(weights: Path, tmp_path: Path) -> None:
@@ -135,13 +142,16 @@ def test_a_data_set_that_cannot_be_trained_on_or_scored_is_refused(
 
 def train(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
     """Lead a training whose worker at once returns these files."""
+    commits = ["of the training"]
 
     def run_workers(configuration: Any, place: Any, name: str, *rest: Any) -> Result:
         storage = Storage(SETTINGS.cluster.storage)
         storage.write(b"state", TRAININGS, name, "checkpoint")
+        commits.append("made during the training")
         return Result([{"epoch": 1, "loss": 0.5}], {"device": "CPU"}, files)
 
     monkeypatch.setattr(launch, "Code", lambda: Mock(digest_training=lambda options: {}))
+    monkeypatch.setattr(launch, "find_commit", lambda: commits[-1])
     monkeypatch.setattr(launch, "check_parts", lambda *_, **__: None)
     monkeypatch.setattr(launch, "find_place", lambda *_: None)
     monkeypatch.setattr(launch, "open_training_run", lambda *_: nullcontext(Mock()))
@@ -159,7 +169,9 @@ def test_the_end_of_a_training_leaves_those_of_other_configurations(
     assert storage.read(*other) == b"of another configuration"
     assert list(storage.list_folders(TRAININGS)) == [other[1]]
     assert (RUN.folder / "weights.safetensors").read_bytes() == b"weights"
-    assert json.loads((RUN.folder / RECORD).read_text())["environment"] == {"device": "CPU"}
+    record = json.loads((RUN.folder / RECORD).read_text())
+    assert record["environment"] == {"device": "CPU"}
+    assert record["commit"] == "of the training"
 
 
 def test_a_full_disk_leaves_no_half_of_a_run_and_the_run_of_before(

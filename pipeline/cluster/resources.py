@@ -25,8 +25,7 @@ def share(workers: int | str, *, alone: bool) -> Share:
     cores. A training alone has all cores, as far as its workers find room on the nodes.
 
     Args:
-        workers: a number, or "auto": one for each GPU, one where there is none or the training is
-            not alone.
+        workers: a number, or "auto": one.
         alone: whether it is the only training on this Ray.
 
     Raises:
@@ -37,7 +36,7 @@ def share(workers: int | str, *, alone: bool) -> Share:
     most = _places(nodes, 1)
     if not most:
         raise ValueError(f"Ray holds {gpus} GPUs and {cores} CPU cores, no place for a worker yet")
-    number = (most if alone and gpus else 1) if workers == "auto" else int(workers)
+    number = count_workers(workers)
     if number > most:
         raise ValueError(
             f"workers is {number}, but Ray holds {gpus} GPUs and {cores} CPU cores: set workers "
@@ -48,13 +47,22 @@ def share(workers: int | str, *, alone: bool) -> Share:
     return Share(number, cpus, 1 if gpus else 0)
 
 
+def count_workers(workers: int | str) -> int:
+    """The number of workers that params.yaml asks for.
+
+    "auto" is one on every machine. Several workers share each batch, and batch normalisation sees
+    their parts alone. So their number changes what is trained.
+    """
+    return 1 if workers == "auto" else int(workers)
+
+
 def trainings_at_a_time(workers: int | str) -> int:
     """How many trainings of so many workers a shared Ray holds at a time, one at least.
 
     Args:
-        workers: as in params.yaml; "auto" is one.
+        workers: as in params.yaml.
     """
-    return max(_places(_held(), 1) // (1 if workers == "auto" else int(workers)), 1)
+    return max(_places(_held(), 1) // count_workers(workers), 1)
 
 
 def cores() -> int:

@@ -187,7 +187,7 @@ class Storage:
             return str(folder.resolve())
         digest = hashlib.sha256()
         for name in names:
-            digest.update(f"{name} {_recall_digest(folder / name)} ".encode())
+            digest.update(f"{name} {recall_digest(folder / name)} ".encode())
         target = self.path(DATA, digest.hexdigest()[:DATA_DIGITS])
         with self._explain_errors():
             self.files.create_dir(target, recursive=True)
@@ -243,7 +243,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def _recall_digest(path: Path) -> str:
+def recall_digest(path: Path) -> str:
     """SHA-256 of a file of the project, computed once as long as its size and time stay."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_size} {state.st_mtime_ns}"

@@ -31,7 +31,7 @@ from pipeline.config.settings import PARAMS, SettingsError
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan
 from pipeline.plan.records import SEARCH, read_description
-from pipeline.plan.runs import TABLE, Run, check_prepared
+from pipeline.plan.runs import Run, check_prepared
 from pipeline.plan.sources import Code
 from pipeline.search import results, space
 from pipeline.search.display import SearchDisplay
@@ -76,9 +76,10 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     configuration = _check(name, search, plan, run)
     options = search.model_dump(mode="json", exclude={"title", "caption"})
     code = Code().digest_trials(asdict(configuration.network))
-    digest = configuration.digest(run.prepared / TABLE, code, options)
+    digest = configuration.digest(run.prepared, code, options)
     key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
+    commit = find_commit()  # of the code that this process has read
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
         with open_search_run(name, key, search) as recorder:
             ready()
@@ -99,9 +100,8 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             log.info("best: %s; now trained on all identities", space.label(search, values))
             scores = _test_best(run, plan, search, values, f"{key}.best", storage)
             test = scores.summary()
-            _write(
-                name, plan, search, SearchResult(key, trials, table, values, test, scores.cameras)
-            )
+            result = SearchResult(key, commit, trials, table, values, test, scores.cameras)
+            _write(name, plan, search, result)
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
         storage.delete_folder(SEARCHES, key)
@@ -268,6 +268,7 @@ class SearchResult(NamedTuple):
 
     Attributes:
         key: of the search.
+        commit: of the code, when the search began.
         trials: see `TrialProgress`.
         table: a row for each trial, see `results.table`.
         best: the values of the best trial.
@@ -276,6 +277,7 @@ class SearchResult(NamedTuple):
     """
 
     key: str
+    commit: str
     trials: list[dict[str, Any]]
     table: pd.DataFrame
     best: dict[str, Any]
@@ -294,7 +296,7 @@ def _write(name: str, plan: Plan, search: Search, result: SearchResult) -> None:
     }
     summary = {
         "search": result.key, "best": result.best, "cameras": result.cameras, "test": scores,
-        "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": find_commit(),
+        "date": f"{datetime.now(UTC):%Y-%m-%d}", "commit": result.commit,
     }  # fmt: skip
     trials = [
         {key: value for key, value in trial.items() if key not in LOCAL} for trial in result.trials

@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ianet.files import digest_file
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
 from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import recall_digest
 from pipeline.config.experiments import Search
 from pipeline.config.settings import RecipeSettings, build_network, build_recipe
-from pipeline.plan.runs import Run
+from pipeline.plan.runs import Run, prepared_files
 from pipeline.plan.sources import weight_files
 from pipeline.search import space
 
@@ -46,19 +46,21 @@ class Configuration:
         return asdict(self)
 
     def digest(
-        self, table: Path, code: Mapping[str, str], search: Mapping[str, Any] | None = None
+        self, prepared: Path, code: Mapping[str, str], search: Mapping[str, Any] | None = None
     ) -> str:
         """SHA-256 of what determines the result, as hexadecimal digits.
 
         Args:
-            table: of the prepared data set.
+            prepared: the folder of the data set, whose images may change below the same names.
             code: of `pipeline.plan.sources.Code`.
             search: what a search tries, if the configuration is that of its trials.
         """
-        digest = hashlib.sha256(table.read_bytes())
-        for file in weight_files(asdict(self.network)):
-            if file.is_file():  # else the training says so
-                digest.update(bytes.fromhex(digest_file(file)))
+        files = [prepared / name for name in prepared_files(self.size)]
+        # A file of weights that is missing is reported by the training.
+        files += [file for file in weight_files(asdict(self.network)) if file.is_file()]
+        digest = hashlib.sha256()
+        for file in files:
+            digest.update(bytes.fromhex(recall_digest(file)))
         content = [self.parameters(), dict(code), dict(search or {})]
         digest.update(json.dumps(content, sort_keys=True).encode())
         return digest.hexdigest()

@@ -29,7 +29,7 @@ from pipeline.data.scorable import advise, has_match
 from pipeline.data.splits import split_of_run
 from pipeline.plan.plan import Plan, unique_runs
 from pipeline.plan.records import read_table
-from pipeline.plan.runs import HISTORY, RECORD, TABLE, Run, find_start, prepared_files
+from pipeline.plan.runs import HISTORY, RECORD, Run, find_start, prepared_files
 from pipeline.plan.sources import Code, weight_files
 from pipeline.shell import emit
 from pipeline.tracking.training import create_id, open_training_run
@@ -113,7 +113,7 @@ def record_failure(run: Run, plan: Plan, error: Exception) -> NoReturn:
 
 def _digest(run: Run, configuration: Configuration) -> str:
     code = Code().digest_training(asdict(configuration.network))
-    return configuration.digest(run.prepared / TABLE, code)
+    return configuration.digest(run.prepared, code)
 
 
 def _describe(
@@ -125,6 +125,7 @@ def _describe(
         "digest": digest,
         "source": str(settings.datasets[run.dataset].source),
         "configuration": configuration.parameters(),
+        "commit": find_commit(),
     }
 
 
@@ -226,7 +227,6 @@ def write_run(run: Run, result: Result, record: dict[str, Any]) -> None:
     """Write runs/<key>, whole or not at all: weights, description, history and record."""
     content = {
         **record,
-        "commit": find_commit(),
         "date": f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         "environment": result.environment,
     }
