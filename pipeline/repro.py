@@ -4,8 +4,9 @@
     python -m pipeline.repro table4f      one table or figure, and only the runs that it needs
 
 DVC runs every stage (`dvc repro --single-item`). So DVC's state afterwards is what a plain
-`dvc repro` leaves, which runs one after another, on a CPU each with a thread for each core. All runs share one Ray: that of
-RAY_ADDRESS, or one on this machine, which gives each training its cores or GPUs.
+`dvc repro` leaves, which runs one after another, on a CPU each with a thread for each core. All
+runs share one Ray: that of RAY_ADDRESS, or one on this machine, which gives each training its cores
+or GPUs.
 
 `Ctrl-C` stops all; the same command resumes each training from its last checkpoint. The log of a
 run is build/logs/<key>.log.

@@ -359,6 +359,26 @@ def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
         check_names(wrong["table4f"], load())
 
 
+@pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
+def test_a_model_made_elsewhere_brings_its_terms(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["recipes"]["quick"]["network"]["weights"] = name
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    run, plan = Run("synthetic", "base", "quick", 0), Plan(Settings.model_validate(content), {})
+    own = content["datasets"]["synthetic"]["terms"]
+    assert join_terms(run, plan) == own  # of weights alone
+    for text in ("no JSON", "[]", '{"terms": 1}'):  # of another program
+        (folder / "config.json").write_text(text)
+        assert join_terms(run, plan) == own
+    (folder / "config.json").write_text('{"terms": "For research alone."}')
+    assert join_terms(run, plan) == f"For research alone. {own}"
+
+
 def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:
     """Market-1501's people first, then our own, which a third recipe starts from."""
     content = yaml.safe_load(Path("params.yaml").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ianet.comparison import estimate_mean
+from ianet.comparison import Estimate, estimate_mean
 from pipeline.config.experiments import Table
 from pipeline.config.settings import Settings
 from pipeline.plan.plan import Plan
@@ -133,7 +134,7 @@ def test_gain_by_hand() -> None:
     assert top.gain_high - 50 == pytest.approx(12.706 * 35.355, rel=0.05)
     assert 50 - top.gain_low == pytest.approx(top.gain_high - 50)
     assert (mean.gain, mean.gain_low, mean.gain_high) == (25, 25, 25)
-    assert mean.gain_p == 0
+    assert mean.gain_p == 1  # one seed tells nothing of other seeds
     row = build_panel(frame, "market1501").rows[1]
     assert row.cells[5] == page.Cell("+25.0 [+25.0, +25.0]", "unsure")  # one seed is no finding
     note = describe(frame, table, plan, results)
@@ -183,6 +184,17 @@ def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float,
         axis=1,
     )
     assert gain.gain_p == pytest.approx(min(1, 2 * estimate_mean(values, range(4)).p_value))
+
+
+def test_a_gain_of_one_seed_makes_no_other_gain_more_certain() -> None:
+    """The smallest p-value of three seeds is that of the first of four comparisons."""
+    certain, unsure = Estimate(0.1, 0.001, 99), Estimate(0.02, 0.01, 10)
+    gains = cells._describe_gains([certain, None, unsure, certain, unsure], [1, 3, 3, 2, 1])
+    assert certain.p_value < 1e-9
+    assert gains.gain_p.tolist() == pytest.approx(
+        [1, math.nan, 4 * unsure.p_value, 1, 1], nan_ok=True
+    )
+    assert 4 * unsure.p_value < 1
 
 
 def test_a_score_of_random_rankings_is_told() -> None:

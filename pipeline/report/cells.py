@@ -130,13 +130,23 @@ def compute_cells(table: ScoreTable, plan: Plan, results: Results) -> pd.DataFra
                     }
                 )
     frame = pd.DataFrame(contents).astype({"paper": float})
-    return pd.concat([frame, _describe_gains(gains)], axis=1)
+    return pd.concat([frame, _describe_gains(gains, frame.seeds.tolist())], axis=1)
 
 
-def _describe_gains(gains: Sequence[Estimate | None]) -> pd.DataFrame:
-    """The columns of `cells` that describe gains, in percent; NaN where nothing is compared."""
-    estimates = [gain for gain in gains if gain is not None]
-    p_values = iter(correct_holm([gain.p_value for gain in estimates]))
+def _describe_gains(gains: Sequence[Estimate | None], seeds: Sequence[int]) -> pd.DataFrame:
+    """The columns of `cells` that describe gains, in percent; NaN where nothing is compared.
+
+    The p-value of few seeds leaves out how much seeds differ. Such a gain counts as a comparison of
+    p = 1: a smaller p would make Holm's correction of the other gains smaller, too.
+    """
+    estimates = [
+        (gain, number) for gain, number in zip(gains, seeds, strict=True) if gain is not None
+    ]
+    p_values = iter(
+        correct_holm(
+            [gain.p_value if number >= ENOUGH_SEEDS else 1.0 for gain, number in estimates]
+        )
+    )
     rows = []
     for gain in gains:
         if gain is None:

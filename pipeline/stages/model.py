@@ -8,16 +8,20 @@ intervals. MLflow gets the same folder as a version of the registered model <dat
 
 from __future__ import annotations
 
+import json
 import shutil
+from contextlib import suppress
+from dataclasses import asdict
 
 from ianet.comparison import bound_score
-from ianet.model import save_model
+from ianet.model import CONFIG, save_model
 from ianet.model_description import ModelScores
 from ianet.network import load as load_network
-from pipeline.config.settings import load
+from pipeline.config.settings import Settings, build_network, load
 from pipeline.plan.plan import Plan, own_evaluation
 from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import Evaluation, Run, parse_run
+from pipeline.plan.sources import weight_files
 from pipeline.shell import command, parser
 from pipeline.tracking.training import send_run
 
@@ -47,8 +51,22 @@ def describe_scores(evaluation: Evaluation) -> ModelScores:
 
 def join_terms(run: Run, plan: Plan) -> str:
     """The terms of all data that a run has seen: its own, and before those of its starts."""
-    datasets = [each.dataset for each in [*plan.starts(run), run]]
-    return " ".join(dict.fromkeys(plan.settings.datasets[name].terms for name in datasets))
+    runs = [*plan.starts(run), run]
+    terms = [plan.settings.datasets[each.dataset].terms for each in runs]
+    return " ".join(dict.fromkeys([*read_terms(runs[0], plan.settings), *terms]))
+
+
+def read_terms(run: Run, settings: Settings) -> list[str]:
+    """The terms of the model, made elsewhere, from which a run starts; none of other weights."""
+    options = build_network(
+        run.network, settings.networks[run.network], settings.recipes[run.recipe]
+    )
+    for file in weight_files(asdict(options)):
+        with suppress(OSError, ValueError):  # weights alone, or a file of another program
+            content = json.loads(file.with_name(CONFIG).read_bytes())
+            if isinstance(content, dict) and isinstance(content.get("terms"), str):
+                return [content["terms"]]
+    return []
 
 
 def main() -> None:
