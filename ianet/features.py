@@ -47,7 +47,8 @@ def extract_batches(
         network: gives features (B, D) in evaluation mode; it is moved to `device`.
         batches: (B, H, W, 3) uint8 each.
         device: that computes.
-        precision: "bfloat16" is faster on a GPU; relations stay in float32.
+        precision: "bfloat16" is faster on a GPU; relations stay in float32, but for those of CIA
+            at no more than 256 positions on a GPU.
         flip: whether features are the mean of those of the image and of its mirror image.
 
     Raises:
@@ -58,18 +59,18 @@ def extract_batches(
     with torch.inference_mode(False):  # else no training could follow
         network.to(device).to(memory_format=torch.channels_last).eval()
     reduced = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
-    with flush_denormals():
-        for images in batches:
-            width = images.shape[2]
-            if precision == "bfloat16" and is_narrow(device, width):
-                raise ValueError(
-                    f"precision is 'bfloat16', in which a CPU cannot compute images {width} pixels "
-                    f"wide: take float32, or a network of images wider than {NARROW}"
-                )
-            pixels = images.to(device)
-            with reduced:
-                features = network(normalize(pixels)).float()
-                if flip:
-                    mirrored = torch.ones(len(pixels), dtype=torch.bool, device=device)
-                    features = (features + network(normalize(pixels, mirrored)).float()) / 2
-            yield features
+    for images in batches:
+        width = images.shape[2]
+        if precision == "bfloat16" and is_narrow(device, width):
+            raise ValueError(
+                f"precision is 'bfloat16', in which a CPU cannot compute images {width} pixels "
+                f"wide: take float32, or a network of images wider than {NARROW}"
+            )
+        pixels = images.to(device)
+        # For each batch anew: between two batches the caller computes as the caller did before.
+        with flush_denormals(), reduced:
+            features = network(normalize(pixels)).float()
+            if flip:
+                mirrored = torch.ones(len(pixels), dtype=torch.bool, device=device)
+                features = (features + network(normalize(pixels, mirrored)).float()) / 2
+        yield features

@@ -7,7 +7,8 @@ Shapes: B images, C channels, H x W positions, M = H * W. Positions are numbered
 i = y * W + x. Row i of a relation map holds the weights with which i gathers all positions.
 
 The maps keep the precision of the features, but never less than float32, also under autocast. With
-C = 1024 and K = 3 the unscaled dot products of Eq. 1 exceed the largest float16.
+C = 1024 and K = 3 the unscaled dot products of Eq. 1 exceed the largest float16. In a training in
+mixed precision a GPU multiplies as TF32, see `ianet.training.step`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ianet import images, retrieval
+from ianet import retrieval
 from ianet.cost import count_multiply_adds
 from ianet.diagnostics import BlockDescription, describe_blocks
 from ianet.features import extract
@@ -19,6 +19,7 @@ from ianet.network import Network
 from ianet.network import load as load_network
 from ianet.options import Cameras
 from ianet.protocols import MEANS, TOP, score_queries
+from ianet.reading import PackedImages
 from pipeline.cluster import address
 from pipeline.cluster.storage import Storage
 from pipeline.data.cameras import number_cameras
@@ -85,7 +86,7 @@ def score(
     arguments: dict[str, Any] = {}
     for name in ("query", "gallery"):
         mask = (split == name).to_numpy(copy=True)
-        packed = images.load(prepared / f"{size}.npy", mask)
+        packed = PackedImages(prepared / f"{size}.npy", mask)
         arguments[f"{name}_features"] = extract(network, packed, device=device)
         arguments[f"{name}_ids"] = table.person[mask].to_numpy()
         arguments[f"{name}_cameras"] = cameras[mask].to_numpy()
@@ -120,7 +121,7 @@ def assess(
     """
     prepared = Storage(url).fetch(place)
     split = split_of_run(read_table(prepared), seed, hold_out=hold_out)
-    queries = images.load(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
+    queries = PackedImages(prepared / f"{size}.npy", (split == "query").to_numpy(copy=True))
     blocks = tuple(describe_blocks(network, queries[:BLOCK_IMAGES]))
     multiply_adds = count_multiply_adds(network, *queries.shape[1:3])
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ianet.features import extract
+from ianet.features import extract, extract_batches
 from ianet.images import normalize
 from ianet.network import Network, save
 from ianet.numerics import flush_denormals, zero_denormals
@@ -61,6 +61,20 @@ def test_flush_reaches_every_thread_and_ends() -> None:
     with pytest.raises(KeyError), flush_denormals():
         raise KeyError
     assert products() == PLAIN
+
+
+def test_between_two_batches_the_caller_computes_as_before() -> None:
+    class Product(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(products())
+            return images.flatten(1)
+
+    seen: list[list[float]] = []
+    images = torch.zeros(2, 4, 4, 3, dtype=torch.uint8)
+    batches = extract_batches(Product(), iter([images, images]), device=CPU)
+    for _ in batches:
+        assert products() == PLAIN
+    assert seen == [FLUSHED, FLUSHED]
 
 
 def test_a_flush_of_the_caller_stays() -> None:

@@ -121,7 +121,13 @@ def report() -> str:
         runs=[
             *overview.build_failed_rows({FAILED: "OSError: <b>no</b> space & no file"}),
             run,
-            run._replace(key=KEYS[1], url=None, minutes=10.0, label=", cameras ignored"),
+            run._replace(
+                key=KEYS[1],
+                url=None,
+                minutes=10.0,
+                label=", cameras ignored",
+                losses=[4.0, 0.0625],
+            ),
             run._replace(key=KEYS[2], url=None, minutes=9.0, losses=[], files={}),
         ],
     )
@@ -174,6 +180,8 @@ def test_on_paper_tables_are_whole_and_there_is_no_navigation() -> None:
         assert all(inner <= outer for inner, outer in widths)
 
 
+WIDTH = "element => element.getBoundingClientRect().width"
+TOP = "element => element.getBoundingClientRect().top"
 COLOURS = """svg => {
   const style = element => getComputedStyle(element);
   return [style(svg.querySelector("path")).fill, style(svg.querySelector("text")).fill,
@@ -213,6 +221,26 @@ def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
 
 
 @needs_browser
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_figure_zooms_and_the_head_of_the_runs_stays_in_sight(width: int) -> None:
+    with open_page(report(), width) as (tab, messages):
+        figure = tab.locator('figure[aria-label="Figure"]')
+        box = figure.locator("div")
+        figure.get_by_role("checkbox", name="Zoom in on Figure").check()
+        assert figure.locator("svg").evaluate(WIDTH) == 2 * box.evaluate(WIDTH)
+        assert box.get_attribute("tabindex") == "0"  # keys reach the rest
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        figure.get_by_role("checkbox").uncheck()
+        assert figure.locator("svg").evaluate(WIDTH) <= max(box.evaluate(WIDTH), 600)
+        runs = tab.locator("#runs-list")
+        runs.evaluate("box => { box.style.maxHeight = '100px'; box.scrollTop = 1000; }")
+        assert runs.evaluate("box => box.scrollTop") > 50
+        title = tab.get_by_role("button", name="minutes").locator("..")
+        assert title.evaluate(TOP) == runs.evaluate(TOP)
+        assert messages == []
+
+
+@needs_browser
 def test_runs_are_filtered_and_sorted() -> None:
     with open_page(report()) as (tab, messages):
         rows = tab.locator("#run-table tbody tr")
@@ -230,6 +258,9 @@ def test_runs_are_filtered_and_sorted() -> None:
             title.click()
             assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
             assert tab.locator("#run-table th[aria-sort]").get_attribute("aria-sort") == direction
+        tab.get_by_role("button", name="loss by epoch").click()  # 0.0625 has more digits than 0.5
+        losses = rows.evaluate_all("rows => rows.map(row => row.cells[5].textContent.trim())")
+        assert losses == ["–", "–", "0.0625", "0.5"]
         tab.get_by_role("button", name="minutes").click()  # as numbers: 0.4, 9 and 10
         order = [FAILED.key, *(KEYS[place] for place in (0, 2, 1))]
         assert rows.evaluate_all("rows => rows.map(row => row.id)") == order
