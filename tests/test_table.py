@@ -55,7 +55,8 @@ def evaluation(network: str, seed: int = 0) -> Evaluation:
 
 
 def score(top: float, mean: float | None, version: str = "2.13.0") -> dict[str, Any]:
-    return {"top-1": top, "mAP": mean, "split": "test", "torch": version}
+    content = {"top-1": top, "mAP": mean, "split": "test", "torch": version}
+    return content | {"machine": "a CPU"}
 
 
 def queries_of(top: list[float], mean: list[float] | None) -> pd.DataFrame:
@@ -230,8 +231,11 @@ def test_a_single_seed_has_no_spread() -> None:
 @pytest.mark.parametrize(
     ("versions", "text"),
     [
-        (["2.13.0", "2.13.0"], ". Trained with torch 2.13.0. In percent"),
-        (["2.13.0", "2.11.0+cpu"], ". Trained with torch 2.11.0+cpu and 2.13.0. In percent"),
+        (["2.13.0", "2.13.0"], ". Trained with torch 2.13.0 on a CPU. In percent"),
+        (
+            ["2.13.0", "2.11.0+cpu"],
+            ". Trained with torch 2.11.0+cpu and 2.13.0 on a CPU. In percent",
+        ),
         ([], "Ours: nothing was run. In percent"),
     ],
 )
@@ -242,6 +246,21 @@ def test_a_note_names_each_version_of_torch(versions: list[str], text: str) -> N
     }
     results = results_of(scores)
     assert text in describe(cells.compute_cells(table, plan, results), table, plan, results)
+
+
+def test_a_note_names_the_rows_of_another_machine() -> None:
+    table, plan = build_plan(0, 1, networks=["base", "stage2"], rows=[{**ROWS[0]}, {**ROWS[1]}])
+    scores = {
+        evaluation(name, seed): score(0.5, 0.5) for name in ("base", "stage2") for seed in (0, 1)
+    }
+    scores[evaluation("stage2", 1)]["machine"] = "a GPU"
+    results = results_of(scores)
+    note = describe(cells.compute_cells(table, plan, results), table, plan, results)
+    assert "torch 2.13.0 on a CPU; on a GPU: lost. In percent" in note
+    for each in scores.values():
+        each["machine"] = None  # scores of an earlier version
+    note = describe(cells.compute_cells(table, plan, results), table, plan, results)
+    assert "torch 2.13.0. In percent" in note
 
 
 def test_texts_of_a_page() -> None:

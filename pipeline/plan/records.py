@@ -54,7 +54,7 @@ def read_scores(evaluation: Evaluation) -> dict[str, Any]:
     names = ("top-1", "mAP", "torch")
     path = evaluation.scores
     scores = _read(path, f"evaluate@{evaluation.key}", lambda: _parse_object(path, names))
-    return LATER | {"multiply_adds": None} | scores
+    return LATER | {"multiply_adds": None, "machine": None} | scores
 
 
 def read_search(folder: Path) -> dict[str, Any]:

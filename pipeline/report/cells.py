@@ -323,6 +323,7 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
     text += describe_comparisons(frame)
     if versions := sorted({score["torch"] for score in results.scores.values()}):
         text += f". Trained with torch {' and '.join(versions)}"
+        text += _describe_machines(table, plan, results)
     if frame.chance.any():
         text += ". Chance: no better than random rankings"
     text += ". In percent; ± is the standard deviation over the seeds; bold is the best of a column"
@@ -332,6 +333,25 @@ def describe(frame: pd.DataFrame, table: ScoreTable, plan: Plan, results: Result
             "in the paper."
         )
     return f"Ours: {text}; {DASH} was not run."
+
+
+def _describe_machines(table: ScoreTable, plan: Plan, results: Results) -> str:
+    """The machines of the trainings: the usual one, and each other with its rows.
+
+    Networks of two machines differ in the last digits of each step, as two seeds do.
+    """
+    labels: dict[str, list[str]] = {}
+    for row, evaluations in plan.rows(table):
+        label = f"{row.group}: {row.label}" if row.group else row.label
+        for evaluation in evaluations:
+            machine = results.scores[evaluation]["machine"]
+            if machine is not None:
+                labels.setdefault(machine, []).append(label)
+    usual, *others = sorted(labels, key=lambda machine: -len(labels[machine])) or [""]
+    text = f" on {usual}" if usual else ""
+    for machine in others:
+        text += f"; on {machine}: {', '.join(dict.fromkeys(labels[machine]))}"
+    return text
 
 
 def describe_comparisons(frame: pd.DataFrame) -> str:

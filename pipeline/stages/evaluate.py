@@ -49,6 +49,7 @@ def describe(evaluation: Evaluation, scores: Scores, *, hold_out: bool) -> dict[
         "cmc": cmc,
         "weights": evaluation.run.weights_digest(),
         "torch": record["environment"]["torch"],
+        "machine": record["environment"]["device"],  # of the training
     }
 
 
