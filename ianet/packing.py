@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from ianet.files import name_in_errors
+from ianet.files import build_whole, delete_leftovers
 
 TASK = 16  # images that a thread packs at a time
 
@@ -44,11 +45,10 @@ def pack(
         ValueError: an image that cannot be decoded, by name.
     """
     height, width = size
-    temporary = target.with_name(f".{target.name}.part")  # DVC packs one array at a time
     shape = (len(paths), height, width, 3)
     header = {"descr": "|u1", "fortran_order": False, "shape": shape}
 
-    def write_rows(first: int) -> range:
+    def write_rows(temporary: Path, start: int, first: int) -> range:
         """Write the rows of a task; return the numbers of rows after each of its images."""
         task = paths[first : first + TASK]
         with temporary.open("r+b") as file:
@@ -58,21 +58,19 @@ def pack(
                 file.write(image.tobytes())
         return range(first + 1, first + len(task) + 1)
 
-    try:
-        with name_in_errors(target):
-            with temporary.open("wb") as file:
-                np.lib.format.write_array_header_1_0(file, header)
-                start = file.tell()
-            # Pillow decodes and resizes without the interpreter's lock: threads use every core.
-            # Each thread writes its rows, which is faster than a single thread that writes all
-            # rows. The file is not mapped into memory. A mapped array counts as memory of the
-            # process and costs a page fault for every 4 KB, and a full disk kills the process.
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                try:
-                    for numbers in pool.map(write_rows, range(0, len(paths), TASK)):
-                        yield from numbers
-                finally:
-                    pool.shutdown(cancel_futures=True)
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    delete_leftovers(target)  # DVC packs one array at a time
+    with build_whole(target) as temporary:
+        with temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            start = file.tell()
+        # Pillow decodes and resizes without the interpreter's lock: threads use every core. Each
+        # thread writes its rows, which is faster than a single thread that writes all rows. The
+        # file is not mapped into memory. A mapped array counts as memory of the process and costs
+        # a page fault for every 4 KB, and a full disk kills the process.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            try:
+                tasks = range(0, len(paths), TASK)
+                for numbers in pool.map(partial(write_rows, temporary, start), tasks):
+                    yield from numbers
+            finally:
+                pool.shutdown(cancel_futures=True)

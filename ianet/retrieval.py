@@ -414,8 +414,8 @@ def _score_at_once(
     if reranking is not None:
         query = F.normalize(left) if comparison.distance == "cosine" else left
         reranked_distances = RerankedDistances(-query, right, reranking)
-    found = _Matches(comparison)
-    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * found.most)))
+    positives = _Matches(comparison)
+    chunk = max(1, CHUNK_BYTES // (PAIR_BYTES * (size + 3 * positives.most)))
     buffer = right.new_full((min(chunk, len(left)), size + 1), torch.inf)
     scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=left.device)
     for first in range(0, len(left), chunk):
@@ -425,7 +425,7 @@ def _score_at_once(
             torch.addmm(offset, left[rows], right.T, out=costs[:, :size])
         else:
             costs[:, :size] = reranked_distances.compute(rows)
-        same_id, matches = found.find(rows)
+        same_id, matches = positives.find(rows)
         bounds, order = costs.gather(1, matches).sort(dim=1, stable=True)
         costs.scatter_(1, same_id, torch.inf)
         nearer = _count_nearer(costs, bounds, matches.gather(1, order), 0)
@@ -435,11 +435,11 @@ def _score_at_once(
 
 def _score_by_blocks(comparison: Comparison, average_precision: str) -> Tensor:
     """Return what `_score_at_once` does, without a copy of the gallery."""
-    left, found = comparison.left, _Matches(comparison)
+    left, positives = comparison.left, _Matches(comparison)
     scores = torch.empty(len(left), len(COLUMNS), dtype=torch.float64, device=left.device)
     # Some numbers of each match are kept for as many queries as possible, since each group of
     # queries reads the gallery anew.
-    group = max(1, CHUNK_BYTES // (2 * PAIR_BYTES * found.most))
+    group = max(1, CHUNK_BYTES // (2 * PAIR_BYTES * positives.most))
     chunk = max(1, CHUNK_BYTES // (2 * left.element_size() * BLOCK))
     buffer = left.new_empty(min(chunk, len(left)), BLOCK + 1)
 
@@ -453,7 +453,7 @@ def _score_by_blocks(comparison: Comparison, average_precision: str) -> Tensor:
     for start in range(0, len(left), group):
         stop = min(start + group, len(left))
         chunks = [slice(first, min(first + chunk, stop)) for first in range(start, stop, chunk)]
-        tables = [found.find(queries) for queries in chunks]
+        tables = [positives.find(queries) for queries in chunks]
         bounds = [
             _find_bounds(comparison, matches, partial(multiply, queries))
             for queries, (_, matches) in zip(chunks, tables, strict=True)

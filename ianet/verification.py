@@ -281,11 +281,11 @@ def normalize_rows(features: Tensor | ArrayLike, images: int) -> Tensor:
 @torch.no_grad()
 def cosine_distance(first: Tensor | ArrayLike, second: Tensor | ArrayLike) -> float:
     """Return the distance of two features, (D,) each; 1 from a zero vector."""
-    one, other = (
+    left, right = (
         normalize_rows((each.cpu() if isinstance(each, Tensor) else np.asarray(each))[None], 1)
         for each in (first, second)
     )
-    return min(2.0, max(0.0, 1 - float((one * other).sum())))
+    return min(2.0, max(0.0, 1 - float((left * right).sum())))
 
 
 def estimate_interval(value: float, values: Iterable[float], confidence: float) -> Interval:

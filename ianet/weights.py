@@ -127,10 +127,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ValueError(f"the weights {_describe_failure(path, error)}: {EXPECTED}") from error
     state = _unwrap(content)
     if not state:
-        found = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ""
+        names = ", ".join(map(str, list(content)[:5])) if isinstance(content, Mapping) else ""
         raise ValueError(
             f"the weights file {path} holds a {type(content).__name__}"
-            f"{f' of {found}' if found else ''}, and no tensor under a name: {EXPECTED}"
+            f"{f' of {names}' if names else ''}, and no tensor under a name: {EXPECTED}"
         )
     if damage := describe_damage(state):
         raise ValueError(f"the weights {path} hold {damage}: take another file")

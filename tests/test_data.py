@@ -98,7 +98,7 @@ def test_packed_pixels_are_pillows(
             with Image.open(io.BytesIO(files.read(path))) as image:
                 expected = image.resize((width, height), Image.Resampling.BILINEAR)
             assert np.array_equal(array[row], np.asarray(expected))
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_thread_holds_one_image_while_packing(
@@ -134,7 +134,7 @@ def test_a_damaged_image_is_named_and_nothing_is_left(market: Path, tmp_path: Pa
     next(progress)
     progress.close()
     assert not list(tmp_path.glob("*.npy"))
-    assert not list(tmp_path.glob(".*.part"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_rows_of_a_mask(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ianet.files import name_in_errors
+from ianet.files import build_whole
 from ianet.synthetic import streams
 from ianet.synthetic.body import Gait, draw_person
 from ianet.synthetic.cameras import CAMERAS, photograph
@@ -85,18 +84,12 @@ def write(
         key=lambda shot: shot.name,
     )
     draw = partial(draw_shot, height=height, width=width, seed=seed)
-    temporary = target.with_name(f"{target.name}.{os.getpid()}.part")
-    try:
-        with name_in_errors(target):
-            with zipfile.ZipFile(temporary, "w") as archive:
-                for shot, jpeg in zip(shots, _map(draw, shots, processes), strict=True):
-                    # A ZipInfo made by name has a fixed date: no clock gets into the bytes.
-                    entry = zipfile.ZipInfo(f"synthetic/{shot.name}")
-                    entry.external_attr = 0o644 << 16
-                    archive.writestr(entry, jpeg)
-            temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with build_whole(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for shot, jpeg in zip(shots, _map(draw, shots, processes), strict=True):
+            # A ZipInfo made by name has a fixed date: no clock gets into the bytes.
+            entry = zipfile.ZipInfo(f"synthetic/{shot.name}")
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, jpeg)
 
 
 def _map(

@@ -127,9 +127,9 @@ def sensitivity(trials: pd.DataFrame, search: Search) -> Figure:
             means = good[search.maximise][whole].groupby(values[whole]).mean()
             axes.plot(means.index, means, linewidth=1, color="0.6")
         for state, marker in ((DONE, "o"), (STOPPED, "x")):
-            own = good.state == state
-            if own.any():
-                axes.plot(values[own], good[search.maximise][own], marker, label=state, alpha=0.7)
+            rows = good.state == state
+            if rows.any():
+                axes.plot(values[rows], good[search.maximise][rows], marker, label=state, alpha=0.7)
         if isinstance(search.space[name], LogUniform):
             axes.set_xscale("log")
             axes.xaxis.set_minor_formatter(NullFormatter())  # they would overlap
