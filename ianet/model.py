@@ -182,6 +182,30 @@ def load(source: str | os.PathLike[str]) -> Model:
     """
     path = Path(source)
     files = open_source(path, EXPECTED)
+    folder, description = _read_config(files, path)
+    weights = _read(files, path, str(folder / WEIGHTS), WEIGHTS_BYTES)
+    network = restore(
+        description,
+        weights,
+        description_path=f"{path}/{folder / CONFIG}",
+        weights_path=f"{path}/{folder / WEIGHTS}",
+        remedy=REMEDY,
+    )
+    return Model(network, description, weights)
+
+
+def load_description(source: str | os.PathLike[str]) -> ModelDescription:
+    """Return what the model of a folder, zip or tar says of itself, without its network.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load`.
+    """
+    path = Path(source)
+    return _read_config(open_source(path, EXPECTED), path)[1]
+
+
+def _read_config(files: Files, path: Path) -> tuple[PurePosixPath, ModelDescription]:
+    """Return the folder of a model in its source, and the model's description."""
     paths = files.paths()
     places = [PurePosixPath(name).parent for name in paths if PurePosixPath(name).name == CONFIG]
     if len(places) > 1:
@@ -194,19 +218,10 @@ def load(source: str | os.PathLike[str]) -> Model:
     if not places:
         content = ", ".join(paths[:3]) or "nothing"
         raise FileNotFoundError(f"{path} holds no {CONFIG} but {content}. Expected: {EXPECTED}")
-    config = _read(files, path, str(places[0] / CONFIG), CONFIG_BYTES)
-    description = parse_description(
-        ModelDescription, config, f"{path}/{places[0] / CONFIG}", REMEDY
-    )
-    weights = _read(files, path, str(places[0] / WEIGHTS), WEIGHTS_BYTES)
-    network = restore(
-        description,
-        weights,
-        description_path=f"{path}/{places[0] / CONFIG}",
-        weights_path=f"{path}/{places[0] / WEIGHTS}",
-        remedy=REMEDY,
-    )
-    return Model(network, description, weights)
+    [folder] = places
+    config = _read(files, path, str(folder / CONFIG), CONFIG_BYTES)
+    description = parse_description(ModelDescription, config, f"{path}/{folder / CONFIG}", REMEDY)
+    return folder, description
 
 
 def _read(files: Files, source: Path, name: str, limit: int) -> bytes:

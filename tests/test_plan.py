@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from conftest import archive_folder
+from tiny_models import tiny_model
 
+import ianet
 from pipeline.config.experiments import (
     STAGES,
     Experiment,
@@ -359,7 +362,7 @@ def test_a_table_may_have_seeds_of_its_own_which_its_baselines_share() -> None:
         check_names(wrong["table4f"], load())
 
 
-@pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors"])
+@pytest.mark.parametrize("name", ["elsewhere", "elsewhere/model.safetensors", "elsewhere.zip"])
 def test_a_model_made_elsewhere_brings_its_terms(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,16 +370,14 @@ def test_a_model_made_elsewhere_brings_its_terms(
     content["recipes"]["quick"]["network"]["weights"] = name
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "elsewhere"
-    folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"weights")
+    tiny_model(folder)
+    archive_folder(folder, "zip")
     run, plan = Run("synthetic", "base", "quick", 0), Plan(Settings.model_validate(content), {})
     own = content["datasets"]["synthetic"]["terms"]
-    assert join_terms(run, plan) == own  # of weights alone
-    for text in ("no JSON", "[]", '{"terms": 1}'):  # of another program
-        (folder / "config.json").write_text(text)
-        assert join_terms(run, plan) == own
-    (folder / "config.json").write_text('{"terms": "For research alone."}')
-    assert join_terms(run, plan) == f"For research alone. {own}"
+    assert join_terms(run, plan) == f"{ianet.load(folder).description.terms} {own}"
+    (tmp_path / "elsewhere.zip").write_bytes(b"weights alone")
+    (folder / "config.json").write_text('{"of": "another program"}')
+    assert join_terms(run, plan) == own
 
 
 def test_a_run_comes_after_the_run_whose_model_it_starts_from() -> None:

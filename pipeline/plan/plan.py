@@ -81,8 +81,8 @@ class Plan:
     def datasets(self, table: ScoreTable) -> list[str]:
         """The data sets that a table shows: at hand, then others with results.
 
-        Shown are those for which the paper prints numbers in this table, and those for which the
-        paper prints no number anywhere, such as the synthetic set or a set of one's own.
+        A data set for which the paper prints numbers is in the tables with such numbers alone. All
+        others, such as the synthetic set or a set of one's own, are in each table.
         """
         tables = [file for file in self._files.values() if isinstance(file, ScoreTable)]
         printed_anywhere = {name for file in tables for name in file.printed}
@@ -143,7 +143,7 @@ class Plan:
 
         Returns:
             None where the row names no such network, or the data set does without the network or
-            its recipe, or the data are not at hand and neither are the results.
+            its recipe. None, too, where neither the data nor the results are at hand.
         """
         run = evaluation.run
         dataset = self.settings.datasets[run.dataset]

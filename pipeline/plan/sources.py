@@ -3,8 +3,9 @@
     python -m pipeline.plan.sources
 
 DVC depends on files as a whole: a stage that depended on `ianet/` would retrain everything at any
-edit. So this stage writes, for each network, its options, the digests of the files that it names
-and the digests of the modules that are imported on its behalf. `train` depends on that file alone.
+edit. So this stage writes a file for each network. The file holds the network's options, and the
+digests of the files that it names and of the modules that are imported on its behalf. `train`
+depends on that file alone.
 The same holds for recipes, data sets, and the code of each kind of stage.
 
 A module's digest is that of its source without comments and blank lines. So a comment makes nothing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ from ianet.cli.shared import (
     print_table,
     progress,
 )
+
+if TYPE_CHECKING:
+    from ianet.calibration import Calibration
 
 
 def calibrate(
@@ -122,10 +125,10 @@ def calibrate(
             search_fars=searches,
             advance=advance,
         )
-    pairs, search = calibration.pairs, calibration.search
     # Before the picture, which may be in the folder of the model.
     write_model(loaded.network, replace(loaded.description, calibration=calibration), output)
     if picture:
+        pairs = calibration.pairs
         points = {each.far: (each.distance.value, each.tar.value) for each in pairs.thresholds}
         title = f"{loaded.identity.name} on {dataset.name}"
         figure = drawing.draw_verification(
@@ -137,6 +140,17 @@ def calibrate(
         del answer["pairs"]["curve"]
         print_json({"output": str(output), "model": loaded.identity._asdict(), **answer})
         return
+    _print_thresholds(calibration, output)
+
+
+def _print_thresholds(calibration: Calibration, output: Path) -> None:
+    """Print the thresholds, and what they rest on.
+
+    Args:
+        calibration: of the model.
+        output: the folder of the model that knows the thresholds.
+    """
+    pairs, search = calibration.pairs, calibration.search
     rows = [
         (f"two pictures, FAR {each.far:g}", each.distance, "TAR", each.tar)
         for each in pairs.thresholds

@@ -82,12 +82,11 @@ def search(
     from functools import partial
 
     from ianet.cli.embedding import choose_flip, embed, open_features, store
-    from ianet.escapes import to_csv
     from ianet.feature_table import concatenate
-    from ianet.files import build_whole, check_output, write_whole
+    from ianet.files import check_output
     from ianet.model import load
-    from ianet.pictures import find_pictures, open_picture
-    from ianet.ranks_page import sort_queries, write_page
+    from ianet.pictures import find_pictures
+    from ianet.ranks_page import sort_queries
     from ianet.searching import search as find
 
     if output is not None and output.suffix.lower() not in (".csv", ".parquet"):
@@ -138,19 +137,9 @@ def search(
     if threshold:
         ranks["accepted"] = ranks["distance"].astype(float) < threshold.distance.value
     if output is not None:
-        with build_whole(output) as temporary:
-            if output.suffix.lower() == ".csv":
-                temporary.write_bytes(to_csv(ranks).encode())
-            else:
-                ranks.to_parquet(temporary, index=False)
+        _write_ranks(ranks, output)
     if html is not None:
-        page_queries = sort_queries(ranks, sort)[:queries]
-        with progress("drawing", len(page_queries)) as advance:
-            parts = []
-            for part in write_page(ranks, page_queries, open_picture, "Ranked lists"):
-                parts.append(part)
-                advance(1)
-        write_whole(html, "".join(parts))
+        _write_page(ranks, sort_queries(ranks, sort)[:queries], html)
     if json:
         print_json(ranks.astype(object).where(ranks.notna(), None).to_dict("records"))
         return
@@ -160,6 +149,32 @@ def search(
             f"accepted: nearer than {threshold.distance.value:.4f}, the threshold at a "
             f"false-accept rate of {threshold.far:g} in a gallery of {calibration.search.gallery:,}"
         )
+
+
+def _write_ranks(ranks: DataFrame, output: Path) -> None:
+    """Write all ranks as CSV or Parquet."""
+    from ianet.escapes import to_csv
+    from ianet.files import build_whole
+
+    with build_whole(output) as temporary:
+        if output.suffix.lower() == ".csv":
+            temporary.write_bytes(to_csv(ranks).encode())
+        else:
+            ranks.to_parquet(temporary, index=False)
+
+
+def _write_page(ranks: DataFrame, queries: list[str], html: Path) -> None:
+    """Write a page with the pictures of queries and their neighbours."""
+    from ianet.files import write_whole
+    from ianet.pictures import open_picture
+    from ianet.ranks_page import write_page
+
+    with progress("drawing", len(queries)) as advance:
+        parts = []
+        for part in write_page(ranks, queries, open_picture, "Ranked lists"):
+            parts.append(part)
+            advance(1)
+    write_whole(html, "".join(parts))
 
 
 def _print_ranks(ranks: DataFrame, output: Path | None) -> None:
