@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from ianet.comparison import bound_score
-from ianet.model import load_description, save_model
+from ianet.model import CONFIG, load_description, save_model
 from ianet.model_description import ModelScores
 from ianet.network import load as load_network
 from pipeline.config.settings import Settings, build_network, load
 from pipeline.plan.plan import Plan, own_evaluation
 from pipeline.plan.records import read_queries, read_record, read_scores
-from pipeline.plan.runs import MODEL_WEIGHTS, Evaluation, Run, parse_run
+from pipeline.plan.runs import Evaluation, Run, parse_run
 from pipeline.plan.sources import weight_files
 from pipeline.shell import command, parser
 from pipeline.tracking.training import send_run
@@ -61,7 +61,7 @@ def read_terms(run: Run, settings: Settings) -> list[str]:
         run.network, settings.networks[run.network], settings.recipes[run.recipe]
     )
     for file in weight_files(asdict(options)):
-        source = file.parent if file.name == MODEL_WEIGHTS else file
+        source = file.parent if (file.parent / CONFIG).is_file() else file
         with suppress(OSError, ValueError):  # weights alone, or a folder of another program
             return [load_description(source).terms]
     return []
