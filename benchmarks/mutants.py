@@ -153,8 +153,8 @@ MUTANTS = (
     Mutant(
         "scoring: mask of the images a row late",
         "pipeline/scoring.py",
-        'images.load(prepared / f"{size}.npy", mask)',
-        'images.load(prepared / f"{size}.npy", np.roll(mask, 1))',
+        'PackedImages(prepared / f"{size}.npy", mask)',
+        'PackedImages(prepared / f"{size}.npy", np.roll(mask, 1))',
         ROWS,
     ),
     Mutant(

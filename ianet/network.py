@@ -253,11 +253,11 @@ def _build_block(name: str, channels: int, options: Mapping[str, Any]) -> nn.Mod
 
 def _start_from(weights: Mapping[str, Tensor], prefix: str, block: nn.Module) -> None:
     """Copy the weights of a block, if there are those of the same block at the same place."""
-    given = {
+    inner = {
         name.removeprefix(prefix): value
         for name, value in weights.items()
         if name.startswith(prefix)
     }
     state = block.state_dict()
-    if given.keys() == state.keys() and not find_misfits(given, state):
-        block.load_state_dict(given)
+    if inner.keys() == state.keys() and not find_misfits(inner, state):
+        block.load_state_dict(inner)

@@ -252,19 +252,19 @@ def _matches(pattern: str, names: Iterable[str]) -> bool:
     return any(re.match(pattern, name) for name in names)
 
 
-def find_misfits(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+def find_misfits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
     """Return how weights differ from those that are expected, a clause for each kind.
 
     Files written before PyTorch 0.4.1 have no `num_batches_tracked`, which nothing needs.
     """
     missing = [
-        name for name in expected if name not in given and not name.endswith("num_batches_tracked")
+        name for name in expected if name not in state and not name.endswith("num_batches_tracked")
     ]
-    unknown = [name for name in given if name not in expected]
+    unknown = [name for name in state if name not in expected]
     reshaped = [
-        f"{name} of shape {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        f"{name} of shape {tuple(state[name].shape)} instead of {tuple(value.shape)}"
         for name, value in expected.items()
-        if name in given and given[name].shape != value.shape
+        if name in state and state[name].shape != value.shape
     ]
     kinds = (("missing", missing), ("unknown", unknown), ("of another shape", reshaped))
     return [

@@ -36,7 +36,9 @@ def test_a_model_knows_what_the_file_of_scores_says(
     own = own_evaluation(RUN)
     for path in (RUN.folder, own.scores.parent, own.queries.parent):
         path.mkdir(parents=True)
-    (RUN.folder / "training.json").write_text(json.dumps(RECORD | {"environment": {"torch": "2"}}))
+    (RUN.folder / "training.json").write_text(
+        json.dumps(RECORD | {"environment": {"torch": "2", "device": "CPU"}})
+    )
     cmc = pd.DataFrame(1.0, [0, 1], range(1, 11))
     queries = pd.DataFrame({"person": [1, 2]})
     scores = Scores(cmc, pd.DataFrame({"mAP": [0.5, 0.5]}), queries, 0, cameras)
@@ -70,13 +72,13 @@ def test_the_files_of_a_search_say_it_and_name_no_path_of_the_machine(
     progress = [{**trial, **texts} for trial in trials]
     test = {"mAP": 0.5, "mINP": None}
     result = SearchResult(
-        "sigma.1", progress, results.table(progress), {"training.lr": 0.2}, test, cameras
+        "sigma.1", "abc1234", progress, results.table(progress), {"training.lr": 0.2}, test, cameras
     )
     _write("sigma", plan, search, result)
     folder = Path("results/searches/sigma")
     scores = json.loads((folder / "scores.json").read_text())
     assert date.fromisoformat(scores.pop("date")) <= datetime.now(UTC).date()
-    assert scores.pop("commit") == "unknown"  # outside a repository
+    assert scores.pop("commit") == "abc1234"
     assert scores == {
         "search": "sigma.1",
         "best": {"training.lr": 0.2},

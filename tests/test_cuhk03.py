@@ -406,7 +406,7 @@ def classic(mat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     torch.manual_seed(0)
     network = Network(5, NetworkOptions(backbone="resnet18", weights="none"))
     networks.save(network, run.folder, dataset=run.dataset, height=64, width=32)
-    record = {**RECORD, "environment": {"torch": "2.99.0"}}
+    record = {**RECORD, "environment": {"torch": "2.99.0", "device": "CPU"}}
     (run.folder / "training.json").write_text(json.dumps(record))
     return run
 

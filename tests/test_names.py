@@ -43,16 +43,6 @@ WORDS = {
     *("found", "made", "told", "shown", "laid", "described", "drawn"),
     *("known", "chosen", "own", "given", "wanted", "built"),
 }
-EXEMPTIONS = {
-    ("ianet/network.py", "given"),
-    ("ianet/retrieval.py", "found"),
-    ("ianet/weights.py", "found"),
-    ("ianet/weights.py", "given"),
-    ("pipeline/cluster/resources.py", "wanted"),
-    ("pipeline/search/results.py", "described"),
-    ("pipeline/search/results.py", "own"),
-}
-"""Names that stay: another text of these files would train runs or trials of a search again."""
 MODEL: Any = None  # not used before a name is refused
 
 
@@ -115,7 +105,7 @@ def test_no_name_is_a_participle_or_a_pronoun(folder: str) -> None:
         for name in find_names(ast.parse(path.read_text()))
         if name.strip("_").lower() in WORDS
     }
-    assert names == {(file, name) for file, name in EXEMPTIONS if file.startswith(folder)}
+    assert names == set()
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whole_files_are_read() -> None:
     assert records.read_record(RUN) == RECORD
-    assert records.read_scores(ELSEWHERE) == SCORES | LATER | {"multiply_adds": None}
+    assert records.read_scores(ELSEWHERE) == SCORES | LATER | {
+        "multiply_adds": None,
+        "machine": None,
+    }
     assert records.read_search(Path("results/searches/sigma")) == SEARCH | LATER
     assert records.read_description(RUN.prepared) == DESCRIPTION
     pd.testing.assert_frame_equal(records.read_history(RUN), FRAME)

@@ -42,8 +42,8 @@ def share(workers: int | str, *, alone: bool) -> Share:
             f"workers is {number}, but Ray holds {gpus} GPUs and {cores} CPU cores: set workers "
             f"in params.yaml to {most} at most, or to auto"
         )
-    wanted = number if alone else most
-    cpus = max(each for each in range(1, cores + 1) if _places(nodes, each) >= wanted)
+    places = number if alone else most
+    cpus = max(each for each in range(1, cores + 1) if _places(nodes, each) >= places)
     return Share(number, cpus, 1 if gpus else 0)
 
 

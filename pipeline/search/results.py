@@ -103,8 +103,8 @@ def write_best(
     if any(option.startswith("network.") for option in search.space):
         entries["networks"] = {f"{search.network}-best": dict(network)}
     if any(option.startswith("training.") for option in search.space):
-        described = recipe.model_dump(mode="json", exclude_none=True)
-        entries["recipes"] = {f"{search.recipe}-best": described}
+        content = recipe.model_dump(mode="json", exclude_none=True)
+        entries["recipes"] = {f"{search.recipe}-best": content}
     head = f"# The best of search {name}, to adopt by hand in params.yaml.\n"
     target.write_text(head + yaml.safe_dump(entries, sort_keys=False))
 
