@@ -18,6 +18,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 from zipfile import BadZipFile
 
@@ -37,7 +38,7 @@ FLIPS = {"true": True, "false": False}
 LABELS = ("path", "person", "camera")
 FOREIGN = (
     *(KeyError, TypeError, AttributeError, ValueError, OverflowError),
-    *(EOFError, BadZipFile, pa.ArrowException),
+    *(EOFError, BadZipFile, pa.ArrowException, RuntimeError, TokenError),
 )
 """What files raise that are damaged or hold something else, apart from OSError."""
 

@@ -150,13 +150,16 @@ def describe_damage(state: Mapping[str, Tensor]) -> str:
     return ""
 
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
 def _is_dense(name: str, value: Tensor) -> bool:
     """Return whether a tensor holds each of its values, as a floating-point number or a counter."""
     has_values = value.layout is torch.strided and not (value.is_meta or value.is_nested)
     if not has_values or value.untyped_storage().nbytes() < value.numel() * value.element_size():
         return False  # such as a single value that stands for a trillion
     is_counter = name.endswith("num_batches_tracked") and value.dtype is torch.int64
-    return value.is_floating_point() or is_counter
+    return value.dtype in FLOATS or is_counter
 
 
 DAMAGE: dict[str, Callable[[str, Tensor], bool]] = {

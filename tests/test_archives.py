@@ -91,6 +91,16 @@ def test_the_dot_of_a_zip_is_no_part_of_a_path(tmp_path: Path) -> None:
     assert files.read("x/1.txt") == b"one"
 
 
+def test_a_zip_of_an_unknown_version_is_named(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/1.jpg", b"picture")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 99  # version 9.9 is needed to extract
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.zip is damaged or not a zip \(zip file version 9\.9"):
+        open_source(tmp_path / "a.zip", "")
+
+
 @pytest.mark.parametrize(
     "header",
     [

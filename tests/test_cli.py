@@ -44,6 +44,25 @@ def test_each_command_has_examples_and_json(command: str, run: Callable[..., Out
     assert "--json" in text
 
 
+def test_ianet_alone_prints_the_help(run: Callable[..., Outcome]) -> None:
+    outcome = run()
+    assert (outcome.code, outcome.output) == (2, "")
+    assert outcome.errors.startswith("Usage: ianet [OPTIONS] COMMAND [ARGS]...\n")
+    assert outcome.errors.count("\n") > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "output"),
+    [("--version >&-", 0, ""), ("validate nope 2>&-", 2, ""), ("--version >&- 2>&-", 0, "")],
+)
+def test_a_stream_that_the_shell_closes_takes_nothing(
+    arguments: str, code: int, output: str
+) -> None:
+    command = f"{sys.executable} -m ianet {arguments}"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (code, output, output)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -175,7 +175,11 @@ def test_what_holds_no_features_is_one_line(tmp_path: Path, suffix: str) -> None
     path.unlink()
     write_features(path, [table()])
     content = path.read_bytes()
-    for damaged in (content[: len(content) // 2], b"", b"no features\n1\n"):
+    damages = [content[: len(content) // 2], b"", b"no features\n1\n"]
+    if suffix == ".npz":  # a zip of version 9.9, by its central directory
+        place = content.index(b"PK\x01\x02") + 6
+        damages.append(content[:place] + b"\x63" + content[place + 1 :])
+    for damaged in damages:
         if suffix == ".csv" and damaged.startswith(b"path"):
             continue  # a CSV file that is cut is shorter
         path.write_bytes(damaged)

@@ -69,6 +69,9 @@ for module in pkgutil.iter_modules(commands.__path__):
 
 def run() -> int | None:
     """Run the command of this process's arguments; return its exit code, None for 0."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: what is printed goes nowhere
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # signs that the encoding lacks
     try:
@@ -83,6 +86,9 @@ def run() -> int | None:
     except BrokenPipeError:
         return _close()
     except typer.TyperException as error:
+        if not sys.argv[1:]:
+            print(error.format_message(), file=sys.stderr)  # the help
+            return 2
         _end(error.format_message())
     except (ValueError, OSError) as error:
         if os.environ.get(DEBUG):

@@ -54,6 +54,7 @@ DAMAGE = (
     lzma.LZMAError,
     EOFError,
     UnicodeDecodeError,
+    RuntimeError,  # of a zip of an unknown version, or a tar whose headers continue each other
 )
 """What damaged archives raise, apart from OSError."""
 
