@@ -69,11 +69,20 @@ def list_test(listing: Listing, source: Path) -> tuple[list[Picture], list[Pictu
         source: of the data set, for the message.
 
     Raises:
-        ValueError: a part without a picture; one line.
+        ValueError: a part without a picture, or a picture of two persons or cameras; one line.
     """
     query, gallery = list_pictures(listing, "query"), list_pictures(listing, "gallery")
     if not (query and gallery):
         raise ValueError(f"{source} has no image in query or gallery: `ianet validate` says more")
+    pictures: dict[str, Picture] = {}
+    for picture in (*query, *gallery):
+        first = pictures.setdefault(picture.path, picture)
+        labels = [(each.person, each.camera) for each in (first, picture)]
+        if labels[0] != labels[1]:
+            raise ValueError(
+                f"{source} lists {picture.path} as (person, camera) {labels[0]} and {labels[1]}: "
+                "keep the right row"
+            )
     return query, gallery
 
 

@@ -19,7 +19,8 @@ import ianet
 from ianet import images, retrieval
 from ianet.comparison import bound_score
 from ianet.datasets import market1501
-from ianet.evaluation import embed_test, evaluate, pool_tracklets
+from ianet.datasets.listing import Listing
+from ianet.evaluation import embed_test, evaluate, list_test, pool_tracklets
 from ianet.feature_table import FeatureTable, Identity
 from ianet.features import extract
 from ianet.packing import pack
@@ -38,6 +39,26 @@ def table(
     features = 2 * np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
     paths = [f"{start + number}.jpg" for number in range(len(angles))]
     return FeatureTable(features, paths, list(persons), list(cameras) or [""] * len(angles), MODEL)
+
+
+@pytest.mark.parametrize(("person", "camera"), [("mia", "1"), ("leo", "2")])
+def test_a_picture_of_two_persons_or_cameras_is_refused(person: str, camera: str) -> None:
+    """Else the later row would give its labels to both."""
+    rows = [
+        ("1.jpg", "leo", "1", "query"),
+        ("2.jpg", "leo", "1", "gallery"),
+        ("1.jpg", "leo", "1", "gallery"),
+    ]
+    columns = ["path", "person", "camera", "split"]
+    listing = Listing(pd.DataFrame(rows, columns=columns), {}, Mock())
+    query, gallery = list_test(listing, Path("people.csv"))
+    assert [len(query), len(gallery)] == [1, 2]
+    twice = Listing(
+        pd.DataFrame([*rows, ("2.jpg", person, camera, "gallery")], columns=columns), {}, Mock()
+    )
+    message = rf"^people\.csv lists 2\.jpg as \(person, camera\) .*'{person}', '{camera}'.*: keep"
+    with pytest.raises(ValueError, match=message):
+        list_test(twice, Path("people.csv"))
 
 
 def test_scores_worked_out_by_hand() -> None:
