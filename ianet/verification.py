@@ -71,6 +71,13 @@ class Threshold:
 
     def __post_init__(self) -> None:
         check_types(self)
+        for name, low, high, most in (
+            ("far", self.far, self.far, 1),
+            ("distance", self.distance.low, self.distance.high, 2),
+            ("tar", self.tar.low, self.tar.high, 1),
+        ):
+            if not 0 <= low <= high <= most:
+                raise ValueError(f"{name} of {low} to {high}: it must lie in 0 to {most}")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from test_retrieval import peak_bytes
 
 from ianet import verification
-from ianet.verification import Curve, check_rates, cosine_distance, count_pairs, verify
+from ianet.comparison import Interval
+from ianet.verification import (
+    Curve,
+    Threshold,
+    check_rates,
+    cosine_distance,
+    count_pairs,
+    verify,
+)
 
 
 def at(*degrees: float) -> NDArray[np.float64]:
@@ -361,3 +369,21 @@ def test_features_that_do_not_fit_are_refused() -> None:
         cosine_distance(np.array([1e30, 0], np.float32), np.array([1, 0], np.float32))
     with pytest.raises(ValueError, match=r"^features are torch\.complex128: give real numbers$"):
         cosine_distance(np.array([1j, 0]), np.array([1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("far", "distance", "tar", "message"),
+    [
+        (-3.0, (1, 1, 1), (1, 1, 1), "far of -3.0 to -3.0: it must lie in 0 to 1"),
+        (0.1, (5, 5, 5), (1, 1, 1), "distance of 5 to 5: it must lie in 0 to 2"),
+        (0.1, (1, 1, 1), (2, 1, 3), "tar of 1 to 3: it must lie in 0 to 1"),
+    ],
+)
+def test_a_threshold_that_no_distance_has_is_refused(
+    far: float,
+    distance: tuple[float, float, float],
+    tar: tuple[float, float, float],
+    message: str,
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Threshold(far, Interval(*distance), Interval(*tar))
