@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from browser import AA, VIEWS, Scheme, find_faults, find_violations, needs_browser, open_page
-from test_page import report
+from page_samples import report
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
