@@ -151,6 +151,7 @@ def describe_damage(state: Mapping[str, Tensor]) -> str:
 
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""The types of weights. torch cannot tell infinite values of smaller floating-point types."""
 
 
 def _is_dense(name: str, value: Tensor) -> bool:

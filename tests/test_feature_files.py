@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import zipfile
@@ -179,6 +180,10 @@ def test_what_holds_no_features_is_one_line(tmp_path: Path, suffix: str) -> None
     if suffix == ".npz":  # a zip of version 9.9, by its central directory
         place = content.index(b"PK\x01\x02") + 6
         damages.append(content[:place] + b"\x63" + content[place + 1 :])
+        odd = io.BytesIO()
+        with zipfile.ZipFile(odd, "w") as archive:  # an array whose header Python cannot read
+            archive.writestr("feature.npy", b"\x93NUMPY\x01\x00\x05\x00((((\n")
+        damages.append(odd.getvalue())
     for damaged in damages:
         if suffix == ".csv" and damaged.startswith(b"path"):
             continue  # a CSV file that is cut is shorter

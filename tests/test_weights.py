@@ -252,6 +252,7 @@ def replace_bias(state: dict[str, Any], edit: Callable[[Tensor], Tensor]) -> Non
                 *(Tensor.to_sparse, Tensor.bool, lambda bias: bias.to("meta")),
                 lambda bias: torch.zeros(1).as_strided((10**6, 10**6), (0, 0)),
                 *(lambda bias: bias.to(torch.int8), lambda bias: bias.to(torch.complex64)),
+                lambda bias: bias.to(torch.int8).view(torch.float4_e2m1fn_x2),
                 lambda bias: torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8),
             )
         ),
