@@ -235,11 +235,16 @@ def find_gains(frame: pd.DataFrame) -> dict[tuple[str, str, str], drawing.Gain]:
     """The gains of cells, by data set, runs and what they are compared with."""
     gains = {}
     for _, cell in frame[frame.gain.notna()].iterrows():
-        label = f"{cell.group}: {cell.label}" if cell.group else cell.label
+        label = _join_labels(cell.group, cell.label)
         gains[cell.dataset, cell.runs, cell.against] = drawing.Gain(
             label, cell.gain, cell.gain_low, cell.gain_high, is_finding(cell)
         )
     return gains
+
+
+def _join_labels(group: str, label: str) -> str:
+    """The label of a row outside its table, where no title of the group stands above."""
+    return f"{group}: {label}" if group else label
 
 
 def draw_gains(frame: pd.DataFrame) -> str:
@@ -342,7 +347,7 @@ def _describe_machines(table: ScoreTable, plan: Plan, results: Results) -> str:
     """
     labels: dict[str, list[str]] = {}
     for row, evaluations in plan.rows(table):
-        label = f"{row.group}: {row.label}" if row.group else row.label
+        label = _join_labels(row.group, row.label)
         for evaluation in evaluations:
             machine = results.scores[evaluation]["machine"]
             if machine is not None:
