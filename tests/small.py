@@ -13,7 +13,8 @@ from ianet.training.recipe import Recipe
 CPU = torch.device("cpu")
 RECORD: dict[str, Any] = {
     **{"id": "1", "digest": "2", "source": "data", "configuration": {}},
-    **{"commit": "abc1234", "date": "2026-11-29 02:30", "environment": {"torch": "2"}},
+    **{"commit": "abc1234", "date": "2026-11-29 02:30"},
+    "environment": {"torch": "2", "device": "AMD EPYC"},
 }
 """The content of a run's training.json."""
 RECIPE = Recipe(height=16, width=8, epochs=3, batch=6, lr=1e-2, weight_decay=5e-4)
