@@ -19,7 +19,7 @@ from ianet.datasets.listed import KINDS
 from ianet.datasets.listing import split_columns
 from ianet.datasets.source import ARCHIVES
 from ianet.description import LATER
-from ianet.feature_table import FeatureTable, Labelled, check_labels
+from ianet.feature_table import FeatureTable, Labelled, check_comparable, check_labels
 from ianet.open_set import OpenSetSearch, SearchThreshold, search_open_set
 from ianet.options import Cameras, check_types
 from ianet.pictures import Picture
@@ -194,11 +194,10 @@ def calibrate(
         advance: takes the number of steps that are done, of as many as `check_limits` returns.
 
     Raises:
-        ValueError: a person or a camera is unknown, one table alone has `flip`, or as `verify` and
+        ValueError: a person or a camera is unknown, or as `check_comparable`, `verify` and
             `search_open_set`.
     """
-    if query.flip != gallery.flip:
-        raise ValueError("query and gallery are features with and without flip: embed them alike")
+    check_comparable(query, gallery)
     labels = _choose(query, gallery, cameras)
     pairs = verify(
         np.concatenate([query.features, gallery.features[labels.gallery]]),

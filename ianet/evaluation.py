@@ -14,7 +14,7 @@ from PIL import Image
 
 from ianet.comparison import Interval, bound_score
 from ianet.datasets.listing import JUNK, Listing, split_columns
-from ianet.feature_table import FeatureTable, check_labels, concatenate
+from ianet.feature_table import FeatureTable, check_comparable, check_labels, concatenate
 from ianet.options import Cameras, Scoring, refuse_unknown
 from ianet.pictures import Picture
 from ianet.protocols import TOP, score_queries
@@ -131,9 +131,10 @@ def evaluate(
         scoring: the protocol, see `ianet.protocols`.
 
     Raises:
-        ValueError: an unknown name, a person or a camera that is unknown, no query has a match, or
-            re-ranking of a single-shot protocol.
+        ValueError: an unknown name, a person or a camera that is unknown, no query has a match,
+            re-ranking of a single-shot protocol, or as `check_comparable`.
     """
+    check_comparable(query, gallery)
     refuse_unknown("pool", pool, get_args(Pool))
     for table in (query, gallery):
         check_labels(table, cameras)

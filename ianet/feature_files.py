@@ -2,7 +2,7 @@
 
 | suffix | holds |
 |---|---|
-| .parquet | the columns path, person, camera, feature (a list of D float32); the model under `ianet.model` and flip under `ianet.flip` in the metadata of its schema; written and read in blocks |
+| .parquet | the columns path, person, camera, feature (a list of D float32); the model under `ianet.model` and flip under `ianet.flip` in the metadata of its schema; written and read in blocks, with checksums |
 | .npz | the arrays path, person, camera, feature (N, D), model and flip |
 | .csv | the columns path, person, camera, model, flip, and a column for each of the D numbers, from 0; texts are those of `ianet.escapes.defuse` |
 
@@ -99,7 +99,7 @@ def _write_parquet(path: Path, tables: Iterable[FeatureTable]) -> int:
     )
     buffer: list[FeatureTable] = []
     count = 0
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(path, schema, write_page_checksum=True) as writer:
         for table in itertools.chain([first], tables):
             buffer.append(table)
             count += len(table)
@@ -191,7 +191,9 @@ class FeatureFile:
         if self._table is not None:
             return self._table.labels()
         with _name_file(self.path):
-            columns = pq.read_table(self.path, columns=list(LABELS))
+            columns = pq.read_table(
+                self.path, columns=list(LABELS), page_checksum_verification=True
+            )
             texts = {name: _to_texts(columns.column(name)) for name in LABELS}
             return pd.DataFrame(texts, dtype="str")
 
@@ -220,7 +222,8 @@ class FeatureFile:
             yield from self._table.blocks()
             return
         # A buffer would hold all that was read.
-        with _name_file(self.path), pq.ParquetFile(self.path, pre_buffer=False) as file:
+        options = {"pre_buffer": False, "page_checksum_verification": True}
+        with _name_file(self.path), pq.ParquetFile(self.path, **options) as file:
             for batch in file.iter_batches(BLOCK):
                 paths, persons, cameras = (_to_texts(batch.column(name)) for name in LABELS)
                 features = _to_float32(batch.column("feature").flatten().to_numpy(False))
@@ -267,7 +270,7 @@ def _read_npz(path: Path) -> FeatureTable:
         paths, persons, cameras = (arrays[name].astype(np.str_).tolist() for name in LABELS)
         features = _to_float32(arrays["feature"])
         model = _parse_model(str(arrays["model"]))
-        flip = bool(arrays["flip"]) if "flip" in arrays else False
+        flip = FLIPS[str(arrays["flip"]).lower()] if "flip" in arrays else False
     if features.ndim != 2 or not len(paths) == len(persons) == len(cameras) == len(features):
         raise ValueError(
             f"the array feature has the shape {features.shape}, and there are {len(paths)} paths"

@@ -103,6 +103,26 @@ def concatenate(tables: Iterable[FeatureTable]) -> FeatureTable:
     )
 
 
+class Embedding(Protocol):
+    """Features and how they were made: a `FeatureTable` or an `ianet.feature_files.FeatureFile`."""
+
+    @property
+    def model(self) -> Identity: ...
+    @property
+    def flip(self) -> bool: ...
+
+
+def check_comparable(query: Embedding, gallery: Embedding) -> None:
+    """Raise ValueError unless features are of one model and one `flip`."""
+    if query.model.digest != gallery.model.digest:
+        raise ValueError(
+            f"the query has features of {query.model}, and the gallery of {gallery.model}: "
+            "features of two models cannot be compared, so embed the pictures again"
+        )
+    if query.flip != gallery.flip:
+        raise ValueError("query and gallery are features with and without flip: embed them alike")
+
+
 class Labelled(Protocol):
     """Pictures with their persons and cameras, "" where unknown; a `FeatureTable` is one."""
 

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ianet.feature_table import FeatureTable
+from ianet.feature_table import Embedding, FeatureTable, check_comparable
 
 PAIRS = 2**21  # of a query and a gallery image that are compared at a time: 60 MB
 PLACE = 2**32 - 1  # the bits of a key that hold a place in the gallery
 
 
-class Gallery(Protocol):
+class Gallery(Embedding, Protocol):
     """Features that are searched: a `FeatureTable` or a `FeatureFile`."""
 
     def labels(self) -> pd.DataFrame:
@@ -59,8 +59,9 @@ def search(
         camera, and right, whether both are the same person; NA where a person is unknown.
 
     Raises:
-        ValueError: as `find_neighbours` and the blocks.
+        ValueError: as `check_comparable`, `find_neighbours` and the blocks.
     """
+    check_comparable(queries, gallery)
     labels = gallery.labels()
     resolve_folder = cache(os.path.realpath)
 

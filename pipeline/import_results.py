@@ -26,7 +26,7 @@ from pipeline.plan.plan import Plan, load_plan, unique_runs
 from pipeline.plan.records import read_queries, read_record, read_scores
 from pipeline.plan.runs import RECORD, RESULTS, RUNS, Evaluation, Run, parse_evaluation
 from pipeline.plan.sources import PREPARATION
-from pipeline.report.run_list import list_runs, read_run, write_list
+from pipeline.report.run_list import list_runs, read_list, read_run, write_list
 from pipeline.shell import LOGS, command, format_runs, lock_work, parser
 from pipeline.training.configuration import configure
 
@@ -127,6 +127,7 @@ def import_results(folder: Path, dataset: str) -> list[Run]:
 
     Raises:
         SettingsError: the data set is at hand here or is drawn, or see `read_results`.
+        ValueError: results/runs.csv of this checkout is damaged.
     """
     here = load()
     check_known(dataset, here.datasets, "the command line", f"datasets of {PARAMS}")
@@ -139,6 +140,7 @@ def import_results(folder: Path, dataset: str) -> list[Run]:
         raise SettingsError(f"{dataset} is drawn by this project: name it under at_hand instead")
     if not (folder / PARAMS).exists():
         raise SettingsError(f"{folder} is no checkout of this project: it holds no {PARAMS}")
+    read_list()  # a damaged one is told before a file is replaced
     evaluations, contents, lines = read_results(folder, dataset, here)
     for evaluation in evaluations:  # without scores a table leaves the run out
         evaluation.scores.unlink(missing_ok=True)

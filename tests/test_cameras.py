@@ -36,9 +36,7 @@ def test_a_model_knows_what_the_file_of_scores_says(
     own = own_evaluation(RUN)
     for path in (RUN.folder, own.scores.parent, own.queries.parent):
         path.mkdir(parents=True)
-    (RUN.folder / "training.json").write_text(
-        json.dumps(RECORD | {"environment": {"torch": "2", "device": "CPU"}})
-    )
+    (RUN.folder / "training.json").write_text(json.dumps(RECORD))
     cmc = pd.DataFrame(1.0, [0, 1], range(1, 11))
     queries = pd.DataFrame({"person": [1, 2]})
     scores = Scores(cmc, pd.DataFrame({"mAP": [0.5, 0.5]}), queries, 0, cameras)

@@ -154,6 +154,11 @@ def test_mistakes_in_params_yaml(sections: dict[str, Any], message: str) -> None
             "cluster: null\n",
             r"cluster \(line \d+\): options are missing here: give lines of `name: value`\Z",
         ),
+        (
+            "cluster:\n  address: null\n",
+            "cluster:\n  address: null\n  adress: null\n",
+            r"cluster\.adress \(line \d+\): no option has this name: correct or remove the name\Z",
+        ),
         ("networks: all", "networks: al", r"networks\.all \(line \d+\): Input should be 'all'"),
         ("networks: all", "networks: [base, base]", r"\(line \d+\): 'base' stands there more than"),
     ],
@@ -170,6 +175,21 @@ def test_a_mistake_is_a_line(
     with pytest.raises(SettingsError, match=message) as info:
         load()
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [(3, "this is no list: give lines of `- value`"), ([], "give at least 1 of them")],
+)
+def test_a_mistake_in_a_list_is_told_in_plain_words(
+    seeds: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["datasets"]["synthetic"]["seeds"] = seeds
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SettingsError, match=rf"\.seeds \(line \d+\): {message}\Z"):
+        load()
 
 
 def test_a_similar_name_is_proposed() -> None:
@@ -216,6 +236,14 @@ def test_mistakes_name_the_file_and_the_place(
         ([{"label": "a", "paper": {"x": [1.0, 2.0]}}], "row 'a' has 2 numbers of the paper for x"),
         ([{"label": "a", "against": "base"}], "row 'a' is compared with 'base', which no row of"),
         ([{"label": "a"}, {"label": "a"}], "two rows are called 'a'"),
+        (
+            [{"label": "a", "network": "base", "against": "base"}],
+            r"row 'a' is compared with itself: name another network or recipe against",
+        ),
+        (
+            [{"label": "a", "paper": {"market": [1.0]}}],
+            r"row 'a' \(paper\) names 'market', but dat",
+        ),
     ],
 )
 def test_mistakes_in_a_table_are_named(

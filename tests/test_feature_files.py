@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from tiny_models import Outcome, tiny_model
 
 import ianet
 from ianet import feature_files, feature_table
+from ianet.calibration import calibrate
+from ianet.evaluation import evaluate
 from ianet.feature_files import (
     FeatureFile,
     is_feature_file,
@@ -30,6 +33,7 @@ from ianet.feature_files import (
 )
 from ianet.feature_table import FeatureTable, Identity
 from ianet.pictures import EXPECTED
+from ianet.searching import search
 
 MODEL = Identity("tiny", "ab" * 32)
 SUFFIXES = [".parquet", ".npz", ".csv"]
@@ -266,6 +270,56 @@ def test_features_of_two_models_are_not_mixed() -> None:
         ValueError, match=r"^gallery\.npz holds features of other sha256:cd, and not "
     ):
         refuse_mixed(MODEL, Identity("other", "cd"), "gallery.npz")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda query, gallery: search(query, gallery, 1),
+        lambda query, gallery: evaluate(query, gallery, cameras="ignore"),
+        lambda query, gallery: calibrate(query, gallery, dataset="set", cameras="ignore"),
+    ],
+    ids=["search", "evaluate", "calibrate"],
+)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"model": Identity("other", "cd")},
+            "the query has features of tiny .*, and the gallery of other sha256:cd: features of",
+        ),
+        ({"flip": True}, "query and gallery are features with and without flip: embed them alike"),
+    ],
+    ids=["model", "flip"],
+)
+def test_features_that_were_not_made_alike_are_not_compared(
+    use: Callable[[FeatureTable, FeatureTable], object], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        use(table(), replace(table(), **change))
+
+
+@pytest.mark.parametrize("offset", [0.3, 0.6])
+def test_a_byte_that_changed_in_parquet_is_found(tmp_path: Path, offset: float) -> None:
+    """Without checksums, a feature with another number would be read."""
+    path = tmp_path / "features.parquet"
+    write_features(path, [table(64, 512)])
+    content = bytearray(path.read_bytes())
+    content[int(offset * len(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"features\.parquet cannot be read \(.*: embed the pict"):
+        read_features(path)
+
+
+@pytest.mark.parametrize(("text", "flip"), [("false", False), ("True", True)])
+def test_flip_as_a_text_is_read(tmp_path: Path, text: str, flip: bool) -> None:
+    path = tmp_path / "features.npz"
+    write_features(path, [table()])
+    np.savez(path, **dict(np.load(path)) | {"flip": np.array(text)})
+    assert read_features(path).flip is flip
+    np.savez(path, **dict(np.load(path)) | {"flip": np.array("maybe")})
+    with pytest.raises(ValueError, match="holds no features of ianet"):
+        read_features(path)
 
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:

@@ -226,6 +226,14 @@ def test_a_damaged_file_is_named_with_its_checkout(there: Path) -> None:
         import_results.import_results(there, "market1501")
 
 
+def test_a_damaged_list_here_is_told_before_a_score_is_replaced(there: Path) -> None:
+    Path("results").mkdir()
+    Path("results/runs.csv").write_text("key,dataset\n")
+    with pytest.raises(ValueError, match=r"results/runs\.csv is damaged .*git restore"):
+        import_results.import_results(there, "market1501")
+    assert not Path("results/market1501").exists()
+
+
 def test_scores_without_a_run_there_are_left_alone(there: Path) -> None:
     path = there / "results/market1501/scores/market1501.a-name-of-before.cpu.0.json"
     path.write_text("{}")

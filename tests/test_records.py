@@ -16,10 +16,12 @@ from pipeline.plan.runs import Evaluation, Run
 
 RUN = Run("synthetic", "base", "quick", 0)
 ELSEWHERE = Evaluation(RUN, "other")
-RECORD = {"id": "1", "digest": "2", "source": "3", "configuration": {}, "environment": {},
-          "commit": "c", "date": "d"}  # fmt: skip
+RECORD: dict[str, Any] = {
+    **{"id": "1", "digest": "2", "source": "3", "configuration": {}, "commit": "c", "date": "d"},
+    "environment": {"torch": "2", "device": "CPU"},
+}
 SCORES = {"key": "k", "cmc": [1.0], "top-1": 1.0, "mAP": 1.0, "blocks": [], "weights": "w",
-          "torch": "2"}  # fmt: skip
+          "torch": "2", "split": "test"}  # fmt: skip
 SEARCH = {"search": "sigma.1", "best": {}, "test": {"mAP": 1.0}}
 LATER = {"cameras": "respect"}  # what files of before lack
 DESCRIPTION = {"scoring": "ranking", "cameras": "respect", "counts": {}}
@@ -66,7 +68,7 @@ FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
 }
 REQUIRED = {
     "record": ("id", "digest", "source", "configuration", "environment", "commit", "date"),
-    "scores": ("top-1", "mAP", "torch"),
+    "scores": ("top-1", "mAP", "torch", "weights", "split"),
     "search": ("best", "test"),
     "description": ("scoring", "cameras", "counts"),
 }
@@ -160,6 +162,29 @@ def test_what_a_record_lacks_is_named(file: str, name: str) -> None:
     assert str(info.value) == (
         f"{path} is damaged (it has no {name}): `dvc repro {stage}` makes it again"
     )
+
+
+@pytest.mark.parametrize("name", ["torch", "device"])
+def test_an_environment_that_a_record_lacks_is_named(name: str) -> None:
+    environment = {key: value for key, value in RECORD["environment"].items() if key != name}
+    Path(FILES["record"][0]).write_text(json.dumps(RECORD | {"environment": environment}))
+    with pytest.raises(ValueError, match=rf"is damaged \(it has no {name}\): "):
+        records.read_record(RUN)
+
+
+@pytest.mark.parametrize("name", ["top-1", "mAP"])
+@pytest.mark.parametrize("value", [7, -0.1, "0.5", True, float("nan"), [0.5]])
+def test_a_score_is_a_fraction(name: str, value: Any) -> None:
+    path = Path(FILES["scores"][0])
+    path.write_text(json.dumps(SCORES | {name: value}))
+    with pytest.raises(ValueError, match=rf"is damaged \({name} is .*, and no fraction\): "):
+        records.read_scores(ELSEWHERE)
+
+
+@pytest.mark.parametrize("value", [None, 0, 1, 0.5])
+def test_a_score_of_none_or_of_an_end_is_read(value: float | None) -> None:
+    Path(FILES["scores"][0]).write_text(json.dumps(SCORES | {"mAP": value}))
+    assert records.read_scores(ELSEWHERE)["mAP"] == value
 
 
 @pytest.mark.parametrize("name", ["path", "person", "camera"])

@@ -207,7 +207,7 @@ def test_a_copy_that_was_interrupted_is_completed(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"whole"
 
 
-@pytest.mark.parametrize("url", ["shared/folder", "ftp://host/folder", "s4://bucket"])
+@pytest.mark.parametrize("url", ["shared/folder", "ftp://host/folder", "s4://bucket", "s3://"])
 def test_a_text_that_is_no_storage_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match=f"params.yaml: cluster.storage is '{url}'"):
         Storage(url)

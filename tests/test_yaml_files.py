@@ -148,6 +148,8 @@ def test_what_is_no_regular_file_is_told(tmp_path: Path, make_pipe: Callable[[Pa
         ("[1, 2]", "[1, 1]", r"line 8\): 1 stands there more than once"),
         ("grid", "gird", r"algorithm \(line 7\): Input should be 'grid'"),
         ("values: [1, 2]", f"subsets: {list(range(64))}", "more than 100,000 choices cannot be"),
+        ("kind: search", "kind: sarch", r"'sarch' is no 'kind': give one of 'table', 'curve', "),
+        ("kind: search\n", "", r"yaml: 'kind' is missing: say what the file describes, such as"),
         ("grid", "random\ntrials: 1e9", r"trials \(line 8\): Input should be less than or"),
         ("values: [1, 2]", "integers: [0, 1e300]", r"line 8\): .*exceeded maximum size"),
         ("grid", "random\ntrials: true", r"trials \(line 8\): true is no number: give a number$"),

@@ -51,7 +51,7 @@ class Storage:
         the project's own folder.
 
         Raises:
-            SettingsError: the URL is neither an absolute path nor of a kind that is known.
+            SettingsError: the URL is no absolute path, of no known kind, or has no bucket.
         """
         self.option = f"{PARAMS}: cluster.storage" if url else STORAGE
         url = url or os.environ.get(STORAGE)
@@ -62,6 +62,10 @@ class Storage:
         except ValueError as error:
             reason = hide_secrets(str(error))
             raise SettingsError(f"{self.option} is {self.label!r}: {reason}") from error
+        if not root:
+            raise SettingsError(
+                f"{self.option} is {self.label!r}, which names no bucket: name one (s3://bucket)"
+            )
         self.root = PurePosixPath(root)
         self.is_folder = isinstance(self.files, LocalFileSystem)
         if self.is_folder:  # a store of another kind shows a file when it is closed

@@ -109,6 +109,11 @@ class ScoreTable(Experiment):
             if row.against_recipe and not row.against:
                 raise ValueError(f"row {row.label!r} has an against_recipe: name a network against")
             recipe = row.against_recipe or row.recipe
+            if row.against and (row.network, row.recipe) == (row.against, recipe):
+                raise ValueError(
+                    f"row {row.label!r} is compared with itself: name another network or recipe "
+                    "against"
+                )
             if row.against and (row.against, recipe, row.trained_on) not in lines:
                 raise ValueError(
                     f"row {row.label!r} is compared with {row.against!r}, which no row of the "
@@ -483,6 +488,8 @@ def check_names(experiment: Experiment, settings: Settings) -> None:
             check_known(dataset, settings.datasets, "seeds", "datasets")
         for line in experiment.rows:
             where = f"row {line.label!r}"
+            for dataset in line.paper:
+                check_known(dataset, settings.datasets, f"{where} (paper)", "datasets")
             for name, section in line.references():
                 check_known(name, getattr(settings, section), where, section)
             check_known(line.recipe, sorted(roles), where, "recipes of the data sets")

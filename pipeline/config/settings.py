@@ -39,6 +39,22 @@ PARAMS = Path("params.yaml")
 RESULT_FOLDERS = ("tables", "figures", "ranks", "searches")
 
 
+MESSAGES = {
+    **dict.fromkeys(
+        ("model_type", "model_attributes_type", "dict_type"),
+        "options are missing here: give lines of `name: value`",
+    ),
+    "missing": "this option is missing: give a value",
+    "extra_forbidden": "no option has this name: correct or remove the name",
+    "tuple_type": "this is no list: give lines of `- value`",
+    "too_short": "give at least {min_length} of them",
+    "union_tag_not_found": "{discriminator} is missing: say what the file describes, such as "
+    "`kind: table`",
+    "union_tag_invalid": "{tag!r} is no {discriminator}: give one of {expected_tags}",
+}
+"""Type of pydantic's mistakes to our words for these, with names of pydantic's context."""
+
+
 class SettingsError(ValueError):
     """A mistake in an input; the message says where, and what to do."""
 
@@ -412,8 +428,11 @@ def _describe(error: ValidationError, where: str, document: Document | None = No
         place = ".".join(map(str, mistake["loc"]))
         if place and document is not None:
             place += f" (line {document.find_line(mistake['loc'])})"
-        message = mistake["msg"].removeprefix("Value error, ")
-        if mistake["type"] in ("model_type", "model_attributes_type"):
-            message = "options are missing here: give lines of `name: value`"
+        words = MESSAGES.get(mistake["type"])
+        message = (
+            words.format_map(mistake.get("ctx", {}))
+            if words
+            else mistake["msg"].removeprefix("Value error, ")
+        )
         lines.append(": ".join([where, *filter(None, [place]), message]))
     return "\n".join(lines)

@@ -30,9 +30,15 @@ def read_record(run: Run) -> dict[str, Any]:
         FileNotFoundError: the run was not trained.
         ValueError: the file is damaged; the message says what makes it again.
     """
-    names = ("id", "digest", "source", "configuration", "environment", "commit", "date")
     path = run.folder / RECORD
-    return _read(path, f"train@{run.key}", lambda: _parse_object(path, names))
+
+    def parse() -> dict[str, Any]:
+        names = ("id", "digest", "source", "configuration", "environment", "commit", "date")
+        record = _parse_object(path, names)
+        _refuse_missing(record["environment"], ("torch", "device"))
+        return record
+
+    return _read(path, f"train@{run.key}", parse)
 
 
 def read_history(run: Run) -> pd.DataFrame:
@@ -51,9 +57,17 @@ def read_history(run: Run) -> pd.DataFrame:
 
 def read_scores(evaluation: Evaluation) -> dict[str, Any]:
     """The means over the queries; raises as `read_record`."""
-    names = ("top-1", "mAP", "torch")
     path = evaluation.scores
-    scores = _read(path, f"evaluate@{evaluation.key}", lambda: _parse_object(path, names))
+
+    def parse() -> dict[str, Any]:
+        scores = _parse_object(path, ("top-1", "mAP", "torch", "weights", "split"))
+        for name in ("top-1", "mAP"):
+            value = scores[name]
+            if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):
+                raise ValueError(f"{name} is {value!r}, and no fraction")
+        return scores
+
+    scores = _read(path, f"evaluate@{evaluation.key}", parse)
     return LATER | {"multiply_adds": None, "machine": None} | scores
 
 
@@ -97,10 +111,15 @@ def read_table(prepared: Path) -> pd.DataFrame:
 
 def _parse_object(path: Path, names: tuple[str, ...]) -> dict[str, Any]:
     content = json.loads(path.read_text())
+    _refuse_missing(content, names)
+    return dict(content)
+
+
+def _refuse_missing(content: object, names: tuple[str, ...]) -> None:
+    """Raise ValueError unless a content is an object with these fields."""
     missing = [name for name in names if not isinstance(content, dict) or name not in content]
     if missing:
         raise ValueError(f"it has no {', '.join(missing)}")
-    return dict(content)
 
 
 def _read(path: Path, stage: str, parse: Callable[[], Content]) -> Content:
