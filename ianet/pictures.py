@@ -138,7 +138,7 @@ def _find_files(path: Path, labels: Labels) -> Iterator[Picture]:
     elif name.endswith(LISTS) and path.exists():
         yield from _read_list(path, labels)
     elif path.exists():
-        from ianet.feature_files import is_feature_file  # pyarrow, which a served model lacks
+        from ianet.feature_files import is_feature_file  # which a served model never needs
 
         if path.is_file() and is_feature_file(path):
             raise ValueError(

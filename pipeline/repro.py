@@ -424,7 +424,8 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     """Bring the targets up to date, or all results where none is named.
 
     Raises:
-        SystemExit: a stage failed; the message says which.
+        SystemExit: a stage failed; the message says which. Results without a run that failed are
+            made all the same.
     """
     evaluations = plan.evaluations(targets)
     runs = unique_runs(evaluations)
@@ -433,6 +434,8 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     stages = {*preparations, *targets, *list_stages(evaluations)}
     if not (stale_stages & stages if targets else stale_stages):
         print(f"nothing to do: {format_runs(len(runs))} and all results are up to date")
+        if not REPORT.exists():
+            make_page()
         return
     if stale_stages & set(preparations):
         _dvc_repro(preparations)
@@ -447,12 +450,22 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
             f"  {job.run.key}: {job.last}" + (f" ({job.log})" if job.start is not None else "")
             for job in failed
         )
+        complete = find_results_without(failed, plan, targets or list(plan.experiments))
+        if complete:
+            with contextlib.suppress(SystemExit):  # a stage of DVC says its own error
+                _dvc_repro(complete)
         sys.exit(f"error: {len(failed)} of {len(unique_runs(stale))} runs failed:\n{lines}")
     _dvc_repro(targets)  # the tables and figures
     if targets:  # The page is no target.
         make_page()
     results = [*find_results(plan, targets), str(REPORT)]
     print(f"done: {', '.join(results)}. Runs: make ui")
+
+
+def find_results_without(failed: Sequence[Job], plan: Plan, names: Sequence[str]) -> list[str]:
+    """The tables and figures, of those with the names, that show no run that failed."""
+    runs = {job.run for job in failed}
+    return [name for name in names if runs.isdisjoint(unique_runs(plan.evaluations([name])))]
 
 
 def find_results(plan: Plan, targets: Sequence[str]) -> list[str]:

@@ -57,9 +57,10 @@ def command(main: Callable[[], None]) -> None:
         emit("error", message=message)
         sys.exit(message)
     except (ValueError, OSError) as error:
-        if os.environ.get(DEBUG):
-            _exit_with_traceback(error)
         message = hide_secrets(f"error: {error}")
+        if os.environ.get(DEBUG):
+            emit("error", message=message)
+            _exit_with_traceback(error)
         if not (isinstance(error, SettingsError) or has_message(error, ROOT)):
             with suppress(OSError):  # such as a full disk
                 message += f" (traceback: {_keep_traceback(error)})"

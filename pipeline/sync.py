@@ -1,23 +1,28 @@
-"""Send to MLflow what it lacks: of trained runs, their scores, searches and results.
+"""Send to MLflow what it lacks: trained runs, their scores and models, searches and results.
 
     python -m pipeline.sync                           everything
     python -m pipeline.sync synthetic.base.quick.0    one run
 
 A server that was away while trainings ran gets what it missed. What the server holds is not sent
-again.
+again. results/report.html is made anew, as the page links to the runs.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from mlflow.exceptions import MlflowException
 
 from pipeline.config.settings import SettingsError
+from pipeline.ending import make_page
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
-from pipeline.plan.plan import load_plan
+from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import RECORD, RUNS, parse_run
 from pipeline.shell import command, format_runs, parser
 from pipeline.tracking.search import sync_search_results
-from pipeline.tracking.server import connect
+from pipeline.tracking.server import connect, explain_failure
 from pipeline.tracking.training import sync_run
 
 log = logging.getLogger("pipeline.sync")
@@ -36,17 +41,47 @@ def main() -> None:
             except SettingsError as error:
                 log.warning("%s is left out: %s", path.parent, error)
     connect()
-    for run in runs:
-        sync_run(run)
-        log.info("%s", run.key)
-    searches = 0
+    works: dict[str, Callable[[], object]] = {run.key: partial(sync_run, run) for run in runs}
+    searches = [] if keys else find_searches(plan)
+    for name in searches:
+        folder = SEARCH_RESULTS / name
+        works[str(folder)] = partial(sync_search_results, name, plan.searches[name], folder)
+    errors = sync_all(works)
+    if errors:
+        lines = "\n".join(f"  {name}: {error}" for name, error in errors.items())
+        raise SettingsError(f"{len(errors)} of {len(works)} could not be sent:\n{lines}")
     if not keys:
-        for name, search in plan.searches.items():
-            folder = SEARCH_RESULTS / name
-            if (folder / "trials.json").exists():
-                sync_search_results(name, search, folder)
-                searches += 1
-    print(f"MLflow holds {format_runs(len(runs))}; searches: {searches}")
+        make_page()  # its stage sends the results
+    print(f"MLflow holds {format_runs(len(runs))}; searches: {len(searches)}")
+
+
+def find_searches(plan: Plan) -> list[str]:
+    """The names of the searches with results."""
+    return [name for name in plan.searches if (SEARCH_RESULTS / name / "trials.json").exists()]
+
+
+def sync_all(works: Mapping[str, Callable[[], object]]) -> dict[str, Exception]:
+    """Send all, also after an error of a file.
+
+    Args:
+        works: what sends a run or a search, by its name.
+
+    Returns:
+        The errors of files that are missing or damaged, by the names.
+
+    Raises:
+        ConnectionError: MLflow went away.
+    """
+    errors: dict[str, Exception] = {}
+    for name, work in works.items():
+        try:
+            work()
+            log.info("%s", name)
+        except MlflowException as error:
+            raise explain_failure(error) from error
+        except (ValueError, FileNotFoundError) as error:
+            errors[name] = error
+    return errors
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ def test_a_reproduction_that_fails(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """The first of two runs succeeded, or both, and the table fails."""
+    """A run of table4f fails, and market1501 is made all the same; or the tables fail."""
     job = Job(Run("synthetic", "base", "quick", 0), [], 1)
 
     def train(*_: Any) -> list[Job]:
@@ -135,7 +135,7 @@ def test_a_reproduction_that_fails(
             path.write_text("after")
         return [job] if fails == "run" else []
 
-    monkeypatch.setattr(sys, "argv", ["repro", "table4f"])
+    monkeypatch.setattr(sys, "argv", ["repro", "table4f", "market1501"])
     monkeypatch.setattr(repro, "load_plan", lambda: plan)
     for name in ("prepare", "write"):
         monkeypatch.setattr(repro, name, lambda _: None)
@@ -145,8 +145,36 @@ def test_a_reproduction_that_fails(
         repro.main()
     if fails == "run":
         assert str(error.value.code).startswith("error: 1 of ")
-        assert commands == [PAGE]
+        assert commands == [(*repro.DVC, "repro", "--quiet", "market1501"), PAGE]
     else:
         assert error.value.code == 3
-        assert [words[1:3] for words in commands] == [("-m", "dvc"), PAGE[1:]]
+        assert commands == [(*repro.DVC, "repro", "--quiet", "table4f", "market1501"), PAGE]
     assert capsys.readouterr().out.endswith(CHANGES)
+
+
+def test_results_of_runs_that_failed_wait(plan: Plan) -> None:
+    """The ranked lists show base. too; Table 4d's rows have other networks beside base."""
+    jobs = [Job(Run("synthetic", "cia", "quick", 0), [], 1)]
+    names = ["table4d", "table4f", "ranks", "cost", "market1501"]
+    assert repro.find_results_without(jobs, plan, names) == [
+        "table4f",
+        "ranks",
+        "cost",
+        "market1501",
+    ]
+    jobs = [Job(Run("synthetic", "base", "quick", 0), [], 1)]
+    assert repro.find_results_without(jobs, plan, names) == ["cost", "market1501"]
+
+
+@pytest.mark.parametrize("page", [True, False])
+def test_where_nothing_is_to_do_a_page_that_lacks_is_made(
+    page: bool,
+    plan: Plan,
+    commands: list[tuple[str, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if page:
+        repro.REPORT.write_text("")
+    monkeypatch.setattr(repro, "find_stale_stages", lambda: set())
+    repro.reproduce(plan, ["table4f"])
+    assert commands == ([] if page else [PAGE])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from pipeline.config.settings import load
 from pipeline.plan.runs import Evaluation, parse_run
 from pipeline.served import Features
 from pipeline.stages import model as stage
+from pipeline.tracking.training import MODEL_PACKAGES
 
 ROOT = Path(__file__).parents[1]
 KEY = "synthetic.base.quick.0"
@@ -39,6 +42,26 @@ def test_photos_become_the_features_that_a_model_embeds(folder: Path) -> None:
     expected = ianet.load(folder).embed(photos).features
     np.testing.assert_allclose(features, expected, atol=1e-6)
     assert not np.allclose(features[0], features[1], atol=1e-3)
+
+
+def test_mlflow_installs_what_a_model_imports() -> None:
+    """The modules of `ianet` that a new process has after `import ianet.model`."""
+    code = (
+        "import sys, ianet.model\n"
+        "names = [name for name in sys.modules if name.split('.')[0] == 'ianet']\n"
+        "print(*(sys.modules[name].__file__ for name in names))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    packages = set()
+    for path in found.stdout.split():
+        for node in ast.parse(Path(path).read_text()).body:
+            if isinstance(node, ast.Import):
+                packages |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                packages.add(str(node.module).split(".")[0])
+    packages -= {*sys.stdlib_module_names, "ianet"}
+    assert {"PIL", "torch", "scipy"} <= packages
+    assert {"pillow" if name == "PIL" else name for name in packages} <= set(MODEL_PACKAGES)
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,14 @@ def test_debugging_shows_the_traceback_at_once(tmp_path: Path, error: str) -> No
     assert not (tmp_path / shell.LOGS).exists()
 
 
+def test_debugging_leaves_the_event_of_an_error(tmp_path: Path) -> None:
+    """By which `make repro` tells a stage that failed from one that was killed."""
+    events = tmp_path / "events.jsonl"
+    run(tmp_path, "raise ValueError('wrong')", IANET_DEBUG="1", IANET_EVENTS=str(events))
+    last = json.loads(events.read_text().splitlines()[-1])
+    assert last == {"event": "error", "message": "error: wrong"}
+
+
 def test_a_defect_shows_its_traceback(tmp_path: Path) -> None:
     status, _, messages = run(tmp_path, "{}['name']")
     assert status == 1

@@ -35,7 +35,7 @@ RECORD = {
         "size": "64x32",
         "seed": 0,
     },
-    "environment": {},
+    "environment": {"torch": "2", "device": "CPU"},
     "commit": "abc1234",
     "date": "2026-11-29 02:30",
 }
@@ -268,10 +268,13 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
         [model] = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
         assert model.run_id == run.info.run_id
         assert "## Intended use" in str(model.description)
-        assert mlflow.MlflowClient().get_registered_model("synthetic.base").description == (
+        registered = mlflow.MlflowClient().get_registered_model("synthetic.base")
+        assert registered.description == (
             "Network base, trained on synthetic. Each version is of one training, and has its "
-            "model card. The alias best is that of the best mAP on held-out people."
+            r"model card. Aliases are \<recipe\>-\<seed\>, and best for the best mAP on held-out "
+            "people."
         )
+        assert registered.aliases == {"quick-0": 1}
         steps = [[step for step, _ in request] for request in sent]
         assert steps[:3] == [5 * [1] + 5 * [2] + 5 * [3], [0] * 6, [0] * 5]
         assert len(steps) == 4  # MLflow itself links a model with the metrics of its run
@@ -281,6 +284,29 @@ def test_a_run_with_its_model_and_scores_is_sent_once(tracked_project: Path, sen
     assert run.data.metrics["test_mAP"] == 0.625
     assert len(sent) == 5
     assert metric(run.info.run_id, "loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
+
+
+@pytest.mark.slow
+def test_a_model_whose_sending_was_cut_short_is_registered_once(
+    tracked_project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is killed before the aliases are set; the next one goes on from there."""
+    tiny_model(RUN.model)
+    write_run(weights=(RUN.model / "model.safetensors").read_bytes())
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", die)
+        with pytest.raises(KeyboardInterrupt):
+            training.sync_run(RUN)
+    assert mlflow.MlflowClient().get_registered_model("synthetic.base").aliases == {}
+    training.sync_run(RUN)
+    versions = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
+    assert len(versions) == 1
+    assert mlflow.MlflowClient().get_registered_model("synthetic.base").aliases == {"quick-0": 1}
+    assert tracked()[0].data.tags["model"] == "synthetic.base"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -14,6 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from pipeline.cluster.address import ADDRESS, is_client
 from pipeline.cluster.resources import live_nodes, share
 from pipeline.cluster.session import session
+from pipeline.failures import code_errors
 
 Returned = TypeVar("Returned")
 
@@ -56,6 +58,7 @@ def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence
 
     Raises:
         ValueError: a node does not see these paths.
+        CodeError: code of the function failed.
         OSError: as `call_on_cluster`.
     """
     if not ray.is_initialized():
@@ -65,7 +68,14 @@ def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence
     if root is not None:
         check_visible(root, paths)
     resources = share(1, alone=False)
-    return call(function, num_cpus=resources.cpus, num_gpus=resources.gpus)
+    checked = partial(_name_code, function)
+    return call(checked, num_cpus=resources.cpus, num_gpus=resources.gpus)
+
+
+def _name_code(function: Callable[[], Returned]) -> Returned:
+    """Call, and name the file and line of code that fails."""
+    with code_errors():
+        return function()
 
 
 def call(function: Callable[[], Returned], **options: Any) -> Returned:

@@ -25,7 +25,7 @@ from typing import Any
 
 from ianet.files import digest_file, write_whole
 from ianet.options import BACKBONES
-from pipeline.config.settings import Dataset, Settings, load
+from pipeline.config.settings import Dataset, Settings, SettingsError, load
 from pipeline.plan.runs import MODEL_WEIGHTS, find_start
 from pipeline.shell import command
 
@@ -170,7 +170,7 @@ class Code:
         """Digest and imports of a module; None for a name that is no module."""
         if module not in self.modules:
             path = module_path(module)
-            self.modules[module] = None if path is None else _read_module(path.read_text())
+            self.modules[module] = None if path is None else _read_module(path)
         return self.modules[module]
 
     def follow_imports(self, roots: Iterable[str]) -> dict[str, str]:
@@ -211,9 +211,21 @@ class Code:
         return self.digest_training(options) | scoring | self.digest_stage("search")
 
 
-def _read_module(source: str) -> tuple[str, list[str]]:
+def _read_module(path: Path) -> tuple[str, list[str]]:
+    """The digest of a module, and what the module imports.
+
+    Raises:
+        SettingsError: the file is no Python; the message has the line.
+    """
+    try:
+        source = path.read_text()
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise SettingsError(f"{path}, line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # no UTF-8, or a zero byte
+        raise SettingsError(f"{path} is no Python ({error}): write the file anew") from error
     imports: list[str] = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imports += [name.name for name in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -237,7 +249,7 @@ def weight_files(options: Mapping[str, Any]) -> list[Path]:
 def option_files(dataset: Dataset) -> list[Path]:
     """The files that options of a reader name."""
     values = [Path(value) for value in dataset.options.values() if isinstance(value, str)]
-    return [path for path in values if path.suffix and path.is_file()]
+    return [path for path in values if path.is_file()]
 
 
 def input_files(settings: Settings) -> list[Path]:

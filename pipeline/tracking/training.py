@@ -36,7 +36,12 @@ from pipeline.tracking.server import (
 )
 
 SERVED = Path("pipeline/served.py")
-MODEL_PACKAGES = ("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow")
+MODEL_PACKAGES = (
+    *("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow"),
+    *("pyarrow", "scipy"),
+)
+"""What `ianet.model` imports; MLflow installs the packages where the model is served."""
+
 BEST = "best"
 HELD_OUT_SCORE = metric_name("mAP", "held-out")
 NO_METRICS = ("epoch", "seconds")  # of a report: the step, and what images_per_second tells
@@ -172,8 +177,8 @@ def _sync_files(run: Run, run_id: str) -> None:
 def _sync_model(run: Run, run_id: str) -> None:
     """Register the run's model by its data set and network, if it is not.
 
-    A model of an earlier training stays out. The alias `best` is that of the version with the best
-    mAP on held-out people.
+    A model of an earlier training stays out. The alias <recipe>-<seed> is that of the run's last
+    training, and `best` that of the version with the best mAP on held-out people.
     """
     client = mlflow.MlflowClient()
     record = client.get_run(run_id)
@@ -193,30 +198,35 @@ def _sync_model(run: Run, run_id: str) -> None:
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
     name = f"{run.dataset}.{run.network}"
-    with _active(run_id):
-        model = mlflow.pyfunc.log_model(
-            name="model",
-            registered_model_name=name,
-            loader_module=SERVED.stem,
-            data_path=str(run.model),
-            code_paths=["ianet", str(SERVED)],
-            # MLflow would find the packages by loading the model in a new process.
-            pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
-            signature=signature,
-            input_example=_draw_example(),
-        )
-    card = (run.model / CARD).read_text()
-    client.update_model_version(name, model.registered_model_version, card)
+    # Such as of a process that was killed before it set the tag.
+    versions = client.search_model_versions(f"run_id='{run_id}'")
+    number = versions[0].version if versions else None
+    if number is None:
+        with _active(run_id):
+            number = mlflow.pyfunc.log_model(
+                name="model",
+                registered_model_name=name,
+                loader_module=SERVED.stem,
+                data_path=str(run.model),
+                code_paths=["ianet", str(SERVED)],
+                # MLflow would find the packages by loading the model in a new process.
+                pip_requirements=[f"{name}=={version(name)}" for name in MODEL_PACKAGES],
+                signature=signature,
+                input_example=_draw_example(),
+            ).registered_model_version
+    client.update_model_version(name, number, (run.model / CARD).read_text())
     if not client.get_registered_model(name).description:
         description = (
             f"Network {run.network}, trained on {run.dataset}. Each version is of one training, "
-            f"and has its model card. The alias {BEST} is that of the best mAP on held-out people."
+            f"and has its model card. Aliases are <recipe>-<seed>, and {BEST} for the best mAP on "
+            "held-out people."
         )
         client.update_registered_model(name, escape_markdown(description))
-    client.set_tag(run_id, "model", name)
+    client.set_registered_model_alias(name, f"{run.recipe}-{run.seed}", number)
     score = record.data.metrics.get(HELD_OUT_SCORE)
     if score is not None and score > _best_score(name):
-        client.set_registered_model_alias(name, BEST, model.registered_model_version)
+        client.set_registered_model_alias(name, BEST, number)
+    client.set_tag(run_id, "model", name)  # at last: the model needs nothing more
 
 
 def _draw_example() -> pd.DataFrame:
