@@ -8,7 +8,8 @@ their last digit.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, Protocol
 
@@ -19,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ianet.feature_table import Embedding, FeatureTable, check_comparable
+from ianet.feature_table import Embedding, FeatureTable, Identity, check_comparable
 
 PAIRS = 2**21  # of a query and a gallery image that are compared at a time: 60 MB
 PLACE = 2**32 - 1  # the bits of a key that hold a place in the gallery
 
 
 class Gallery(Embedding, Protocol):
-    """Features that are searched: a `FeatureTable` or a `FeatureFile`."""
+    """Features that are searched: a `FeatureTable`, a `FeatureFile` or a `JointGallery`."""
 
     def labels(self) -> pd.DataFrame:
         """Return path, person and camera of each picture, "" where unknown."""
@@ -35,6 +36,39 @@ class Gallery(Embedding, Protocol):
     def blocks(self) -> Iterator[FeatureTable]:
         """Yield the features in order, some at a time."""
         ...
+
+
+@dataclass(frozen=True)
+class JointGallery:
+    """Several galleries as one, in order; a picture of two of them is two neighbours.
+
+    Attributes:
+        parts: at least one, of one model and one `flip`.
+
+    Raises:
+        ValueError: as `check_comparable`.
+    """
+
+    parts: Sequence[Gallery]
+
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            check_comparable(self, part)
+
+    @property
+    def model(self) -> Identity:
+        return self.parts[0].model
+
+    @property
+    def flip(self) -> bool:
+        return self.parts[0].flip
+
+    def labels(self) -> pd.DataFrame:
+        return pd.concat([part.labels() for part in self.parts], ignore_index=True)
+
+    def blocks(self) -> Iterator[FeatureTable]:
+        for part in self.parts:
+            yield from part.blocks()
 
 
 def search(

@@ -139,6 +139,24 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def test_galleries_are_searched_together(
+    people: Path, model: Path, tmp_path: Path, run: Callable[..., Outcome]
+) -> None:
+    """A file of features, and a folder of pictures that came later, as the folder of all."""
+    options = ("-k", "4", "--labels", "folders", "--json")
+    anna, bert = people / "gallery/anna", people / "gallery/bert"
+    query, features = people / "query", tmp_path / "anna.parquet"
+    assert run("embed", model, anna, "-o", features, "--labels", "folders").code == 0
+    ranks = run("search", model, query, people / "gallery", *options)
+    both = run("search", model, query, features, bert, *options)
+    expected, found = (pd.DataFrame(json.loads(each.output)) for each in (ranks, both))
+    assert len(found) == 8
+    assert found[["query", "rank", "path"]].equals(expected[["query", "rank", "path"]])
+    np.testing.assert_allclose(
+        found.distance.astype(float), expected.distance.astype(float), atol=1e-6
+    )
+
+
 def test_the_features_of_a_gallery_of_pictures_are_not_held_as_a_whole(
     model: Path,
     temporary: Path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from ianet import searching
 from ianet.feature_table import FeatureTable, Identity
-from ianet.searching import find_neighbours, search
+from ianet.searching import JointGallery, find_neighbours, search
 
 MODEL = Identity("tiny", "ab")
 
@@ -110,6 +111,18 @@ def test_features_that_cannot_be_compared_are_refused(scale: float) -> None:
 def table(values: list[list[float]], paths: list[str], persons: list[str]) -> FeatureTable:
     cameras = ["c"] * len(paths)
     return FeatureTable(np.array(values, np.float32), paths, persons, cameras, MODEL)
+
+
+def test_a_joint_gallery_is_its_parts_in_order() -> None:
+    queries = table([[1, 0]], ["q"], ["anna"])
+    values, paths, persons = [[0, 1], [1, 1], [1, 0.5]], ["g1", "g2", "g3"], ["b", "", "anna"]
+    whole = table(values, paths, persons)
+    parts = [table(values[:2], paths[:2], persons[:2]), table(values[2:], paths[2:], persons[2:])]
+    ranks = search(queries, JointGallery(parts), 3)
+    pd.testing.assert_frame_equal(ranks, search(queries, whole, 3))
+    assert ranks.path.tolist() == ["g3", "g2", "g1"]
+    with pytest.raises(ValueError, match="features of two models cannot be compared"):
+        JointGallery([whole, replace(whole, model=Identity("other", "cd"))])
 
 
 def test_ranks_name_pictures_and_what_is_right() -> None:

@@ -34,7 +34,10 @@ def search(
         Path, typer.Argument(metavar="QUERY", help="Pictures, or a file of `ianet embed`.")
     ],
     gallery: Annotated[
-        Path, typer.Argument(metavar="GALLERY", help="Pictures, or a file of `ianet embed`.")
+        list[Path],
+        typer.Argument(
+            metavar="GALLERY...", help="Pictures, or files of `ianet embed`, searched together."
+        ),
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query.")] = 10,
     output: Annotated[
@@ -63,7 +66,7 @@ def search(
     skip_bad: SkipBad = False,
     json: Json = False,
 ) -> None:
-    """Find the nearest pictures of a gallery for each query.
+    """Find the nearest pictures of one or more galleries for each query.
 
     The search is exact. A gallery may be larger than memory: the features of pictures go to a
     temporary file, and those of a Parquet file are read in blocks. Other files are read whole. A
@@ -76,9 +79,9 @@ def search(
     \b
       ianet search MODEL query.jpg photos -k 5
       ianet search MODEL query gallery --labels folders --html ranks.html
-      ianet search MODEL query gallery.parquet -k 50 -o ranks.parquet
+      ianet search MODEL query gallery.parquet new.parquet -k 50 -o ranks.parquet
     """
-    from contextlib import nullcontext
+    from contextlib import ExitStack
     from functools import partial
 
     from ianet.cli.embedding import choose_flip, embed, open_features, store
@@ -87,6 +90,7 @@ def search(
     from ianet.model import load
     from ianet.pictures import find_pictures
     from ianet.ranks_page import sort_queries
+    from ianet.searching import JointGallery
     from ianet.searching import search as find
 
     if output is not None and output.suffix.lower() not in (".csv", ".parquet"):
@@ -94,7 +98,7 @@ def search(
     if html is not None and html.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{html} does not end in .html: name the file so")
     for file in filter(None, (output, html)):
-        check_output(file, [query, gallery])
+        check_output(file, [query, *gallery])
     loaded = load(model)
     calibration = loaded.description.calibration
     threshold = calibration.find_search_threshold(far) if calibration else None
@@ -103,7 +107,7 @@ def search(
             f"{model} has no search threshold: find one with `ianet calibrate --search-far`, or "
             "leave --far out"
         )
-    files = {source: open_features(loaded, source) for source in (query, gallery)}
+    files = {source: open_features(loaded, source) for source in (query, *gallery)}
     flips = {str(source): file.flip for source, file in files.items() if file is not None}
     if calibration and threshold:
         flips[f"the search threshold of {model}"] = calibration.flip
@@ -116,20 +120,18 @@ def search(
         flip=choose_flip(flip, flips),
         skip_bad=skip_bad,
     )
-    query_file, gallery_file = files[query], files[gallery]
+    query_file = files[query]
     query_features = concatenate(
         query_file.blocks() if query_file else embed_pictures(find_pictures(query, labels))
     )
-    gallery_source = (
-        nullcontext(gallery_file)
-        if gallery_file
-        else store(embed_pictures(find_pictures(gallery, labels)))
-    )
-    with (
-        gallery_source as gallery_features,
-        progress("searching", len(gallery_features)) as advance,
-    ):
-        ranks = find(query_features, gallery_features, k, advance)
+    with ExitStack() as stack:
+        parts = [
+            files[source]
+            or stack.enter_context(store(embed_pictures(find_pictures(source, labels))))
+            for source in gallery
+        ]
+        advance = stack.enter_context(progress("searching", sum(map(len, parts))))
+        ranks = find(query_features, JointGallery(parts), k, advance)
     count = len(set(query_features.paths) - set(ranks["query"]))
     if count:
         subject = "1 query has" if count == 1 else f"{count:,} queries have"
