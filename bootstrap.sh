@@ -77,7 +77,15 @@ install_by_uv || {
 # ianet and pipeline are imported from this folder. PYTHONPATH takes precedence.
 folder=$($venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 pwd >"$folder/ianet-project.pth"
-printf '#!%s\nfrom ianet.cli.main import main\n\nmain()\n' "$PWD/$venv/bin/python" >$venv/bin/ianet
+# A line of #! takes no path with spaces: the shell starts Python, which reads this line as a text.
+cat >$venv/bin/ianet <<END
+#!/bin/sh
+'''exec' "$PWD/$venv/bin/python" "\$0" "\$@"
+' '''
+from ianet.cli.main import main
+
+main()
+END
 chmod +x $venv/bin/ianet
 
 touch $venv/run

@@ -158,7 +158,7 @@ def find_reader(source: Path) -> str | None:
 
 
 def start_from(model: Path, recipe: RecipeSettings) -> RecipeSettings:
-    """A recipe whose trainings start from a model, with the model's backbone.
+    """A recipe whose trainings start from a model, with the model's backbone and size of images.
 
     Raises:
         FileNotFoundError: there is no such model.
@@ -166,11 +166,15 @@ def start_from(model: Path, recipe: RecipeSettings) -> RecipeSettings:
     """
     from ianet.model import load  # torch, which only this needs
 
-    backbone = load(model).description.options.backbone
+    description = load(model).description
+    size, backbone = description.input, description.options.backbone
     network = {**recipe.network, "backbone": backbone, "weights": str(model)}
-    # The minutes of another backbone are unknown.
-    minutes = recipe.minutes if recipe.network.get("backbone") == backbone else None
-    return recipe.model_copy(update={"network": network, "minutes": minutes})
+    training = {**recipe.training, "height": size.height, "width": size.width}
+    changes: dict[str, Any] = {"network": network, "training": training}
+    # The minutes of another backbone or size are unknown.
+    if (recipe.network.get("backbone"), recipe.training) != (backbone, training):
+        changes["minutes"] = None
+    return recipe.model_copy(update=changes)
 
 
 def add_entry(name: str, entry: dict[str, Any], recipes: Mapping[str, RecipeSettings]) -> None:
@@ -270,7 +274,10 @@ def main() -> None:
         print("No person is seen by two cameras: cameras are ignored when scores are computed")
     keys = [f"{name}.{network}.{title}.0" for network in NETWORKS]
     estimate = estimate_minutes(recipe, int((split == "train").sum()))
-    print(f"params.yaml has {name}. Each line trains a network{estimate}:")
+    print(
+        f"params.yaml has {name}, which `make repro` trains, too, until the name leaves at_hand. "
+        f"Each line trains a network{estimate}:"
+    )
     for key in keys:
         print(f"    dvc repro model@{key}")
     print("Each line scores a model:")

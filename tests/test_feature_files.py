@@ -385,7 +385,9 @@ def test_the_command_names_what_it_skips(
     outcome = run("embed", model, photos, "-o", output, "--skip-bad", "--json")
     assert outcome.errors.startswith(f"skipped: {photos}/b.jpg (")
     answer = json.loads(outcome.output)
-    assert (answer["pictures"], answer["skipped"], answer["size"]) == (1, 1, 1280)
+    assert (answer["pictures"], answer["size"]) == (1, 1280)
+    [(path, reason)] = answer["skipped"].items()
+    assert outcome.errors.startswith(f"skipped: {path} ({reason})")
     assert answer["flip"] is False
     outcome = run("embed", model, photos / "b.jpg", "-o", tmp_path / "none.csv", "--skip-bad")
     assert outcome.code == 2

@@ -110,7 +110,8 @@ def test_trainings_start_from_a_model(
     assert settings.datasets["photos"].recipes == {"plain": "quick-photos"}
     recipe, quick = settings.recipes["quick-photos"], settings.recipes["quick"]
     assert recipe.network == {**quick.network, "backbone": "mobilenet_v2", "weights": "trained"}
-    assert recipe.training == quick.training
+    assert (quick.training["height"], quick.training["width"]) == (128, 64)
+    assert recipe.training == {**quick.training, "height": 64, "width": 32}  # the model's
     assert recipe.minutes is None  # as quick has another backbone
     keys = [evaluation.key for evaluation in load_plan().evaluations()]
     assert "photos.stage23.quick-photos.0" in keys

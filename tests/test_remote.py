@@ -17,6 +17,7 @@ from pipeline import scoring
 from pipeline.cluster import remote
 from pipeline.cluster.address import ADDRESS, LOCAL_RAY
 from pipeline.config.settings import SettingsError
+from pipeline.failures import CodeError
 
 ROOT = Path(__file__).parents[1]
 NICENESS = "RAY_worker_niceness"
@@ -39,6 +40,18 @@ def test_ray_is_started_for_a_computation_where_it_is_not(
     assert remote.compute(lambda: 42, None, []) == 42
     assert len(starts) == 1
     assert stand_in == [{"num_cpus": 1, "num_gpus": 0}]
+
+
+def fail_in_a_block() -> None:
+    {}["stage"]
+
+
+def test_an_error_of_code_in_a_computation_names_its_file_and_line(
+    monkeypatch: pytest.MonkeyPatch, stand_in: list[dict[str, Any]]
+) -> None:
+    hold(monkeypatch, (0, 2))
+    with pytest.raises(CodeError, match=r"^KeyError: 'stage', in tests/test_remote\.py, line \d+:"):
+        remote.compute(fail_in_a_block, None, [])
 
 
 OWN_RAY = {ADDRESS: "127.0.0.1:6379", LOCAL_RAY: "1"}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from test_imports import imports_of
 
-from pipeline.config.settings import Settings, load
+from pipeline.config.settings import Settings, SettingsError, load
 from pipeline.plan import sources
 from pipeline.plan.dvc_yaml import build_pipeline
 from pipeline.plan.plan import Plan, load_plan
@@ -155,6 +155,23 @@ def test_comments_do_not_count_code_does(tmp_path: Path, monkeypatch: pytest.Mon
     assert Code().follow_imports(("ianet.network",)) != first
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"x = 1\ndef f(:\n", r"^ianet/network\.py, line 2: invalid syntax"),
+        (b"x = '\xff'\n", r"^ianet/network\.py is no Python \(.*\): write the file anew$"),
+    ],
+)
+def test_a_module_that_is_no_python_is_named(
+    text: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ianet").mkdir()
+    Path("ianet/network.py").write_bytes(text)
+    with pytest.raises(SettingsError, match=message):
+        Code().follow_imports(("ianet.network",))
+
+
 @pytest.mark.slow
 def test_an_edit_changes_what_depends_on_it_and_no_more(project: Path) -> None:
     settings = change_settings()
@@ -229,24 +246,24 @@ def test_files_for_several_backbones_count_and_models_of_the_pipeline_do_not(
 @pytest.mark.slow
 def test_the_content_of_a_recipes_and_a_readers_file_count_too(project: Path) -> None:
     (project / "mine.safetensors").write_bytes(b"first")
-    (project / "protocol.mat").write_bytes(b"first")
+    (project / "protocol").write_bytes(b"first")  # without a suffix
     params = yaml.safe_load(Path("params.yaml").read_text())
     recipe = params["recipes"]["quick"]
     recipe["network"] = {**recipe["network"], "weights": "mine.safetensors"}
     params["datasets"]["synthetic"]["without"] = []
     params["datasets"]["pretraining"]["networks"] = "all"
     dataset = params["datasets"]["cuhk03-labeled-new"]
-    dataset["options"]["config"] = "protocol.mat"
+    dataset["options"]["config"] = "protocol"
     settings = change_settings(
         recipes=params["recipes"],
         datasets=params["datasets"],
         at_hand=["synthetic", "cuhk03-labeled-new"],
     )
-    assert {str(path) for path in input_files(settings)} == {"mine.safetensors", "protocol.mat"}
+    assert {str(path) for path in input_files(settings)} == {"mine.safetensors", "protocol"}
     write_sources(settings)
     (project / "mine.safetensors").write_bytes(b"second")
     assert changes(settings) == {"recipes/quick"}
-    (project / "protocol.mat").write_bytes(b"second")
+    (project / "protocol").write_bytes(b"second")
     assert changes(settings) == {"datasets/cuhk03-labeled-new"}
 
 

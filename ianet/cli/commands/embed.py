@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,9 @@ from ianet.cli.shared import (
     format_count,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from ianet.feature_table import FeatureTable
 
 
 def embed(
@@ -69,8 +73,14 @@ def embed(
         flip=flip,
         skip_bad=skip_bad,
     )
-    written = write_features(output, tables)
-    skipped = len(pictures) - written
+    skipped: dict[str, str] = {}
+
+    def note_skipped() -> Iterator[FeatureTable]:
+        for table in tables:
+            skipped.update(table.skipped)
+            yield table
+
+    written = write_features(output, note_skipped())
     if json:
         print_json(
             {
