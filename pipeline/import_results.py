@@ -50,7 +50,7 @@ def find_evaluations(dataset: str, settings: Settings) -> list[Evaluation]:
     if not evaluations:
         raise SettingsError(f"no run has scores on {dataset}: train and evaluate one first")
     for evaluation in evaluations:
-        if read_scores(evaluation)["weights"] != evaluation.run.weights_digest():
+        if read_scores(evaluation).get("weights") != evaluation.run.weights_digest():
             raise ValueError(
                 f"{evaluation.scores} is not of the weights in {evaluation.run.folder}: "
                 f"`dvc repro evaluate@{evaluation.key}` makes it again"

@@ -220,6 +220,15 @@ def test_scores_of_other_weights_are_refused(there: Path) -> None:
         import_results.import_results(there, "market1501")
 
 
+def test_scores_that_name_no_weights_are_refused(there: Path) -> None:
+    path = there / f"results/market1501/scores/{IA.key}.json"
+    content = json.loads(path.read_text())
+    del content["weights"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(SettingsError, match=rf"{IA.key}\.json is not of the weights in runs/"):
+        import_results.import_results(there, "market1501")
+
+
 def test_a_damaged_file_is_named_with_its_checkout(there: Path) -> None:
     (there / f"results/market1501/queries/{IA.key}.parquet").write_bytes(b"PAR1")
     with pytest.raises(SettingsError, match=rf"^in {there}: results/market1501/queries/{IA.key}"):

@@ -68,7 +68,7 @@ FILES: dict[str, tuple[str, Callable[[], Any], str]] = {
 }
 REQUIRED = {
     "record": ("id", "digest", "source", "configuration", "environment", "commit", "date"),
-    "scores": ("top-1", "mAP", "torch", "weights", "split"),
+    "scores": ("top-1", "mAP", "torch"),
     "search": ("best", "test"),
     "description": ("scoring", "cameras", "counts"),
 }

@@ -144,7 +144,10 @@ def test_gain_by_hand() -> None:
     assert "With fewer than 3 seeds no gain is a finding" in note
     assert "would be found" not in note
     _, section = build_section("t", table, plan, results)
-    [first], best, _ = findings.find({"t": (section, frame)})
+    [first, largest], best, _ = findings.find({"t": (section, frame)})
+    assert largest == (
+        "The largest gain on market1501: Table: lost, +25.0 mAP [+25.0, +25.0], no finding."
+    )
     assert first.startswith("Comparisons with another network, in mAP: 1. None is a finding")
     assert best == ["Table on market1501: lost, 75.0 % mAP"]
 
@@ -164,17 +167,19 @@ def test_a_gain_over_three_seeds_is_a_finding_where_the_seeds_agree(base: float,
     cell = section.panels[0].rows[1].cells[5]
     assert cell.kind == kind
     assert cell.text.endswith({"gain": "] ▲", "loss": "] ▼", "unsure": "]"}[kind])
+    gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]
     sentences, unsure, _ = findings.find({"t": (section, frame)})
     named = f"Table: lost {100 * (0.7 - base):+.1f}" if kind != "unsure" else "none"
     assert sentences[0].endswith(f"for a table: {named}.")
     lost, best = (f"Table on market1501: {name} % mAP" for name in ("lost, 70.0", "base., 90.0"))
-    assert sentences[1:] == ([f"{lost}, a finding over base."] if kind == "gain" else [])
+    assert sentences[1].startswith(f"The largest gain on market1501: Table: lost, {gain.gain:+.1f}")
+    assert sentences[1].endswith(f"], {'no' if kind == 'unsure' else 'a'} finding.")
+    assert sentences[2:] == ([f"{lost}, a finding over base."] if kind == "gain" else [])
     assert unsure == {"gain": [], "loss": [best], "unsure": [lost]}[kind]
     assert "for other persons and, over several seeds, other seeds" in section.note
     [smallest] = frame.detectable[(frame.label == "lost") & (frame.metric == "mAP")]
     assert f"found with a chance of 80 %: 0.0 in top-1, {smallest:.1f} in mAP" in section.note
     assert section.picture.count("<svg") == 1
-    gain = frame[(frame.label == "lost") & (frame.metric == "mAP")].iloc[0]
     assert gain.gain == pytest.approx(100 * (0.7 - base), abs=0.1)
     # Two comparisons: top-1 has p = 1, so the smaller p is doubled by Holm.
     values = pd.concat(

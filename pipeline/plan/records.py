@@ -60,7 +60,7 @@ def read_scores(evaluation: Evaluation) -> dict[str, Any]:
     path = evaluation.scores
 
     def parse() -> dict[str, Any]:
-        scores = _parse_object(path, ("top-1", "mAP", "torch", "weights", "split"))
+        scores = _parse_object(path, ("top-1", "mAP", "torch"))
         for name in ("top-1", "mAP"):
             value = scores[name]
             if value is not None and not (type(value) in (int, float) and 0 <= value <= 1):

@@ -53,6 +53,7 @@ def find(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> Findings:
             f"{ENOUGH_SEEDS} seeds or more and p < {LEVEL} after Holm's correction for a table: "
             + (f"{names}." if names else "none.")
         )
+    sentences += _describe_largest(tables)
     bests = [best for section, frame in tables.values() for best in _find_best(section, frame)]
     sentences += [f"{best.text}, a finding over {best.against}." for best in bests if best.against]
     unsure = [best.text for best in bests if not best.against]
@@ -79,6 +80,28 @@ def _collect_gains(
             (dataset, against) == (other, rival) and runs < more for other, rival, more in gains
         )
     ]
+
+
+def _describe_largest(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> list[str]:
+    """A sentence for each data set: the largest gain, of rows with enough seeds where there are."""
+    enough = {
+        name: (section, frame[frame.seeds >= ENOUGH_SEEDS])
+        for name, (section, frame) in tables.items()
+    }
+    gains: dict[str, list[drawing.Gain]] = {}
+    for rows in (tables, enough):
+        found: dict[str, list[drawing.Gain]] = {}
+        for dataset, gain in _collect_gains(rows):
+            found.setdefault(dataset, []).append(gain)
+        gains |= found
+    sentences = []
+    for dataset, group in gains.items():
+        best = max(group, key=lambda gain: gain.mean)
+        sentences.append(
+            f"The largest gain on {dataset}: {best.label}, {best.mean:+.1f} {METRIC} "
+            f"[{best.low:+.1f}, {best.high:+.1f}], {'a' if best.finding else 'no'} finding."
+        )
+    return sentences
 
 
 class Best(NamedTuple):
