@@ -68,7 +68,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     """A skip that is not expected fails the session, where the expected ones are named."""
     if EXPECTED_SKIPS not in os.environ or hasattr(session.config, "workerinput"):
         return
-    words = os.environ[EXPECTED_SKIPS].split(",")
+    words = [word for word in os.environ[EXPECTED_SKIPS].split(",") if word]  # "" is in all
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     for report in reporter.stats.get("skipped", []) if reporter else []:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)

@@ -175,11 +175,14 @@ class Project:
         return addresses
 
     def _running(self) -> list[psutil.Process]:
-        return [
-            process
-            for process in psutil.process_iter(["environ"])
-            if (process.info["environ"] or {}).get("PYTHONPATH") == str(self.folder)
-        ]
+        """Agents of Ray write their names over their variables: their working directory tells."""
+        processes = []
+        for process in psutil.process_iter(["environ", "cwd", "status"]):
+            variables, place = process.info["environ"], process.info["cwd"]
+            path = variables.get("PYTHONPATH") if variables else place
+            if path == str(self.folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+                processes.append(process)
+        return processes
 
 
 @cache

@@ -68,8 +68,8 @@ def compute(function: Callable[[], Returned], root: Path | None, paths: Sequence
     if root is not None:
         check_visible(root, paths)
     resources = share(1, alone=False)
-    checked = partial(_name_code, function)
-    return call(checked, num_cpus=resources.cpus, num_gpus=resources.gpus)
+    task = partial(_name_code, function)
+    return call(task, num_cpus=resources.cpus, num_gpus=resources.gpus)
 
 
 def _name_code(function: Callable[[], Returned]) -> Returned:

@@ -90,10 +90,10 @@ def _describe_largest(tables: Mapping[str, tuple[Section, pd.DataFrame]]) -> lis
     }
     gains: dict[str, list[drawing.Gain]] = {}
     for rows in (tables, enough):
-        found: dict[str, list[drawing.Gain]] = {}
+        groups: dict[str, list[drawing.Gain]] = {}
         for dataset, gain in _collect_gains(rows):
-            found.setdefault(dataset, []).append(gain)
-        gains |= found
+            groups.setdefault(dataset, []).append(gain)
+        gains |= groups
     sentences = []
     for dataset, group in gains.items():
         best = max(group, key=lambda gain: gain.mean)
