@@ -9,7 +9,8 @@ BOOTSTRAP := PATH="$(OUTER)" PYTHON="$(PYTHON)" sh bootstrap.sh
 # Two processes with a thread each use two cores. Slow tests wait for half of their time: there are
 # three processes. In all tests one process runs a file: its fixtures are made once. conftest.py
 # orders the files. Threads of a training that wait for each other leave the cores to others.
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE pytest --numprocesses
+# Bytecode is kept: each process would compile the project anew.
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE PYTHONDONTWRITEBYTECODE= pytest --numprocesses
 # The locks name no package index.
 COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"

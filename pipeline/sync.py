@@ -13,8 +13,6 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from mlflow.exceptions import MlflowException
-
 from pipeline.config.settings import SettingsError
 from pipeline.ending import make_page
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
@@ -22,7 +20,7 @@ from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import RECORD, RUNS, parse_run
 from pipeline.shell import command, format_runs, parser
 from pipeline.tracking.search import sync_search_results
-from pipeline.tracking.server import connect, explain_failure
+from pipeline.tracking.server import connect, explain_failures
 from pipeline.tracking.training import sync_run
 
 log = logging.getLogger("pipeline.sync")
@@ -75,10 +73,9 @@ def sync_all(works: Mapping[str, Callable[[], object]]) -> dict[str, Exception]:
     errors: dict[str, Exception] = {}
     for name, work in works.items():
         try:
-            work()
+            with explain_failures():
+                work()
             log.info("%s", name)
-        except MlflowException as error:
-            raise explain_failure(error) from error
         except (ValueError, FileNotFoundError) as error:
             errors[name] = error
     return errors

@@ -13,11 +13,10 @@ from types import FrameType
 from typing import Any
 
 import mlflow
-from mlflow.exceptions import MlflowException
 
 from pipeline.failures import CodeError, explain
 from pipeline.secrecy import hide_secrets
-from pipeline.tracking.server import explain_failure, first_line
+from pipeline.tracking.server import explain_failures, first_line
 
 FAILURE, TRACEBACK = "failure", "traceback.txt"  # the tag and the artifact of work that failed
 LONGEST = 1000  # characters of the tag
@@ -97,11 +96,8 @@ def _warn(error: Exception) -> None:
 def open_run(sync: Callable[[str], str]) -> Iterator[None]:
     """An MLflow run that records the machine's load, how the work ends, and why it failed."""
     mlflow.set_system_metrics_sampling_interval(5)
-    try:
-        with hold_signals():
-            mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
-    except MlflowException as error:
-        raise explain_failure(error) from error
+    with explain_failures(), hold_signals():
+        mlflow.start_run(run_id=sync("RUNNING"), log_system_metrics=True)
     status = "FAILED"
     try:
         yield

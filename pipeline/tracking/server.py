@@ -17,6 +17,7 @@ from typing import Any
 import mlflow
 from filelock import FileLock
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 from mlflow.telemetry import set_telemetry_client
 
 from pipeline.secrecy import hide_secrets
@@ -98,6 +99,15 @@ def connect() -> None:
                 _mend_locations(str(record.artifact_location))
         except Exception as error:  # a damaged database raises errors of SQLAlchemy
             raise explain_failure(error) from error
+
+
+@contextmanager
+def explain_failures() -> Iterator[None]:
+    """Raise ConnectionError where MLflow cannot be used, see `explain_failure`."""
+    try:
+        yield
+    except MlflowException as error:
+        raise explain_failure(error) from error
 
 
 def explain_failure(error: Exception) -> ConnectionError:
