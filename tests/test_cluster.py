@@ -148,15 +148,57 @@ def test_the_variable_goes_before_params_yaml(
     assert not environment.PRIVATE.keys() & os.environ.keys()
 
 
+@pytest.mark.parametrize("mode", ["disabled", "Disabled", "none", "k8s", " token", "1"])
 def test_a_ray_without_a_token_is_refused_here_and_told_of_a_cluster(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    mode: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled"})
-    with pytest.raises(SettingsError, match=r"RAY_AUTH_MODE is disabled, .*: unset the variable"):
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": mode})
+    with pytest.raises(SettingsError) as refusal:
         environment.prepare(load())
-    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": "disabled", ADDRESS: "head:6379"})
+    assert str(refusal.value) == (
+        f"RAY_AUTH_MODE is {mode}, not token, so anybody on this machine could run code by Ray: "
+        "unset the variable"
+    )
+    assert os.environ == {"RAY_AUTH_MODE": mode}
+    monkeypatch.setattr(os, "environ", {"RAY_AUTH_MODE": mode, ADDRESS: "head:6379"})
     environment.prepare(load())
-    assert "RAY_AUTH_MODE is disabled: whoever reaches" in caplog.text
+    assert caplog.messages == [
+        f"RAY_AUTH_MODE is {mode}: whoever reaches the cluster's ports runs code on it; only token "
+        "asks for a token"
+    ]
+    assert os.environ["RAY_AUTH_MODE"] == mode
+
+
+@pytest.mark.parametrize("mode", [None, "", "token", "Token"])
+def test_a_token_is_asked_for_by_a_ray_of_this_machine_and_wherever_the_mode_says_so(
+    mode: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {} if mode is None else {"RAY_AUTH_MODE": mode}
+    monkeypatch.setattr(os, "environ", {**given})
+    environment.prepare(load())
+    assert os.environ["RAY_AUTH_MODE"] == (mode or "token")
+    assert len(os.environ["RAY_AUTH_TOKEN"]) == 64
+    # Of a cluster Ray itself finds out whether this machine has a token, unless the mode is set.
+    monkeypatch.setattr(os, "environ", {**given, ADDRESS: "head:6379"})
+    environment.prepare(load())
+    assert os.environ.get("RAY_AUTH_MODE") == (mode or None)
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("mode", ["Token", "none", "k8s", ""])
+def test_ray_takes_all_modes_but_token_for_disabled(mode: str) -> None:
+    code = (
+        "from ray._private.authentication.authentication_utils import is_token_auth_enabled as ask"
+        "; print(ask())"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "RAY_AUTH_MODE": mode},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert process.stdout == f"{mode.lower() == 'token'}\n"
 
 
 @pytest.mark.parametrize("named", [None, ""])

@@ -11,6 +11,9 @@ from pipeline.config.settings import Settings, SettingsError
 
 log = logging.getLogger(__name__)
 
+MODE = "RAY_AUTH_MODE"  # variable: how Ray tells who may use a cluster
+TOKEN = "token"
+
 SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -45,7 +48,7 @@ PRIVATE = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     # Metrics would be served on every address.
     "RAY_enable_metrics_collection": "0",
-    "RAY_AUTH_MODE": "token",
+    MODE: TOKEN,
     # Workers of torch would listen on the address of the machine's name.
     "GLOO_SOCKET_IFNAME": "lo",
     "NCCL_SOCKET_IFNAME": "lo",
@@ -62,18 +65,32 @@ def prepare(settings: Settings) -> None:
         SettingsError: a Ray of this machine's own would have no token.
     """
     address.choose(settings)
-    if os.environ.get("RAY_AUTH_MODE") == "disabled":
-        if not address.is_shared():
-            raise SettingsError(
-                "RAY_AUTH_MODE is disabled, so anybody on this machine could run code by Ray: "
-                "unset the variable"
-            )
-        log.warning(
-            "RAY_AUTH_MODE is disabled: whoever reaches the cluster's ports runs code on it"
-        )
+    _check_mode()
     variables = dict(SETTINGS)
     if not address.is_shared():
         # Without a token here Ray writes one into a file that other users may read.
         variables |= {**PRIVATE, "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def _check_mode() -> None:
+    """Refuse a Ray of this machine's own without a token, and report a cluster without a token.
+
+    Raises:
+        SettingsError: Ray would ask for no token; the message says what to do.
+    """
+    mode = os.environ.get(MODE)
+    if not mode:
+        os.environ.pop(MODE, None)  # Ray would take an empty value for "disabled"
+    elif mode.lower() != TOKEN:  # the one other mode of Ray is "disabled", by whatever value
+        if not address.is_shared():
+            raise SettingsError(
+                f"{MODE} is {mode}, not {TOKEN}, so anybody on this machine could run code by Ray: "
+                "unset the variable"
+            )
+        log.warning(
+            "%s is %s: whoever reaches the cluster's ports runs code on it; only %s asks for a "
+            "token",
+            *(MODE, mode, TOKEN),
+        )
