@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
+from pipeline.cluster.lease import LEASES
 from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import TRAININGS, Storage
 from pipeline.config.settings import SettingsError, load
@@ -140,14 +142,29 @@ def test_a_data_set_that_cannot_be_trained_on_or_scored_is_refused(
             launch.check_parts(RUN, SETTINGS, hold_out=hold_out)
 
 
-def train(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]) -> None:
-    """Lead a training whose worker at once returns these files."""
+LEASE = (LEASES, TRAININGS, f"{RUN.key}.json")
+
+
+def replace_lease(storage: Storage) -> None:
+    """Let another command have the lease, as after a long sleep of this machine."""
+    entry = json.loads(storage.read(*LEASE) or b"")
+    other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
+    storage.write(json.dumps({**entry, **other}).encode(), *LEASE)
+
+
+def train(
+    monkeypatch: pytest.MonkeyPatch,
+    files: dict[str, bytes],
+    meanwhile: Callable[[Storage], None] = lambda storage: None,
+) -> None:
+    """Lead a training whose worker at once returns these files, and what happens meanwhile."""
     commits = ["of the training"]
 
     def run_workers(configuration: Any, place: Any, name: str, *rest: Any) -> Result:
         storage = Storage(SETTINGS.cluster.storage)
         storage.write(b"state", TRAININGS, name, "checkpoint")
         commits.append("made during the training")
+        meanwhile(storage)
         return Result([{"epoch": 1, "loss": 0.5}], {"device": "CPU"}, files)
 
     monkeypatch.setattr(launch, "Code", lambda: Mock(digest_training=lambda options: {}))
@@ -172,6 +189,44 @@ def test_the_end_of_a_training_leaves_those_of_other_configurations(
     record = json.loads((RUN.folder / RECORD).read_text())
     assert record["environment"] == {"device": "CPU"}
     assert record["commit"] == "of the training"
+
+
+LOSS = f"this command stops training {RUN.key}: maria is training {RUN.key} on far, process 7 in /m"
+
+
+def list_checkpoints(storage: Storage) -> list[bytes | None]:
+    folders = storage.list_folders(TRAININGS)
+    return [storage.read(TRAININGS, folder, "checkpoint") for folder in folders]
+
+
+def test_a_training_that_lost_its_lease_writes_no_run_and_deletes_no_checkpoint(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(SETTINGS.cluster.storage)
+    train(monkeypatch, {"weights.safetensors": b"of before"})
+    with pytest.raises(SettingsError) as loss:
+        train(monkeypatch, {"weights.safetensors": b"new"}, replace_lease)
+    assert str(loss.value) == LOSS
+    assert (RUN.folder / "weights.safetensors").read_bytes() == b"of before"
+    assert list_checkpoints(storage) == [b"state"]
+    assert json.loads(storage.read(*LEASE) or b"")["user"] == "maria"
+
+
+def test_a_training_that_lost_its_lease_while_it_wrote_deletes_no_checkpoint(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(SETTINGS.cluster.storage)
+    write_run = launch.write_run
+
+    def lose(*arguments: Any) -> None:
+        write_run(*arguments)
+        replace_lease(storage)
+
+    monkeypatch.setattr(launch, "write_run", lose)
+    with pytest.raises(SettingsError) as loss:
+        train(monkeypatch, {"weights.safetensors": b"new"})
+    assert str(loss.value) == LOSS
+    assert list_checkpoints(storage) == [b"state"]
 
 
 def test_a_full_disk_leaves_no_half_of_a_run_and_the_run_of_before(

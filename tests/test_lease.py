@@ -254,6 +254,42 @@ def test_an_owner_whose_lease_was_replaced_stops(storage: Storage) -> None:
     assert owner(storage)["token"] == "other"  # the new owner keeps the lease
 
 
+def test_a_lease_is_confirmed_by_a_renewal_at_once(storage: Storage) -> None:
+    with lease(storage, 30) as right:
+        first = owner(storage)
+        time.sleep(0.01)
+        right.confirm()
+        second = owner(storage)
+        assert second["renewed"] > first["renewed"]
+        assert {**second, "renewed": 0} == {**first, "renewed": 0}
+
+
+@pytest.mark.parametrize("change", ["replaced", "deleted"])
+def test_a_lease_that_was_lost_is_not_confirmed(storage: Storage, change: str) -> None:
+    """As of a command whose machine slept, and which renews the lease in ten seconds only."""
+    steps = []
+
+    def lose() -> bytes | None:
+        if change == "deleted":
+            storage.delete(*FILE)
+        else:
+            other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
+            storage.write(json.dumps({**owner(storage), **other}).encode(), *FILE)
+        return storage.read(*FILE)
+
+    def work(right: Lease) -> None:
+        steps.append(lose())
+        right.confirm()
+        steps.append(b"the work went on")
+
+    with pytest.raises(SettingsError) as loss, lease(storage, 30) as right:
+        work(right)
+    holder = "maria is training a.b.c.0 on far, process 7 in /m"
+    reason = holder if change == "replaced" else "the lease was deleted"
+    assert str(loss.value) == f"this command stops training a.b.c.0: {reason}"
+    assert steps == [storage.read(*FILE)]
+
+
 def test_an_owner_whose_lease_was_deleted_stops(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
 

@@ -3,7 +3,8 @@
 The lease is a file of the storage, renewed by its owner as long as the work lasts. A lease that is
 not renewed for `TERM` seconds has expired, and another command may take it. A store without
 conditional writes may let two commands take a lease at once. Then the command whose file the other
-has overwritten stops at its next renewal.
+has overwritten stops at its next renewal. A command whose machine slept may find its loss late.
+So a command confirms its lease before it writes a result or deletes checkpoints.
 """
 
 from __future__ import annotations
@@ -119,26 +120,45 @@ class Lease:
                     continue
             time.sleep(0.2)
 
+    def confirm(self) -> None:
+        """Renew the lease, before a step that would disturb another owner.
+
+        A command that slept longer than the term may have lost the lease, and not know yet.
+
+        Raises:
+            SettingsError: another command has the lease, or the lease was deleted.
+            OSError: the storage cannot be used.
+        """
+        if not self._renew_once():
+            raise SettingsError(self.loss)
+
     def _renew(self) -> None:
         while not self._done.wait(self.term / 3):
             try:
-                entry = self.storage.read_version(*self.path)
-                owner = {} if entry is None else _parse(entry.content)
-                if owner.get("token") == self.token and entry is not None:
-                    if self.storage.write_if(self._content(), entry.version, *self.path):
-                        continue
-                    entry = self.storage.read_version(*self.path)
-                    owner = {} if entry is None else _parse(entry.content)
+                held = self._renew_once()
             except OSError as error:
                 log.warning("the lease of %s is not renewed: %s", self.work, error)
                 continue
-            if owner.get("token") != self.token:
-                holder = self._holder(owner) if "token" in owner else "the lease was deleted"
-                self.loss = f"this command stops {self.work}: {holder}"
+            if not held:
                 if not self._done.is_set():  # else the context ends anyway
                     # A signal ends a wait of the main thread at once.
                     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
                 return
+
+    def _renew_once(self) -> bool:
+        """Write the lease with the time of now; False, with a `loss`, if the lease is not ours."""
+        entry = self.storage.read_version(*self.path)
+        owner = {} if entry is None else _parse(entry.content)
+        if owner.get("token") == self.token and entry is not None:
+            if self.storage.write_if(self._content(), entry.version, *self.path):
+                return True
+            entry = self.storage.read_version(*self.path)
+            owner = {} if entry is None else _parse(entry.content)
+        if owner.get("token") == self.token:
+            return True
+        holder = self._holder(owner) if "token" in owner else "the lease was deleted"
+        self.loss = f"this command stops {self.work}: {holder}"
+        return False
 
     def _holder(self, owner: dict[str, Any]) -> str:
         return (

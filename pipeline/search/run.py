@@ -80,7 +80,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
     commit = find_commit()  # of the code that this process has read
-    with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}"):
+    with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}") as lease:
         with open_search_run(name, key, search) as recorder:
             ready()
             if settings.workers not in ("auto", 1):
@@ -89,6 +89,7 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             place = find_place(storage, run, configuration, settings)
             place = replace(place, share=share("auto", alone=False))
             setting = Setting(key, search, network, recipe, place)
+            lease.confirm()  # a search that begins anew deletes what was before
             display = SearchDisplay(space.count_trials(search), setting.epochs, search.maximise)
             with display:
                 follower = SearchFollower(setting, recorder, display)
@@ -101,12 +102,13 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
             scores = _test_best(run, plan, search, values, f"{key}.best", storage)
             test = scores.summary()
             result = SearchResult(key, commit, trials, table, values, test, scores.cameras)
+            lease.confirm()
             _write(name, plan, search, result)
             folder = SEARCH_RESULTS / name
             send_safely(lambda: sync_search_results(name, search, folder))
-        storage.delete_folder(SEARCHES, key)
-        storage.delete_folder(*setting.progress)
-        storage.delete_folder(TRAININGS, f"{key}.best")
+        for parts in ((SEARCHES, key), setting.progress, (TRAININGS, f"{key}.best")):
+            lease.confirm()
+            storage.delete_folder(*parts)
     label = label_cameras(scores.cameras)
     best = f"best on test {search.maximise} {test[search.maximise]:.1%}{label}: {folder}"
     return f"search {name}: {best}\n{results.summarise(table)}"

@@ -65,7 +65,7 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
     storage = Storage(settings.cluster.storage)
     runs = unique_runs(plan.evaluations())
     with (
-        Lease(storage, f"{TRAININGS}/{run.key}", f"training {run.key}"),
+        Lease(storage, f"{TRAININGS}/{run.key}", f"training {run.key}") as lease,
         Display(run, runs, configuration.recipe.epochs) as display,
     ):
         record = _describe(run, configuration, digest, storage, settings)
@@ -79,7 +79,9 @@ def train(run: Run, plan: Plan, ready: Callable[[], None]) -> None:
             ready()
             place = find_place(storage, run, configuration, settings)
             result = run_workers(configuration, place, name, on_epoch, display.show_part)
+            lease.confirm()
             write_run(run, result, record)
+        lease.confirm()
         storage.delete_folder(TRAININGS, name)
 
 

@@ -1,0 +1,124 @@
+"""What a search does with its lease, its storage and its state, without Ray."""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from pipeline.cluster.lease import LEASES
+from pipeline.cluster.resources import Share
+from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
+from pipeline.config.settings import SettingsError
+from pipeline.plan.plan import Plan, load_plan
+from pipeline.search import run
+from pipeline.training.configuration import Place
+
+LEASE = (LEASES, SEARCHES, "sigma.json")
+SIGMA = "network.after.stage3.sigma.0"
+LOSS = "this command stops searching sigma: maria is searching sigma on far, process 7 in /m"
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return load_plan()
+
+
+def replace_lease(storage: Storage) -> None:
+    """Let another command have the lease, as after a long sleep of this machine."""
+    entry = json.loads(storage.read(*LEASE) or b"")
+    other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
+    storage.write(json.dumps({**entry, **other}).encode(), *LEASE)
+
+
+def fill(storage: Storage, key: str) -> None:
+    """Files of each folder that a search has in the storage."""
+    for parts in ((SEARCHES, key), (SEARCHES, f"{key}.progress"), (TRAININGS, f"{key}.best")):
+        storage.write(b"state", *parts, "file")
+
+
+def search(
+    plan: Plan, folder: Path, monkeypatch: pytest.MonkeyPatch, loss: str | None
+) -> tuple[Storage, list[str]]:
+    """Run a search whose steps return at once, and whose lease is replaced at a step.
+
+    Returns:
+        The storage, and the names of the steps that were begun, in their order.
+    """
+    storage = Storage(str(folder))
+    steps: list[str] = []
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(run, "Storage", lambda _: storage)
+
+    def step(name: str, value: Any = None) -> Any:
+        def call(*_: Any, **__: Any) -> Any:
+            steps.append(name)
+            if name == loss:
+                replace_lease(storage)
+            return value
+
+        return call
+
+    scores = SimpleNamespace(cameras="respect", summary=lambda: {"mAP": 0.5})
+    configuration = Mock(digest=lambda *_: "0123456789abcdef")
+    place = Place(str(folder), "prepared", Share(1, 1, 0), 5)
+    delete_folder = storage.delete_folder
+
+    def delete(*parts: str) -> None:
+        steps.append("delete")
+        delete_folder(*parts)
+
+    monkeypatch.setattr(storage, "delete_folder", delete)
+    monkeypatch.setattr(run, "_check", lambda *_: configuration)
+    monkeypatch.setattr(run, "asdict", lambda options: {})
+    monkeypatch.setattr(run, "Code", lambda: Mock(digest_trials=lambda options: {}))
+    monkeypatch.setattr(run, "SearchDisplay", lambda *_: nullcontext())
+    monkeypatch.setattr(run, "SearchFollower", lambda *_: Mock())
+    monkeypatch.setattr(run, "open_search_run", lambda *_: nullcontext(Mock()))
+    monkeypatch.setattr(run, "share", lambda *_, **__: Share(1, 1, 0))
+    monkeypatch.setattr(run, "read_progress", lambda *_: [{"values": {SIGMA: 5}}])
+    monkeypatch.setattr(run.results, "table", lambda trials: None)
+    monkeypatch.setattr(run.results, "best_trial", lambda *_: 0)
+    monkeypatch.setattr(run.results, "summarise", lambda table: "1 trial")
+    monkeypatch.setattr(run, "find_place", step("place", place))
+    monkeypatch.setattr(run, "wait_for", step("trials"))
+    monkeypatch.setattr(run, "_test_best", step("test", scores))
+    monkeypatch.setattr(run, "_write", step("write"))
+    monkeypatch.setattr(run, "send_safely", step("send"))
+    fill(storage, "sigma.0123456789ab")
+    if loss is None:
+        run.run_search("sigma", plan, lambda: None)
+    else:
+        with pytest.raises(SettingsError) as error:
+            run.run_search("sigma", plan, lambda: None)
+        assert str(error.value) == LOSS
+    return storage, steps
+
+
+STEPS = ["place", "trials", "test", "write", "send", "delete", "delete", "delete"]
+
+
+def test_a_search_deletes_its_folders_at_its_end(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, steps = search(plan, tmp_path, monkeypatch, None)
+    assert steps == STEPS
+    assert storage.list_folders(SEARCHES) == storage.list_folders(TRAININGS) == {}
+
+
+@pytest.mark.parametrize(
+    ("loss", "last"), [("place", "place"), ("trials", "test"), ("test", "test"), ("send", "send")]
+)
+def test_a_search_that_lost_its_lease_begins_and_writes_and_deletes_nothing(
+    loss: str, last: str, plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, steps = search(plan, tmp_path, monkeypatch, loss)
+    assert steps == STEPS[: STEPS.index(last) + 1]
+    assert len(storage.list_folders(SEARCHES)) == 2
+    assert len(storage.list_folders(TRAININGS)) == 1
+    assert json.loads(storage.read(*LEASE) or b"")["user"] == "maria"
