@@ -69,6 +69,32 @@ def test_a_damaged_one_goes_back_to_the_one_before_with_a_warning(
         checkpoints.read()
 
 
+def read_whole(checkpoints: Checkpoints) -> list[tuple[int, float]]:
+    """Epoch and weight of each file, all of which are whole."""
+    states = [torch.load(file, weights_only=True) for file in files(checkpoints)]
+    return [(each["fit"]["epoch"], float(each["fit"]["weights"][0])) for each in states]
+
+
+@pytest.mark.parametrize("weight", [2.0, 2.5, 0.125], ids=["same", "other", "another"])
+def test_a_damaged_one_takes_no_place_of_a_whole_one(
+    checkpoints: Checkpoints, weight: float
+) -> None:
+    """The epoch is repeated, on another machine with other bits: the file has another name."""
+    write(checkpoints, 1, 2)
+    files(checkpoints)[1].write_bytes(b"cut")
+    damaged = files(checkpoints)[1].name
+    resumed, repeated = Checkpoints(checkpoints.storage, NAME, minutes=0), state(2)
+    resumed.read()
+    assert damaged in [file.name for file in files(checkpoints)]  # other workers may read
+    repeated["fit"]["weights"].fill_(weight)
+    resumed.write(repeated, 2, last=False)
+    resumed.finish()
+    assert read_whole(checkpoints) == [(1, 1.0), (2, weight)]
+    assert (damaged in [file.name for file in files(checkpoints)]) == (weight == 2.0)
+    write(resumed, 3)
+    assert read_whole(checkpoints) == [(2, weight), (3, 3.0)]
+
+
 def test_one_is_written_by_the_clock_and_after_the_last_epoch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

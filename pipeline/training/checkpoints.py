@@ -42,7 +42,7 @@ def parse(content: bytes) -> State:
 
 
 class Checkpoints:
-    """The checkpoints of one training, of which the last two are kept."""
+    """The checkpoints of one training, of which the last two are kept that are whole."""
 
     def __init__(self, storage: Storage, name: str, minutes: float) -> None:
         """
@@ -54,6 +54,7 @@ class Checkpoints:
         self.storage, self.folder, self.minutes = storage, (TRAININGS, name), minutes
         self.pool = ThreadPoolExecutor(max_workers=1)
         self.pending: Future[None] | None = None
+        self.damaged: set[str] = set()  # files, which the worker that writes deletes
         self.time = time.monotonic()
 
     def read(self) -> tuple[State | None, list[str]]:
@@ -69,6 +70,7 @@ class Checkpoints:
             content = self.storage.read(*self.folder, name)
             if content is not None and _digest(content) in name:
                 return parse(content), warnings
+            self.damaged.add(name)
             warnings.append(f"checkpoint {self._path(name)} is damaged: the one before is taken")
         if names:
             raise ValueError(
@@ -105,7 +107,10 @@ class Checkpoints:
             self.storage.write(content, *self.folder, name)
         except OSError as error:
             raise OSError(error.errno, error.strerror or str(error), self._path(name)) from error
-        for old in self._names()[:-CHECKPOINT_COUNT]:
+        self.damaged.discard(name)  # a training that repeats an epoch may repeat the content
+        names = self._names()
+        kept = [each for each in names if each not in self.damaged][-CHECKPOINT_COUNT:]
+        for old in set(names).difference(kept):
             self.storage.delete(*self.folder, old)
 
     def _names(self) -> list[str]:
