@@ -230,6 +230,17 @@ def test_a_damaged_file_counts_as_expired(tmp_path: Path, content: bytes) -> Non
     assert storage.read(*FILE) is None
 
 
+def test_the_marker_of_a_machine_that_went_away_keeps_nobody_from_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.cluster.storage.MARKER_TERM", 0.5)
+    storage = Storage(str(tmp_path))
+    storage.write(b"4194400\nfar\n", *FILE[:-1], f"{FILE[-1]}.lock")
+    with lease(storage, 30):
+        assert owner(storage)["process"] == os.getpid()
+    assert storage.list_names("leases", "trainings") == []
+
+
 def test_an_owner_whose_lease_was_replaced_stops(storage: Storage) -> None:
     stop = []
 

@@ -16,6 +16,7 @@ import boto3
 import pytest
 from servers import FAILS, KEYS, bucket, keys
 
+from pipeline.cluster import storage as shared
 from pipeline.cluster.storage import ATTEMPTS, Storage, _read_patiently
 from pipeline.config.settings import SettingsError
 
@@ -127,6 +128,55 @@ def test_of_several_who_write_at_once_one_does(storage: Storage) -> None:
         assert entry is not None
         assert written == [entry.content]
         version = entry.version
+
+
+@pytest.mark.parametrize("marker", ["4194400\nfar\n", "4194400\nfar\n17\n", "", "no record"])
+def test_the_marker_of_a_writer_that_was_killed_is_deleted_after_its_term(
+    marker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On another machine, or before the process wrote its number."""
+    monkeypatch.setattr(shared, "MARKER_TERM", 3.0)
+    storage = Storage(str(tmp_path))
+    storage.write(b"first", "leases", "a.json")
+    version = storage.read_version("leases", "a.json")
+    assert version is not None
+    file = tmp_path / "leases/a.json.lock"
+    file.write_text(marker)
+    begin = time.monotonic()
+    assert storage.write_if(b"second", version.version, "leases", "a.json")
+    assert time.monotonic() - begin < 6
+    assert storage.read("leases", "a.json") == b"second"
+    assert not file.exists()
+    if marker != "no record":  # which filelock itself deletes
+        assert time.monotonic() - begin >= 3
+        text = f"{file} is deleted: a process that was killed left the file"
+        assert caplog.messages == [text]
+
+
+def test_a_marker_that_changes_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(shared, "MARKER_TERM", 0.5)
+    storage = Storage(str(tmp_path))
+    file = tmp_path / "leases/a.json.lock"
+    file.parent.mkdir()
+    file.write_text("4194400\nfar\n")
+    present: list[bool] = []
+
+    def write_again() -> None:
+        for _ in range(20):
+            time.sleep(0.1)
+            present.append(file.exists())
+            os.utime(file)
+        file.unlink()
+
+    writer = threading.Thread(target=write_again)
+    writer.start()
+    assert storage.write_if(b"second", None, "leases", "a.json")
+    assert not writer.is_alive() or len(present) == 20
+    writer.join()
+    assert present == [True] * 20
+    assert caplog.messages == []
 
 
 def test_a_store_that_fails_now_and_then_is_asked_again(storage: Storage) -> None:

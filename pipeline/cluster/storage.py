@@ -6,6 +6,7 @@ They lie in a folder that all nodes see, or at a URL that pyarrow opens (s3://, 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from filelock import FileLock, SoftFileLock
+from filelock import FileLock, SoftFileLock, Timeout
 from platformdirs import user_cache_path
 from pyarrow.fs import (
     FileSelector,
@@ -39,8 +40,11 @@ PROJECT = Path("build")  # in the project's folder, where neither names a storag
 TRAININGS, SEARCHES, DATA = "trainings", "searches", "data"
 DATA_DIGITS = 32  # of the digest of shared data, in the name of its folder
 ATTEMPTS = 5  # to read a file at a URL
+MARKER_TERM = 10.0  # seconds without a change, after which the marker of a writer is deleted
 
 Returned = TypeVar("Returned")
+
+log = logging.getLogger(__name__)
 
 
 class Storage:
@@ -158,7 +162,7 @@ class Storage:
         if self.is_folder:
             path = Path(self.path(*parts))
             path.parent.mkdir(parents=True, exist_ok=True)
-            with SoftFileLock(f"{path}.lock", timeout=10):
+            with _mark(Path(f"{path}.lock")):
                 return self._write_if(content, version, *parts)
         return self._write_if(content, version, *parts)
 
@@ -241,6 +245,39 @@ class Storage:
                 )
                 temporary.replace(target)
         return target
+
+
+@contextmanager
+def _mark(marker: Path) -> Iterator[None]:
+    """Hold a marker, by which one process at a time writes a file.
+
+    A write takes milliseconds. A marker that does not change for `MARKER_TERM` was left by a
+    process that was killed, maybe on another machine, and is deleted. Folders that machines share
+    may have no locks of the system.
+    """
+    lock = SoftFileLock(marker, timeout=MARKER_TERM)
+    while True:
+        before = _identify(marker)
+        try:
+            lock.acquire()
+            break
+        except Timeout:
+            if before is not None and _identify(marker) == before:
+                log.warning("%s is deleted: a process that was killed left the file", marker)
+                marker.unlink(missing_ok=True)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _identify(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; None if there is no file."""
+    try:
+        state = file.lstat()
+    except FileNotFoundError:
+        return None
+    return state.st_ino, state.st_mtime_ns
 
 
 def _digest(content: bytes) -> str:
