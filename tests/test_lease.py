@@ -98,6 +98,7 @@ def test_the_file_names_the_owner_and_is_deleted_at_the_end(storage: Storage) ->
         assert first["host"] == socket.gethostname()
         assert first["process"] == os.getpid()
         assert first["folder"] == str(Path.cwd())
+        assert first["client"] is False
         assert abs(first["renewed"] - time.time()) < 10
         wait_for(lambda: owner(storage)["renewed"] > first["renewed"], "a renewal", 10)
         assert owner(storage)["token"] == first["token"]
@@ -145,6 +146,31 @@ def test_the_lease_of_a_killed_process_is_taken_at_once(
         assert time.monotonic() - begin < 5
         process.wait()
         storage.write(before, *FILE)
+
+
+@pytest.mark.slow
+def test_the_lease_of_a_killed_client_is_taken_when_ray_has_ended_its_tasks(
+    tmp_path: Path,
+    start: Callable[..., subprocess.Popen[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Ray's server for clients ends them 30 s after the loss, also where both are on a machine."""
+    monkeypatch.setattr("pipeline.cluster.lease.CLIENT_GRACE", 2.0)
+    storage = Storage(str(tmp_path / "shared"))
+    for address, low, high in (("ray://head:10001", TERM + 2, TERM + 6), ("head:6379", 0, TERM)):
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        process = start(storage)
+        monkeypatch.delenv("RAY_ADDRESS")
+        assert owner(storage)["client"] is (address == "ray://head:10001")
+        process.kill()
+        process.wait()
+        caplog.clear()
+        begin = time.monotonic()
+        with caplog.at_level("INFO", "pipeline"), lease(storage):
+            assert low <= time.monotonic() - begin < high
+        waits = [text for text in caplog.messages if text.endswith(", or was killed: waiting")]
+        assert len(waits) == (low > 0)
 
 
 def test_the_lease_of_a_process_number_that_was_given_anew_is_taken_at_once(

@@ -1,10 +1,13 @@
 """A lease: of all commands that share a storage, one at a time does a piece of work.
 
 The lease is a file of the storage, renewed by its owner as long as the work lasts. A lease that is
-not renewed for `TERM` seconds has expired, and another command may take it. A store without
-conditional writes may let two commands take a lease at once. Then the command whose file the other
-has overwritten stops at its next renewal. A command whose machine slept may find its loss late.
-So a command confirms its lease before it writes a result or deletes checkpoints.
+not renewed for `TERM` seconds has expired, and another command may take the lease. A process of
+this machine that has ended leaves an expired lease at once. But Ray keeps the tasks of a lost
+client outside the cluster (ray://) for `CLIENT_GRACE` seconds, so a client's lease lasts longer.
+
+A store without conditional writes may let two commands take a lease at once. Then the command whose
+file the other has overwritten stops at its next renewal. A command whose machine slept may find its
+loss late. So a command confirms its lease before it writes a result or deletes checkpoints.
 """
 
 from __future__ import annotations
@@ -25,10 +28,12 @@ from uuid import uuid4
 
 import psutil
 
+from pipeline.cluster.address import is_client
 from pipeline.cluster.storage import Storage
 from pipeline.config.settings import SettingsError
 
 TERM = 30.0  # seconds from a renewal to the end of the lease
+CLIENT_GRACE = 30.0  # seconds for which Ray keeps the tasks of a client outside that was lost
 CLOCKS = 300.0  # seconds by which the clocks of two machines may differ
 LEASES = "leases"
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -89,6 +94,7 @@ class Lease:
             "user": _user(),
             "folder": str(Path.cwd()),
             "renewed": time.time(),
+            "client": is_client(),
             **_this_process(),
         }
         return json.dumps(owner).encode()
@@ -106,7 +112,8 @@ class Lease:
                 owner = _parse(entry.content)
                 if owner.get("token") == self.token:  # a store answered late, and was asked again
                     return
-                expired = _is_dead(owner) or not is_renewed(entry.content)
+                client = bool(owner.get("client"))  # which an earlier version did not write
+                expired = (_is_dead(owner) and not client) or not is_renewed(entry.content)
                 if first is None and not expired:
                     first, since = entry.content, time.monotonic()
                     if _is_alive(owner):
@@ -114,7 +121,8 @@ class Lease:
                     log.info("%s, or was killed: waiting", self._holder(owner))
                 elif first is not None and not expired and entry.content != first:
                     raise SettingsError(self._refusal(owner))
-                if expired or time.monotonic() - since > self.term:
+                term = self.term + (CLIENT_GRACE if client else 0.0)
+                if expired or time.monotonic() - since > term:
                     if self.storage.write_if(self._content(), entry.version, *self.path):
                         return
                     continue
