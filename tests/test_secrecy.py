@@ -65,6 +65,39 @@ def test_the_host_that_a_driver_made_of_a_password_is_hidden() -> None:
     assert hide_secrets(text) == 'could not translate host name "127.0.0.1" to address'
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "rest"),
+    [
+        ("AWS_SECRET_ACCESS_KEY", "wJalr/XUtn+FEMI", "no access with *** here"),
+        ("RAY_AUTH_TOKEN", "0123456789abcdef", "no access with *** here"),
+        ("MLFLOW_TRACKING_PASSWORD", "8 letter", "no access with *** here"),
+        ("mlflow_tracking_password", "of (a) [regex].*", "no access with *** here"),
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE", "no access with *** here"),
+        ("MLFLOW_TRACKING_PASSWORD", "7 chars", "no access with 7 chars here"),
+        ("MLFLOW_TRACKING_USERNAME", "ada of the lab", "no access with ada of the lab here"),
+        ("RAY_AUTH_TOKEN_PATH", "/home/ada/token", "no access with /home/ada/token here"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/aws/token", "no access with /run/aws/token here"),
+    ],
+)
+def test_the_value_of_a_variable_that_names_a_secret_is_hidden(
+    name: str, value: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"no access with {value} here"
+    assert hide_secrets(text) == text
+    monkeypatch.setenv(name, value)
+    assert hide_secrets(text) == rest
+
+
+def test_of_variables_of_which_one_holds_another_both_are_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "12345678")
+    monkeypatch.setenv("B_TOKEN", "12345678-90")
+    assert hide_secrets("12345678-90 and 12345678 of s3://ada:12345678@b/x") == (
+        "*** and *** of s3://b/x"
+    )
+
+
 REFUSED = [address for address in FORMS if address.startswith("s") and "secret_key" not in address]
 
 
@@ -136,10 +169,11 @@ def test_links_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_command_that_fails(tmp_path: Path, body: str, variables: dict[str, str]) -> None:
     events = tmp_path / "events"
-    body = f"url = os.environ['URL']\n{body}"
-    status, output, messages = run(tmp_path, body, IANET_EVENTS=str(events), URL=URL, **variables)
+    body = f"url = f\"{{os.environ['URL']}} with {{os.environ['MLFLOW_TRACKING_TOKEN']}}\"\n{body}"
+    secrets = {"URL": URL, "MLFLOW_TRACKING_TOKEN": "of SECRET words"}
+    status, output, messages = run(tmp_path, body, IANET_EVENTS=str(events), **secrets, **variables)
     assert (status, output) == (1, "")
-    assert "postgresql://host/db?password=***" in messages
+    assert "postgresql://host/db?password=*** with ***" in messages
     logs = [path.read_text() for path in (tmp_path / "build").rglob("*.txt")]
     assert len(logs) == ("raise OSError" in body and not variables)
     for text in (messages, events.read_text(), *logs):
