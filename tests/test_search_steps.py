@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
+from ray import cloudpickle
+from test_search import a_setting
 
 from pipeline.cluster.lease import LEASES
 from pipeline.cluster.resources import Share
@@ -17,6 +20,7 @@ from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.search import run
+from pipeline.search.trial import ResumableASHA, TrialProgress
 from pipeline.training.configuration import Place
 
 LEASE = (LEASES, SEARCHES, "sigma.json")
@@ -122,3 +126,45 @@ def test_a_search_that_lost_its_lease_begins_and_writes_and_deletes_nothing(
     assert len(storage.list_folders(SEARCHES)) == 2
     assert len(storage.list_folders(TRAININGS)) == 1
     assert json.loads(storage.read(*LEASE) or b"")["user"] == "maria"
+
+
+STORE = "bucket/x?region=us-east-1"
+
+
+def save(url: str) -> bytes:
+    """What Ray Tune writes into the storage of a search, beside its numbers, as pickles."""
+    progress = replace(a_setting(Path("/")), place=Place(url, "prepared", Share(1, 1, 0), 5))
+    saved = (TrialProgress(progress), ResumableASHA(progress), Storage(url).files)
+    return b"".join(map(cloudpickle.dumps, saved))
+
+
+def test_what_ray_tune_saves_holds_no_key_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAUSER")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "SEKRIT-VALUE")
+    saved = save(f"s3://{STORE}")
+    assert b"bucket/x" in saved
+    assert b"AKIAUSER" not in saved
+    assert b"SEKRIT" not in saved
+
+
+def test_a_search_whose_storage_would_save_a_password_is_refused(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"s3://AKIAUSER:SEKRIT-VALUE@{STORE}"
+    assert b"SEKRIT-VALUE" in save(url)
+    cluster = plan.settings.cluster.model_copy(update={"storage": url})
+    monkeypatch.setattr(plan, "settings", plan.settings.model_copy(update={"cluster": cluster}))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "_check", lambda *_: Mock(digest=lambda *_: "0123456789abcdef"))
+    monkeypatch.setattr(run, "asdict", lambda options: {})
+    monkeypatch.setattr(run, "Code", lambda: Mock(digest_trials=lambda options: {}))
+    monkeypatch.setattr(run, "Lease", lambda *_: pytest.fail("the storage is used"))
+    with pytest.raises(SettingsError) as error:
+        run.run_search("sigma", plan, lambda: None)
+    assert str(error.value) == (
+        f"params.yaml: cluster.storage, s3://{STORE}, holds a password, which Ray Tune would write "
+        "into this storage: name no password there, and set AWS_ACCESS_KEY_ID and "
+        "AWS_SECRET_ACCESS_KEY on each machine"
+    )

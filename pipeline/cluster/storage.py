@@ -80,6 +80,11 @@ class Storage:
         """The URL for messages, without the keys that it may hold."""
         return hide_secrets(self.url)
 
+    @property
+    def holds_password(self) -> bool:
+        """Whether the URL, and so each pickle of `files`, holds the secret key of a store."""
+        return urlsplit(self.url).password is not None
+
     def path(self, *parts: str) -> str:
         """As `files` takes it."""
         return str(self.root.joinpath(*parts))

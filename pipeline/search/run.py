@@ -64,7 +64,8 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
         A line for the best trial, one for all, and one for each that failed.
 
     Raises:
-        SettingsError: a mistake in the search, or another command runs it.
+        SettingsError: a mistake in the search, a password in the storage's URL, or another command
+            runs the search.
         ValueError: Ray holds too little for one trial, or all trials failed.
         OSError: its data is not prepared, MLflow does not answer, or Ray was lost.
     """
@@ -79,6 +80,12 @@ def run_search(name: str, plan: Plan, ready: Callable[[], None]) -> str:
     digest = configuration.digest(run.prepared, code, options)
     key = f"{name}.{digest[:KEY_DIGITS]}"
     storage = Storage(settings.cluster.storage)
+    if storage.holds_password:
+        raise SettingsError(
+            f"{storage.option}, {storage.label}, holds a password, which Ray Tune would write into "
+            "this storage: name no password there, and set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY on each machine"
+        )
     commit = find_commit()  # of the code that this process has read
     with Lease(storage, f"{SEARCHES}/{name}", f"searching {name}") as lease:
         with open_search_run(name, key, search) as recorder:
