@@ -3,27 +3,29 @@
     python -m pipeline.clean                       list what would be deleted
     python -m pipeline.clean --older-than 7 --yes  delete what nobody touched for 7 days
 
-Checkpoints of a training or search under way stay. Copies of data stay while any training or search
-is under way. An evaluation holds no lease: stop evaluations first. A training or search without its
-checkpoints begins anew. Each node has copies of a store's data in its user's cache.
+Checkpoints of a training or search under way stay, also where the work began meanwhile. Copies of
+data stay while any training or search is under way. An evaluation holds no lease: stop evaluations
+first. A training or search without its checkpoints begins anew. Each node has copies of a store's
+data in its user's cache.
 """
 
 from __future__ import annotations
 
 import time
 
-from pipeline.cluster.lease import LEASES, is_renewed
+from pipeline.cluster.lease import LEASES, Lease, is_renewed
 from pipeline.cluster.storage import DATA, SEARCHES, TRAININGS, Storage
 from pipeline.config.settings import SettingsError, load
 from pipeline.shell import command, parser
 
 DAY = 24 * 60 * 60
 FOLDERS = (TRAININGS, SEARCHES, DATA)
+BEST = ".best"
+WORK = {TRAININGS: "training", SEARCHES: "searching"}
 
 
-def find_stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
-    """The folders, by their parents, in which no file changed for so many days."""
-    limit = time.time() - days * DAY
+def find_stale_folders(storage: Storage, limit: float) -> list[tuple[str, str]]:
+    """The folders, by their parents, in which no file changed since a time in seconds."""
     active = find_active_work(storage)
     return sorted(
         (parent, name)
@@ -32,6 +34,15 @@ def find_stale_folders(storage: Storage, days: float) -> list[tuple[str, str]]:
         for name, newest in storage.list_folders(parent).items()
         if newest < limit and not any(name.startswith(f"{work}.") for work in active)
     )
+
+
+def make_lease(storage: Storage, parent: str, name: str) -> Lease:
+    """The lease under which a command writes a folder of a training or of a search."""
+    folder = name.removesuffix(".progress")
+    if folder.endswith(BEST):  # the training of a search's best trial
+        parent, folder = SEARCHES, folder.removesuffix(BEST)
+    key = folder.rpartition(".")[0] or folder  # without the digest
+    return Lease(storage, f"{parent}/{key}", f"{WORK[parent]} {key}")
 
 
 def find_active_work(storage: Storage) -> list[str]:
@@ -53,12 +64,35 @@ def main() -> None:
     if not arguments.older_than >= 0:  # which NaN is not
         raise SettingsError(f"--older-than is {arguments.older_than}: give a number from 0")
     storage = Storage(load().cluster.storage)
-    stale = find_stale_folders(storage, arguments.older_than)
+    limit = time.time() - arguments.older_than * DAY
+    stale = find_stale_folders(storage, limit)
+    count = 0
     for parent, name in stale:
-        print(storage.path(parent, name))
-        if arguments.yes:
+        reason = delete(storage, parent, name, limit) if arguments.yes else ""
+        count += not reason
+        print(f"{storage.path(parent, name)}{reason and ' stays: '}{reason}")
+    print(f"{count} folders {'deleted' if arguments.yes else 'would be deleted (--yes)'}")
+
+
+def delete(storage: Storage, parent: str, name: str, limit: float) -> str:
+    """Delete a folder, unless work began in the folder after the folders were listed.
+
+    Returns:
+        Why the folder stays; "" where the folder is deleted.
+    """
+    if parent == DATA:
+        if find_active_work(storage):
+            return "a training or search is under way"
+        storage.delete_folder(parent, name)
+        return ""
+    try:
+        with make_lease(storage, parent, name):
+            if storage.list_folders(parent).get(name, 0.0) >= limit:
+                return "a file is new"
             storage.delete_folder(parent, name)
-    print(f"{len(stale)} folders {'deleted' if arguments.yes else 'would be deleted (--yes)'}")
+    except SettingsError as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -124,6 +127,80 @@ def test_it_keeps_what_a_command_works_on_and_the_data(
         left = {"/".join(name.split("/")[:2]) for name in remaining(storage)}
         assert left == {*kept, "data/00112233", "leases/" + lease.split("/")[0]}
     assert run("--yes")[-1] == f"{len(kept) + 1} folders deleted"
+
+
+@pytest.fixture
+def after_list(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Let something happen after the folders were listed."""
+    find = clean.find_stale_folders
+
+    def after_list(happen: Callable[[], object]) -> None:
+        def find_first(storage: Storage, limit: float) -> list[tuple[str, str]]:
+            stale = find(storage, limit)
+            happen()
+            return stale
+
+        monkeypatch.setattr(clean, "find_stale_folders", find_first)
+
+    return after_list
+
+
+@pytest.mark.parametrize(
+    ("lease", "work", "kept"),
+    [
+        (
+            "trainings/synthetic.base.quick.1",
+            "training synthetic.base.quick.1",
+            {"trainings/synthetic.base.quick.1.0123456789ab"},
+        ),
+        (
+            "searches/sigma",
+            "searching sigma",
+            {"trainings/sigma.ba9876543210.best", "searches/sigma.ba9876543210"},
+        ),
+        (
+            "searches/sigma-2",
+            "searching sigma-2",
+            {"searches/sigma-2.ba9876543210", "searches/sigma-2.ba9876543210.progress"},
+        ),
+    ],
+)
+def test_it_keeps_what_a_command_began_after_the_list(
+    run: Callable[..., list[str]],
+    storage: Storage,
+    after_list: Callable[[Callable[[], object]], None],
+    lease: str,
+    work: str,
+    kept: set[str],
+) -> None:
+    storage.write(b"[]", "searches", "sigma-2.ba9876543210.progress", "progress.json")
+    with contextlib.ExitStack() as stack:
+        after_list(lambda: stack.enter_context(Lease(storage, lease, work)))
+        lines = run("--yes")
+    left = {"/".join(name.split("/")[:2]) for name in remaining(storage)}
+    assert left == {*kept, "data/00112233"}
+    owner = f"{getpass.getuser()} is {work} on {socket.gethostname()}, process {os.getpid()} in "
+    reason = f" stays: {owner}{Path.cwd()}: wait for that process, or stop it"
+    stays = [line for line in lines if "stays" in line]
+    assert stays == [
+        "data/00112233 stays: a training or search is under way",
+        *(f"{folder}{reason}" for folder in sorted(kept)),
+    ]
+    assert lines[-1] == f"{8 - len(stays)} folders deleted"
+
+
+def test_it_keeps_what_a_command_wrote_after_the_list(
+    run: Callable[..., list[str]],
+    storage: Storage,
+    after_list: Callable[[Callable[[], object]], None],
+) -> None:
+    """The command was stopped again: nobody has the lease."""
+    folder = ("trainings", "synthetic.base.quick.1.0123456789ab")
+    after_list(lambda: storage.write(b"new", *folder, "000001-ab.checkpoint"))
+    lines = run("--older-than", "1", "--yes")
+    assert f"{'/'.join(folder)} stays: a file is new" in lines
+    assert lines[-1] == "5 folders deleted"
+    assert storage.read(*folder, "000001-ab.checkpoint") == b"new"
 
 
 @pytest.mark.parametrize("content", [b"damaged", json.dumps({"renewed": 0}).encode()])
