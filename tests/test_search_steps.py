@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import Plan, load_plan
-from pipeline.search import run
+from pipeline.search import run, trial
 from pipeline.search.trial import ResumableASHA, TrialProgress
 from pipeline.training.configuration import Place
 
@@ -167,4 +168,47 @@ def test_a_search_whose_storage_would_save_a_password_is_refused(
         f"params.yaml: cluster.storage, s3://{STORE}, holds a password, which Ray Tune would write "
         "into this storage: name no password there, and set AWS_ACCESS_KEY_ID and "
         "AWS_SECRET_ACCESS_KEY on each machine"
+    )
+
+
+class Store:
+    """A checkpoint in a store that answers with an error."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    @contextmanager
+    def as_directory(self) -> Iterator[str]:
+        raise self.error
+        yield ""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("AWS Error SLOW_DOWN: Please reduce your request rate."),
+        PermissionError("access denied"),
+        TimeoutError("no answer"),
+    ],
+)
+def test_a_store_that_is_busy_fails_a_trial_so_that_ray_tune_tries_again(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[Any] = []
+    monkeypatch.setattr(trial.tune, "get_checkpoint", lambda: Store(error))
+    monkeypatch.setattr(trial.tune, "report", lambda *values, **_: reports.append(values))
+    monkeypatch.setattr(trial, "Training", lambda *_: pytest.fail("the trial begins anew"))
+    with pytest.raises(OSError, match=f"^{error}$") as raised:
+        trial.run_trial({"training.lr": 0.01}, a_setting(tmp_path))
+    assert raised.value is error
+    assert reports == []
+
+
+def test_a_trial_whose_checkpoint_is_gone_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = Store(FileNotFoundError("/reid/searches/sigma.0/checkpoint_000001"))
+    monkeypatch.setattr(trial.tune, "get_checkpoint", lambda: gone)
+    assert trial._read_state() == (
+        None,
+        "begins anew, as its checkpoint is gone or damaged: "
+        "/reid/searches/sigma.0/checkpoint_000001",
     )

@@ -118,6 +118,9 @@ def _read_state() -> tuple[State | None, str]:
 
     Ray Tune deletes a checkpoint when the next one is written. A search that was killed at that
     moment may name the deleted one. Its trial begins anew, and ends with the same weights.
+
+    Raises:
+        OSError: the storage cannot be used; Ray Tune tries the trial again.
     """
     checkpoint = tune.get_checkpoint()
     if checkpoint is None:
@@ -126,6 +129,8 @@ def _read_state() -> tuple[State | None, str]:
         with checkpoint.as_directory() as folder:
             return parse((Path(folder) / STATE).read_bytes()), ""
     except Exception as error:  # torch raises errors of many types for a damaged file
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
         reason = str(error).partition("\n")[0].partition(". ")[0]  # of torch, without its advice
         return None, f"begins anew, as its checkpoint is gone or damaged: {reason}"
 
