@@ -350,7 +350,8 @@ def compute(arguments):
     total = torch.ones(3)
     torch.distributed.all_reduce(total)
     rank = ray.train.get_context().get_local_rank()
-    text = f"{total.tolist()}, {os.environ['LOCAL_RANK']}"
+    local = [os.environ.get(name) for name in ('LOCAL_RANK', 'LOCAL_WORLD_SIZE')]
+    text = f"{total.tolist()}, {local}"
     Path(arguments['place'].storage, f'worker.{rank}').write_text(text)
     time.sleep(60)
 def main():
@@ -388,7 +389,7 @@ def test_a_shared_ray_and_its_workers_listen_on_loopback_alone_and_end_at_sigter
     def texts() -> list[str]:
         return [path.read_text() for path in sorted(tmp_path.glob("worker.*"))]
 
-    expected = ["[2.0, 2.0, 2.0], 0", "[2.0, 2.0, 2.0], 1"]
+    expected = ["[2.0, 2.0, 2.0], ['0', '2']", "[2.0, 2.0, 2.0], ['1', '2']"]
     wait_for(lambda: texts() == expected, "both workers")
     children = psutil.Process(process.pid).children(recursive=True)
     listeners = {
@@ -413,6 +414,21 @@ def test_a_shared_ray_and_its_workers_listen_on_loopback_alone_and_end_at_sigter
     mapped = [(name, getattr(ip, "ipv4_mapped", None) or ip) for name, ip, _ in listeners]
     assert [entry for entry in mapped if not entry[1].is_loopback] == []
     assert int(line.split(":")[1]) in {port for _, _, port in listeners}
+
+
+def test_a_worker_knows_its_place_among_the_workers_of_its_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of five workers on two nodes: a training divides the memory of a node by this number."""
+    from pipeline.training import group  # torch, which the other tests need not import
+
+    context = SimpleNamespace(
+        get_world_size=lambda: 5, get_local_rank=lambda: 1, get_local_world_size=lambda: 2
+    )
+    monkeypatch.setattr(group.ray.train, "get_context", lambda: context)
+    group._set_local_variables()
+    assert os.environ["LOCAL_RANK"] == "1"
+    assert os.environ["LOCAL_WORLD_SIZE"] == "2"
 
 
 def test_the_store_of_a_group_listens_on_the_address_of_one_node_alone() -> None:

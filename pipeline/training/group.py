@@ -43,7 +43,7 @@ class _GroupBackend(Backend):
             backend_config: a `GroupConfig`.
         """
         kind = "nccl" if worker_group.get_resources_per_worker().get("GPU") else "gloo"
-        worker_group.execute(_set_local_rank)
+        worker_group.execute(_set_local_variables)
         place = worker_group.execute_single(0, _find_place)
         size = len(worker_group)
         timeout = timedelta(seconds=backend_config.timeout_s)
@@ -60,9 +60,15 @@ class _GroupBackend(Backend):
             ray.get(worker_group.execute_async(_leave), timeout=PATIENCE)
 
 
-def _set_local_rank() -> None:
-    """Set the variable by which torch's NCCL finds the GPU of a worker."""
-    os.environ["LOCAL_RANK"] = str(ray.train.get_context().get_local_rank())
+def _set_local_variables() -> None:
+    """Set the variables of a worker on its node.
+
+    By its rank there torch's NCCL finds a GPU. By the number of workers there a training shares the
+    node's memory.
+    """
+    context = ray.train.get_context()
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    os.environ["LOCAL_WORLD_SIZE"] = str(context.get_local_world_size())
 
 
 def _find_place() -> tuple[str, int]:
