@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
 import subprocess
@@ -267,6 +268,32 @@ def test_a_block_may_print_and_may_miss_a_file(
     outcome = capsys.readouterr()
     assert json.loads(outcome.out) == [KEYS[1], "mask.npy does not exist", None]
     assert outcome.err == "shape 4 x 64\n" * 2
+
+
+@pytest.mark.parametrize("call", ["mkdir", "touch"])
+def test_a_full_disk_under_the_marks_ends_no_process(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second network is tried as well, and its failure is told."""
+    tries = []
+
+    def step(configuration: Configuration) -> None:
+        tries.append(configuration)
+        if configuration.network.after:
+            raise ValueError("crop is 9")
+
+    def fail(path: Path, **_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(rehearsal, "user_cache_path", lambda name: tmp_path / name)
+    monkeypatch.setattr(rehearsal, "try_step", step)
+    monkeypatch.setattr(sys, "argv", ["rehearsal", *KEYS])
+    monkeypatch.setattr(Path, call, fail)
+    rehearsal.main()
+    outcome = capsys.readouterr()
+    assert json.loads(outcome.out) == [KEYS[1], "crop is 9", None]
+    assert (len(tries), outcome.err) == (2, "")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -154,8 +154,9 @@ def main() -> None:
             print(json.dumps([name, str(error), text]), flush=True)
         else:
             mark = rehearsals.mark(configuration)
-            mark.parent.mkdir(parents=True, exist_ok=True)
-            mark.touch()
+            with suppress(OSError):  # a full disk costs the next trial only
+                mark.parent.mkdir(parents=True, exist_ok=True)
+                mark.touch()
 
 
 if __name__ == "__main__":
