@@ -219,6 +219,23 @@ with files.open_output_stream({storage.path("state")!r}) as stream:
     assert storage.read("state") == left
 
 
+def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
+    script = f"""
+import resource
+from pipeline.cluster.storage import Storage
+resource.setrlimit(resource.RLIMIT_FSIZE, (4, 4))
+try:
+    Storage({str(tmp_path)!r}).write(bytes(99_999), "trainings", "a", "id")
+except OSError as error:
+    print(error)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert process.stdout == f"[Errno 27] File too large: '{tmp_path}/trainings/a/id'\n"
+    assert list((tmp_path / "trainings/a").iterdir()) == []
+
+
 def test_shared_files_lie_at_a_place_of_their_content(storage: Storage, tmp_path: Path) -> None:
     folder = tmp_path / "prepared"
     folder.mkdir()

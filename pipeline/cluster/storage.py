@@ -29,7 +29,7 @@ from pyarrow.fs import (
     copy_files,
 )
 
-from ianet.files import digest_file, write_whole
+from ianet.files import digest_file, name_in_errors, write_whole
 from pipeline.cluster.bucket import Bucket, Version
 from pipeline.cluster.whole_files import WholeFiles
 from pipeline.config.settings import PARAMS, SettingsError
@@ -103,12 +103,17 @@ class Storage:
         return _read_patiently(content)
 
     def write(self, content: bytes, *parts: str) -> None:
-        """A file that appears whole or not at all."""
+        """A file that appears whole or not at all.
+
+        Raises:
+            OSError: the storage cannot be used; the message names the file.
+        """
         path = self.path(*parts)
-        if self.is_folder:  # an object store has no folders
-            self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
-        with self.files.open_output_stream(path) as stream:
-            stream.write(content)
+        with name_in_errors(Path(path)):
+            if self.is_folder:  # an object store has no folders
+                self.files.create_dir(str(PurePosixPath(path).parent), recursive=True)
+            with self.files.open_output_stream(path) as stream:
+                stream.write(content)
 
     def list_names(self, *parts: str) -> list[str]:
         """Names of the files in a folder, which may not exist yet."""
