@@ -1,9 +1,9 @@
-"""What a search does with its lease, its storage and its state, without Ray."""
+"""What a search does with its pipeline, its lease, its storage and its state, without Ray."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.cluster.resources import Share
 from pipeline.cluster.storage import SEARCHES, TRAININGS, Storage
 from pipeline.config.settings import SettingsError
 from pipeline.plan.plan import Plan, load_plan
+from pipeline.search import __main__ as command
 from pipeline.search import run, trial
 from pipeline.search.trial import ResumableASHA, TrialProgress
 from pipeline.training.configuration import Place
@@ -127,6 +128,51 @@ def test_a_search_that_lost_its_lease_begins_and_writes_and_deletes_nothing(
     assert len(storage.list_folders(SEARCHES)) == 2
     assert len(storage.list_folders(TRAININGS)) == 1
     assert json.loads(storage.read(*LEASE) or b"")["user"] == "maria"
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """The file of DVC that the command `make search` finds, and what the command does then."""
+    steps: list[str] = []
+    file = tmp_path / "dvc.yaml"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["search", "sigma"])
+    monkeypatch.setattr(command, "load_plan", lambda: SimpleNamespace(search=lambda name: None))
+    monkeypatch.setattr(command, "render", lambda plan: {file: "stages: ä"})
+    monkeypatch.setattr(command, "write", lambda plan: steps.append("write"))
+    monkeypatch.setattr(command, "run_command", lambda *_: steps.append("dvc"))
+    monkeypatch.setattr(command, "make_page", lambda: steps.append("page"))
+    return file, steps
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("stages: ä".encode(), ["dvc", "page"]),
+        (b"stages: \xe4", ["write", "dvc", "page"]),  # no UTF-8
+        (b"other", ["write", "dvc", "page"]),
+        (None, ["write", "dvc", "page"]),
+    ],
+)
+def test_a_pipeline_of_other_bytes_is_written_anew(
+    content: bytes | None, expected: list[str], pipeline: tuple[Path, list[str]]
+) -> None:
+    file, steps = pipeline
+    if content is not None:
+        file.write_bytes(content)
+    command.main()
+    assert steps == expected
+
+
+def test_a_pipe_in_the_place_of_the_pipeline_is_told(
+    pipeline: tuple[Path, list[str]], make_pipe: Callable[[Path], None]
+) -> None:
+    file, steps = pipeline
+    make_pipe(file)
+    with pytest.raises(SettingsError) as error:
+        command.main()
+    assert str(error.value) == (f"{file} is no regular file: delete it, and run the command again")
+    assert steps == []
 
 
 STORE = "bucket/x?region=us-east-1"

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from pipeline.ending import explain_end, make_page
-from pipeline.plan.dvc_yaml import SEARCH_PIPELINE, render, write
+from pipeline.plan.dvc_yaml import SEARCH_PIPELINE, is_stale, render, write
 from pipeline.plan.plan import load_plan
 from pipeline.shell import DVC, LOGS, command, lock_work, parser, run_command
 
@@ -19,7 +19,7 @@ def main() -> None:
     name = options.parse_args().name
     plan = load_plan()
     plan.search(name)
-    if any(not path.exists() or path.read_text() != text for path, text in render(plan).items()):
+    if any(is_stale(path, text) for path, text in render(plan).items()):
         with lock_work(LOGS / "repro.lock", "making results in this folder"):
             write(plan)
     with explain_end():
