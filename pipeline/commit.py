@@ -28,6 +28,11 @@ def find_changes(*paths: str) -> list[str]:
     return [line.split(maxsplit=1)[1] for line in lines]
 
 
+def find_new_files(*paths: str) -> list[str]:
+    """The files below paths that git neither holds nor ignores; none outside a repository."""
+    return _git("ls-files", "--others", "--exclude-standard", "--", *paths).splitlines()
+
+
 def _git(*arguments: str) -> str:
     """What git prints; nothing where git fails or is missing."""
     words = ["git", "--no-optional-locks", *arguments]

@@ -1,4 +1,4 @@
-"""How a command ends that makes results: with the page, and the committed files that differ."""
+"""How a command ends that makes results: with the page, and the files that git holds otherwise."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from pipeline.commit import find_changes
+from pipeline.commit import find_changes, find_new_files
 from pipeline.shell import run_command
 
-COMMITTED = ("results", "dvc.lock", "searches")  # what such a command writes and git holds
+RESULTS = "results"  # where such a command makes files, which are to be committed
+COMMITTED = (RESULTS, "dvc.yaml", "dvc.lock", "searches")  # what the command writes and git holds
 
 
 @contextmanager
 def explain_end() -> Iterator[None]:
-    """Say which committed files differ, however the work ends; after a failure make the page."""
+    """Say which committed files differ and which files are new, however the work ends.
+
+    After a failure the page is made first.
+    """
     try:
         yield
     except SystemExit:
@@ -27,6 +31,12 @@ def explain_end() -> Iterator[None]:
             print(
                 f"committed files that differ now: {len(changes)}. `git diff --stat HEAD -- "
                 f"{paths}` lists them, `git restore {paths}` takes them back",
+                flush=True,
+            )
+        if files := find_new_files(RESULTS):
+            print(
+                f"new files below {RESULTS}: {len(files)}. `git clean -nd {RESULTS}` lists them, "
+                f"`git clean -fd {RESULTS}` deletes them",
                 flush=True,
             )
 

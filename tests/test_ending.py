@@ -19,10 +19,15 @@ from pipeline.search import __main__ as search
 
 PAGE = (sys.executable, "-m", "pipeline.stages.report")
 CHANGES = (
-    "committed files that differ now: 3. `git diff --stat HEAD -- results dvc.lock searches` lists "
-    "them, `git restore results dvc.lock searches` takes them back\n"
+    "committed files that differ now: 4. `git diff --stat HEAD -- results dvc.yaml dvc.lock "
+    "searches` lists them, `git restore results dvc.yaml dvc.lock searches` takes them back\n"
 )
-FILES = ("results/a.csv", "dvc.lock", "searches/dvc.lock")
+NEW = (
+    "new files below results: 2. `git clean -nd results` lists them, `git clean -fd results` "
+    "deletes them\n"
+)
+FILES = ("results/a.csv", "dvc.yaml", "dvc.lock", "searches/dvc.lock")
+NEW_FILES = ("results/new/scores/a.b.c.0.json", "results/new/scores/a.b.c.1.json")
 
 
 @pytest.fixture
@@ -78,7 +83,39 @@ def test_work_that_fails_or_is_stopped_names_its_changes(
     assert commands == pages
     assert capsys.readouterr().out == CHANGES
     subprocess.run(CHANGES.split("`")[3].split(), check=True)  # as the line says
-    assert [Path(name).read_text() for name in FILES] == ["before"] * 3
+    assert [Path(name).read_text() for name in FILES] == ["before"] * 4
+
+
+def test_new_files_of_results_are_told_and_deleted_as_told(
+    committed: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Git holds none of the new files, so that no `git restore` takes them back."""
+    Path(".gitignore").write_text("/results/report.html\n")
+    with explain_end():
+        for name in (*NEW_FILES, "results/report.html", "notes.txt"):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("new")
+    assert capsys.readouterr().out == NEW
+    _, listing, _, deletion, _ = NEW.split("`")
+    listed = subprocess.run(listing.split(), check=True, capture_output=True, text=True).stdout
+    assert listed == "Would remove results/new/\n"
+    subprocess.run(deletion.split(), check=True)
+    assert not Path("results/new").exists()
+    left = ("results/report.html", "notes.txt", *FILES)
+    assert all(Path(name).exists() for name in left)
+    with explain_end():
+        pass
+    assert capsys.readouterr().out == ""
+
+
+def test_changes_and_new_files_are_told_by_a_line_each(
+    committed: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with explain_end():
+        for name in (*FILES, *NEW_FILES):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_text("after")
+    assert capsys.readouterr().out == CHANGES + NEW
 
 
 def test_work_that_changes_nothing_says_nothing(
