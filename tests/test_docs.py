@@ -7,8 +7,8 @@ import ast
 import importlib
 import re
 import sys
-from collections.abc import Callable, Iterator
-from datetime import date
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, date, datetime
 from functools import cache
 from pathlib import Path
 
@@ -40,8 +40,8 @@ from pipeline.plan.runs import parse_run
 MAKEFILE = (ROOT / "Makefile").read_text()
 FOLDERS = "deploy|docs|experiments|ianet|pipeline|tests|benchmarks|searches|\\.ci|\\.github"
 PROGRAMS = {
-    *(".", "base64", "caddy", "cd", "curl", "docker", "export", "git", "grep", "helm", "kubectl"),
-    *("pip", "sbatch", "sed", "ssh", "tar"),
+    *(".", "base64", "caddy", "cd", "cp", "curl", "docker", "export", "git", "grep", "helm"),
+    *("kubectl", "pip", "sbatch", "sed", "ssh", "tar"),
 }
 """Programs of others, of whose options only the files are looked at."""
 
@@ -130,16 +130,62 @@ def test_each_command_of_a_sentence_was_run_somewhere() -> None:
     assert not silent, "put <!--run:DATE-->, <!--test:NAME--> or <!--needs:WHAT--> behind"
 
 
+def holds(text: str, words: Sequence[str]) -> bool:
+    """Whether a test's text holds the words; a module may be imported instead of run."""
+    if words[:2] == ("python", "-m"):
+        package, _, module = words[2].rpartition(".")
+        return words[2] in text or f"from {package} import {module}" in text
+    return all(re.search(rf"(?<![\w-]){re.escape(word)}(?![\w-])", text) for word in words)
+
+
+def check_mark(kind: str, content: str, commands: Sequence[list[str]]) -> None:
+    """Raise Mistake for a day that is none or not yet, or a test that runs no such command."""
+    if kind == "run":
+        try:
+            day = date.fromisoformat(content)
+        except ValueError as error:
+            raise Mistake(str(error)) from None
+        if day > datetime.now(UTC).date():
+            raise Mistake(f"{content} is not yet")
+    elif kind == "test":
+        path = ROOT / f"tests/{content}.py"
+        if not path.exists():
+            raise Mistake(f"there is no {content}")
+        for words in commands:
+            if not holds(path.read_text(), purpose(words)):
+                raise Mistake(f"{content} does not run {' '.join(purpose(words))}")
+
+
 def test_the_marks_hold() -> None:
-    """Each belongs to a command, each day is a day, and each test is there."""
-    marks = [block.marks for block in command_blocks()]
-    marks += [marks for page in PAGES for _, marks in command_spans(page)]
-    assert sum(map(len, marks)) == sum(page.read_text().count("<!--") for page in PAGES)
-    for kind, content in [mark for each in marks for mark in each]:
-        if kind == "run":
-            date.fromisoformat(content)
-        elif kind == "test":
-            assert (ROOT / f"tests/{content}.py").exists(), content
+    """Each belongs to a command, each day is past, and each test runs the command."""
+    marked = [
+        (block.marks, split_commands(block.text) if block.language in COMMANDS else [])
+        for block in command_blocks()
+    ]
+    marked += [(marks, [words]) for page in PAGES for words, marks in command_spans(page)]
+    count = sum(len(marks) for marks, _ in marked)
+    assert count == sum(page.read_text().count("<!--") for page in PAGES)
+    for marks, commands in marked:
+        for kind, content in marks:
+            check_mark(kind, content, commands)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "command", "mistake"),
+    [
+        ("run", "2026-11-31", "make repro", "day"),
+        ("run", "9999-01-01", "make repro", "9999-01-01 is not yet"),
+        ("test", "test_nothing", "make repro", "there is no test_nothing"),
+        ("test", "test_site", "make site", "test_site does not run make site"),
+        (
+            *("test", "test_failures", "python -m pipeline.import_results ../elsewhere"),
+            "test_failures does not run python -m pipeline.import_results",
+        ),
+    ],
+)
+def test_a_mistake_in_a_mark_is_seen(kind: str, content: str, command: str, mistake: str) -> None:
+    with pytest.raises(Mistake, match=mistake):
+        check_mark(kind, content, split_commands(command))
 
 
 @pytest.mark.parametrize(("page", "language"), TESTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import zipfile
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
@@ -36,7 +37,10 @@ def commands(page: str) -> list[list[str]]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The reader's folder: a model, photos in a folder a person, a query and a checkpoint."""
     root = tmp_path_factory.mktemp("use")
-    tiny_model(root / "model")
+    tiny_model(root / "models/synthetic.stage3.quick.0")
+    copy, *_ = commands("docs/use.md")
+    assert copy[0] == "cp"
+    subprocess.run(copy, cwd=root, check=True)
     archive.write(
         root / "people.zip",
         train_identities=1,
@@ -55,9 +59,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if len(list(target.parent.iterdir())) < 4:
                     target.write_bytes(people.read(name))
-    first, *_, last = sorted((root / "photos").rglob("*.jpg"))
-    shutil.copy(first, root / "query.jpg")
-    shutil.copy(last, root / "other.jpg")
+    pictures = sorted((root / "photos").rglob("*.jpg"))
+    shutil.copy(pictures[len(pictures) // 2], root / "query.jpg")
+    shutil.copy(pictures[-1], root / "other.jpg")
     state = torchvision.models.resnet50(num_classes=3).state_dict()
     names = {name: name.replace("fc.", "classifier.") for name in state}
     torch.save({names[name]: value for name, value in state.items()}, root / "checkpoint.pth")
@@ -73,18 +77,23 @@ def run(
 
 
 def test_the_commands_answer_in_order(run: Callable[..., Outcome]) -> None:
-    assert 12 <= len(commands("docs/use.md")) <= 20
+    _, *others = commands("docs/use.md")
+    assert 12 <= len(others) <= 20
     outputs = {}
-    for command in commands("docs/use.md"):
+    for command in others:
         assert command[0] == "ianet"
         outcome = run(*command[1:])
         assert outcome.code == 0, (command, outcome)
         outputs[" ".join(command)] = outcome.output
-    nearest = outputs["ianet search model query.jpg photos -k 5"].splitlines()[1].split()
-    first = min(path.as_posix() for path in Path("photos").rglob("*.jpg"))
-    assert nearest == ["query.jpg", "1", first, "0.0000"]
+    pictures = sorted(path.as_posix() for path in Path("photos").rglob("*.jpg"))
+    middle = pictures[len(pictures) // 2]
+    _, nearest, second, *_ = outputs["ianet search model query.jpg photos -k 5"].splitlines()
+    assert nearest.split() == ["query.jpg", "1", middle, "0.0000"]
+    assert float(second.split()[2]) > 0
     answer = json.loads(outputs["ianet search model query.jpg photos.parquet -k 5 --json"])
-    assert answer[0]["path"] == first
+    assert answer[0]["path"] == middle
+    assert answer[0]["distance"] == pytest.approx(0, abs=1e-6)
+    assert answer[1]["distance"] > 1e-4
     ranks = pd.read_csv("ranks.csv")
     assert len(ranks) == 3 * len(list(Path("photos").rglob("*.jpg")))
     assert Path("ranks.html").read_text().startswith("<!doctype html>")
@@ -112,7 +121,7 @@ def test_the_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     """After the commands, which make the calibrated model and its export."""
     monkeypatch.chdir(folder)
     blocks = [block for block in find_blocks("docs/use.md", "python") if not block.marks]
-    judge, onnx, embed = (block.text for block in blocks)
+    judge, exported, embed, insert = (block.text for block in blocks)
     values: dict[str, Any] = {"ianet": ianet}
     exec(judge, values)
     assert values["judgement"].distance > 0
@@ -122,9 +131,19 @@ def test_the_lines_of_python_run(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     first = min(path for path in Path("photos").rglob("*.jpg"))
     with Image.open(first) as picture:
         values["pixels"] = np.asarray(picture.resize((32, 64), Image.Resampling.BILINEAR))[None]
-    exec(onnx, values)
+    exec(exported, values)
     row = values["table"].paths.index(first.as_posix())
-    np.testing.assert_allclose(values["features"][0], features[row], rtol=1e-3, atol=1e-3)
+    for result in (values["features"], values["program"](torch.tensor(values["pixels"]))):
+        np.testing.assert_allclose(result[0], features[row], rtol=1e-3, atol=1e-3)
+    exec(insert, values)
+    network = values["network"].eval()
+    pixels = torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = network(pixels)
+        for stage in (network.layer2, network.layer3):
+            assert len(values["blocks"]) == 2 * len(list(stage[-1].parameters()))
+            del stage[-1]
+        torch.testing.assert_close(network(pixels), expected, rtol=0, atol=0)
 
 
 def test_the_page_names_each_file_of_a_model(folder: Path) -> None:
