@@ -415,7 +415,7 @@ def run_stale(evaluations: Sequence[Evaluation], plan: Plan, stale_stages: Set[s
         if minutes is not None:
             estimate = format_minutes(minutes / at_a_time)
             text += f": about {estimate} where a core is as fast as ours"
-        print(f"{text}. Logs: {LOGS}/<key>.log", flush=True)
+        print(text, flush=True)
         with View(jobs, at_a_time) as view:
             return run_waves(jobs, plan, at_a_time + AHEAD, view.show_end)
 
@@ -443,7 +443,9 @@ def reproduce(plan: Plan, targets: Sequence[str]) -> None:
     stale = [
         each for each in evaluations if stale_stages.intersection(list_stages_before(each, plan))
     ]
-    print(f"{format_runs(len(runs))}, {len(unique_runs(stale))} of them to do", flush=True)
+    text = f"{format_runs(len(runs))}, {len(unique_runs(stale))} of them to do"
+    # The first line names the logs, as what follows may take minutes.
+    print(f"{text}. Logs: {LOGS}/<key>.log" if stale else text, flush=True)
     failed = run_stale(stale, plan, stale_stages) if stale else []
     if failed:
         lines = "\n".join(

@@ -300,3 +300,30 @@ def test_an_estimate_is_of_trainings_alone() -> None:
     assert repro.estimate_minutes(runs, plan, {f"evaluate@{runs[0].key}"}) is None
     paper = Run("market1501", "base", "paper", 0)
     assert repro.estimate_minutes([paper], plan, {f"train@{paper.key}"}) is None
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_the_first_line_names_the_logs_of_what_is_done(
+    stale: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is printed at the moment at which the first run begins."""
+    plan = load_plan()
+    evaluations = plan.evaluations(["table4f"])
+    count = len({evaluation.run for evaluation in evaluations})
+    stages = {f"train@{evaluation.run.key}" for evaluation in evaluations} if stale else {"table4f"}
+    monkeypatch.setattr(repro, "find_stale_stages", lambda: stages)
+    monkeypatch.setattr(repro, "rehearse", lambda keys, plan: dict.fromkeys(keys, OSError()))
+    monkeypatch.setattr(repro, "run_waves", lambda *_: [])
+    for name in ("_dvc_repro", "make_page"):
+        monkeypatch.setattr(repro, name, lambda *_: None)
+    repro.reproduce(plan, ["table4f"])
+    first, *lines = capsys.readouterr().out.splitlines()
+    if stale:
+        assert first == f"{count} runs, {count} of them to do. Logs: build/logs/<key>.log"
+        assert lines[0].startswith(f"{count} runs to do, 1 at a time: about ")
+        assert lines[0].endswith(" where a core is as fast as ours")
+        assert len(lines) == 2
+    else:
+        assert first == f"{count} runs, 0 of them to do"
+        assert len(lines) == 1
+    assert lines[-1].startswith("done: ")
