@@ -33,7 +33,7 @@ from ianet.network import load as load_network
 
 KEY = "synthetic.stage3.quick.0"
 BASE = "synthetic.base.quick.0"
-MODEL = "models:/synthetic.stage3@latest"  # in MLflow
+MODEL = "models:/synthetic.stage3@quick-0"  # in MLflow
 
 
 @pytest.fixture(scope="module")
