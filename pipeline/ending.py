@@ -15,10 +15,11 @@ COMMITTED = (RESULTS, "dvc.yaml", "dvc.lock", "searches")  # what the command wr
 
 @contextmanager
 def explain_end() -> Iterator[None]:
-    """Say which committed files differ and which files are new, however the work ends.
+    """Say how many committed files differ and how many files are new, however the work ends.
 
     After a failure the page is made first.
     """
+    before = find_new_files(RESULTS)
     try:
         yield
     except SystemExit:
@@ -33,10 +34,10 @@ def explain_end() -> Iterator[None]:
                 f"{paths}` lists them, `git restore {paths}` takes them back",
                 flush=True,
             )
-        if files := find_new_files(RESULTS):
+        if files := set(find_new_files(RESULTS)).difference(before):
             print(
-                f"new files below {RESULTS}: {len(files)}. `git clean -nd {RESULTS}` lists them, "
-                f"`git clean -fd {RESULTS}` deletes them",
+                f"new files below {RESULTS}: {len(files)}. `git clean -nd {RESULTS}` lists all "
+                f"that git does not hold, `git clean -fd {RESULTS}` deletes all of these",
                 flush=True,
             )
 

@@ -23,8 +23,8 @@ CHANGES = (
     "searches` lists them, `git restore results dvc.yaml dvc.lock searches` takes them back\n"
 )
 NEW = (
-    "new files below results: 2. `git clean -nd results` lists them, `git clean -fd results` "
-    "deletes them\n"
+    "new files below results: 2. `git clean -nd results` lists all that git does not hold, `git "
+    "clean -fd results` deletes all of these\n"
 )
 FILES = ("results/a.csv", "dvc.yaml", "dvc.lock", "searches/dvc.lock")
 NEW_FILES = ("results/new/scores/a.b.c.0.json", "results/new/scores/a.b.c.1.json")
@@ -103,9 +103,20 @@ def test_new_files_of_results_are_told_and_deleted_as_told(
     assert not Path("results/new").exists()
     left = ("results/report.html", "notes.txt", *FILES)
     assert all(Path(name).exists() for name in left)
+
+
+def test_new_files_of_earlier_work_are_told_once(
+    committed: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = (Path(name) for name in NEW_FILES)
+    first.parent.mkdir(parents=True)
+    first.write_text("of an earlier command")
     with explain_end():
         pass
     assert capsys.readouterr().out == ""
+    with explain_end():
+        second.write_text("new")
+    assert capsys.readouterr().out == NEW.replace("results: 2.", "results: 1.")
 
 
 def test_changes_and_new_files_are_told_by_a_line_each(
