@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import repro
+from pipeline import repro, shell
 from pipeline.commit import find_changes
 from pipeline.plan.plan import load_plan
 from pipeline.plan.runs import Evaluation, Run
@@ -233,6 +233,8 @@ def test_stopping_stops_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             raise KeyboardInterrupt
 
     monkeypatch.setattr(repro, "SimpleQueue", Interrupted)
+    # The stand-in is a DVC that has no stage.
+    monkeypatch.setattr(shell, "PATIENCE", 1)
     with pytest.raises(KeyboardInterrupt):
         repro.run_jobs(jobs, 2, lambda job: None)
     assert sorted(path.name for path in tmp_path.glob("train@*.0")) == [
