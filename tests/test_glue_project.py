@@ -74,6 +74,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     write_people(project.folder / "data/colours")
     params = yaml.safe_load((project.folder / "params.yaml").read_text())
     params["at_hand"] = ["colours"]
+    params["checkpoint_minutes"] = 5  # after the last epoch alone
     params["datasets"]["colours"] = {
         **params["datasets"]["synthetic"],
         "synthetic": None,
