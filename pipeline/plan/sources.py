@@ -20,6 +20,7 @@ import io
 import json
 import tokenize
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ PREPARATION = ("reader", "source", "options", "published", "cameras", "held_out"
 """Options of a data set that its preparation depends on."""
 
 
+@cache
 def digest_code(source: str) -> str:
     """SHA-256 of Python source without comments, blank lines and spaces at the ends of lines.
 
