@@ -43,6 +43,14 @@ LONG = (
     *("test_pipeline.py", "test_trainings.py", "test_nodes.py", "test_search.py"),
     "test_failures.py",
 )
+# The longest first, so that two or three processes end together. Real processes wait often: a file
+# that only computes is among the first three.
+ORDER = (
+    *("test_nodes.py", "test_pipeline.py", "test_site.py", "test_failures.py", "test_trainings.py"),
+    *("test_search.py", "test_glue_project.py", "test_export.py", "test_use.py"),
+    *("test_page_in_browser.py", "test_cluster.py", "test_training.py", "test_storage.py"),
+    "test_cli.py",
+)
 EXPECTED_SKIPS = "IANET_EXPECTED_SKIPS"  # variable: words of the reasons that are expected
 
 # A process that nohup or `&` of a script starts ignores Ctrl-C, as would those of the tests.
@@ -54,9 +62,9 @@ os.environ.update(SETTINGS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that start real processes first, so that two at a time end together."""
-    order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
+    """Sort the files and mark tests by them."""
+    order = {name: place for place, name in enumerate(ORDER)}
+    items.sort(key=lambda item: order.get(item.path.name, len(ORDER)))
     for item in items:
         if item.path.name in LONG:
             item.add_marker("slow")
