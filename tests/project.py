@@ -69,6 +69,8 @@ class Project:
         project._keep_few_experiments()
         (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
         (folder / "mlflow.db").write_bytes(empty_database())
+        # Once, as its processes keep no bytecode where PYTHONDONTWRITEBYTECODE is set.
+        project.run("python", "-m", "compileall", "-q", "ianet", "pipeline")
         project.run("git", "init", "--quiet")
         project.run("python", "-m", "pipeline.plan")
         return project
