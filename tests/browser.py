@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 Test = TypeVar("Test", bound=Callable[..., None])
 Scheme = Literal["dark", "light"]
@@ -51,27 +51,38 @@ def needs_browser(test: Test) -> Test:
 
 
 @contextmanager
+def start_browser() -> Iterator[Browser]:
+    """A browser for some pages. No code of asyncio runs in this process meanwhile."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
 def open_page(
-    content: str, width: int = 1280, scheme: Scheme = "light", scripts: bool = True
+    browser: Browser,
+    content: str,
+    width: int = 1280,
+    scheme: Scheme = "light",
+    scripts: bool = True,
 ) -> Iterator[tuple[Page, list[str]]]:
-    """Show an HTML text, with or without its scripts.
+    """Show an HTML text, with or without its scripts, to a person who never saw a page before.
 
     Yields:
         The page, and a list that receives what the browser's console prints.
     """
     messages: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(
-            viewport={"width": width, "height": 800},
-            color_scheme=scheme,
-            java_script_enabled=scripts,
-        )
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.set_content(content)
-        yield page, messages
-        browser.close()
+    page = browser.new_page(
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
+        java_script_enabled=scripts,
+    )
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.set_content(content)
+    yield page, messages
+    page.close()
 
 
 def find_violations(page: Page, tags: tuple[str, ...] = AAA) -> list[str]:

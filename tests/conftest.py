@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import mlflow
     from mlflow.entities import Metric
     from mlflow_runs import Sent
+    from playwright.sync_api import Browser
     from project import Project
     from tiny_models import Outcome
 
@@ -128,6 +129,15 @@ def _once(
             finish(Project.create(folder))
             done.touch()
     return Project(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """One for the tests of a file."""
+    from browser import start_browser  # Playwright, which fast tests need not import
+
+    with start_browser() as browser:
+        yield browser
 
 
 def noise(seed: int, height: int = 128, width: int = 64) -> bytes:

@@ -13,7 +13,7 @@ from zlib import compress, crc32
 
 import numpy as np
 import pytest
-from browser import needs_browser, open_page
+from browser import needs_browser, open_page, start_browser
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ExifTags import Base as Tag
@@ -319,7 +319,7 @@ def test_a_browser_shows_the_same() -> None:
     """On a white page; blending and JPEG's arithmetic may differ by a level or two."""
     contents = pictures()
     urls = [f"data:image;base64,{base64.b64encode(each).decode()}" for each in contents.values()]
-    with open_page("") as (page, _):
+    with start_browser() as browser, open_page(browser, "") as (page, _):
         answers = page.evaluate(SHOW, urls)
     assert len(answers) == len(contents)
     for (name, content), picture in zip(contents.items(), answers, strict=True):

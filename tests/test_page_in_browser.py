@@ -7,6 +7,7 @@ from typing import Literal
 import pytest
 from browser import find_violations, needs_browser, open_page
 from page_samples import FAILED, KEYS, report, table_page
+from playwright.sync_api import Browser
 
 
 @needs_browser
@@ -18,10 +19,10 @@ from page_samples import FAILED, KEYS, report, table_page
     ],
 )
 def test_a_browser_and_axe_find_nothing_wrong(
-    width: int, scheme: Literal["dark", "light"], kind: str
+    browser: Browser, width: int, scheme: Literal["dark", "light"], kind: str
 ) -> None:
     content = table_page() if kind == "table" else report()
-    with open_page(content, width, scheme) as (tab, messages):
+    with open_page(browser, content, width, scheme) as (tab, messages):
         assert tab.evaluate("document.documentElement.scrollWidth") <= width
         boxes = tab.locator(".wide, figure > div")
         is_marked = "box => (box.scrollWidth > box.clientWidth) == (box.tabIndex == 0)"
@@ -32,19 +33,19 @@ def test_a_browser_and_axe_find_nothing_wrong(
 
 
 @needs_browser
-def test_without_scripts_the_page_has_the_same_text() -> None:
+def test_without_scripts_the_page_has_the_same_text(browser: Browser) -> None:
     texts = []
     for scripts in (True, False):
-        with open_page(report(), scripts=scripts) as (tab, _):
+        with open_page(browser, report(), scripts=scripts) as (tab, _):
             texts.append(tab.locator("main").inner_text())
     assert texts[0] == texts[1]
     assert KEYS[0] in texts[1]
 
 
 @needs_browser
-def test_on_paper_tables_are_whole_and_there_is_no_navigation() -> None:
+def test_on_paper_tables_are_whole_and_there_is_no_navigation(browser: Browser) -> None:
     paper = 794  # pixels, of A4
-    with open_page(report(), paper) as (tab, _):
+    with open_page(browser, report(), paper) as (tab, _):
         assert tab.locator("nav").is_visible()
         tab.emulate_media(media="print")
         assert not tab.locator("nav").is_visible()
@@ -75,18 +76,18 @@ COLOURS = """svg => {
     ],
 )
 def test_pictures_have_the_colours_of_the_page(
-    scheme: Literal["dark", "light"], paper: str, ink: str
+    browser: Browser, scheme: Literal["dark", "light"], paper: str, ink: str
 ) -> None:
     """The ground, the texts and the ticks."""
-    with open_page(report(), 390, scheme) as (tab, _):
+    with open_page(browser, report(), 390, scheme) as (tab, _):
         colours = tab.locator("figure svg").evaluate_all(f"all => all.map({COLOURS})")
         assert colours == [[paper, ink, ink, paper, ink]] * 8
 
 
 @needs_browser
 @pytest.mark.parametrize("width", [360, 390])
-def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
-    with open_page(report(), width) as (tab, _):
+def test_all_gains_fit_a_phone_at_full_size(browser: Browser, width: int) -> None:
+    with open_page(browser, report(), width) as (tab, _):
         box = tab.locator('figure[aria-label="All gains"] > div')
         assert box.evaluate("box => box.scrollWidth <= box.clientWidth")
         assert box.get_attribute("tabindex") is None
@@ -98,8 +99,10 @@ def test_all_gains_fit_a_phone_at_full_size(width: int) -> None:
 
 @needs_browser
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_figure_zooms_and_the_head_of_the_runs_stays_in_sight(width: int) -> None:
-    with open_page(report(), width) as (tab, messages):
+def test_a_figure_zooms_and_the_head_of_the_runs_stays_in_sight(
+    browser: Browser, width: int
+) -> None:
+    with open_page(browser, report(), width) as (tab, messages):
         figure = tab.locator('figure[aria-label="Figure"]')
         box = figure.locator("div")
         figure.get_by_role("checkbox", name="Zoom in on Figure").check()
@@ -120,8 +123,8 @@ def test_a_figure_zooms_and_the_head_of_the_runs_stays_in_sight(width: int) -> N
 
 
 @needs_browser
-def test_runs_are_filtered_and_sorted() -> None:
-    with open_page(report()) as (tab, messages):
+def test_runs_are_filtered_and_sorted(browser: Browser) -> None:
+    with open_page(browser, report()) as (tab, messages):
         rows = tab.locator("#run-table tbody tr")
         before = rows.evaluate_all("rows => rows.map(row => row.id)")
         assert before == [FAILED.key, *KEYS]

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from browser import Scheme, find_violations, needs_browser, open_page
+from browser import Scheme, find_violations, needs_browser, open_page, start_browser
 from conftest import archive_folder, noise, written
 from numpy.typing import NDArray
 from PIL import Image
@@ -575,7 +575,7 @@ def test_axe_finds_nothing_wrong_on_the_page(scheme: Scheme) -> None:
     table = ranks(("q", 1, True), ("q", 2, False)).assign(accepted=[True, False])
     picture = Image.new("RGB", (96, 160), "red")
     text = "".join(write_page(table, ["q"], lambda _: picture, "Ranks"))
-    with open_page(text, 390, scheme) as (shown, messages):
+    with start_browser() as browser, open_page(browser, text, 390, scheme) as (shown, messages):
         assert find_violations(shown) == []
         assert messages == []
 

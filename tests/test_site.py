@@ -12,6 +12,7 @@ import pytest
 import yaml
 from browser import AA, VIEWS, Scheme, find_faults, find_violations, needs_browser, open_page
 from page_samples import report
+from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -74,9 +75,11 @@ def test_the_library_is_in_the_site(site: Path) -> None:
 @pytest.mark.slow
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
-def test_a_browser_and_axe_find_nothing_wrong(site: Path, width: int, scheme: Scheme) -> None:
+def test_a_browser_and_axe_find_nothing_wrong(
+    browser: Browser, site: Path, width: int, scheme: Scheme
+) -> None:
     problems = {}
-    with open_page("", width, scheme) as (tab, _):
+    with open_page(browser, "", width, scheme) as (tab, _):
         for path in sorted(site.rglob("index.html")):
             tab.goto(path.as_uri())
             problems[path.parent.name] = find_faults(tab, width, scheme, "article")
@@ -91,9 +94,9 @@ def test_a_browser_and_axe_find_nothing_wrong(site: Path, width: int, scheme: Sc
 
 @pytest.mark.slow
 @needs_browser
-def test_a_wide_table_scrolls_beside_its_first_column(site: Path) -> None:
+def test_a_wide_table_scrolls_beside_its_first_column(browser: Browser, site: Path) -> None:
     """On a phone. An interval, such as +0.5 [-1.4, +2.4], stays in one line."""
-    with open_page("", 390) as (tab, _):
+    with open_page(browser, "", 390) as (tab, _):
         tab.goto((site / "results/index.html").as_uri())
         box = tab.locator(".md-typeset__scrollwrap").first
         assert box.evaluate("box => box.scrollWidth > box.clientWidth + 100")
@@ -111,14 +114,14 @@ def test_a_wide_table_scrolls_beside_its_first_column(site: Path) -> None:
 
 @needs_browser
 @pytest.mark.parametrize(("width", "scheme"), VIEWS)
-def test_a_picture_of_the_report_has_no_fault(width: int, scheme: Scheme) -> None:
-    with open_page(report(), width, scheme) as (tab, _):
+def test_a_picture_of_the_report_has_no_fault(browser: Browser, width: int, scheme: Scheme) -> None:
+    with open_page(browser, report(), width, scheme) as (tab, _):
         assert find_faults(tab, width, scheme, "main") == []
 
 
 @needs_browser
-def test_faults_of_a_picture_are_seen() -> None:
-    with open_page("", 390, "dark") as (tab, _):
+def test_faults_of_a_picture_are_seen(browser: Browser) -> None:
+    with open_page(browser, "", 390, "dark") as (tab, _):
         for style, fault in (
             ("html { background: white }", "the ground has a brightness of 255, which is not dark"),
             ("p { width: 500px }", "outside: A page."),

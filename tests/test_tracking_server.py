@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import mlflow
 import pytest
-from browser import needs_browser, open_page
+from browser import needs_browser, open_page, start_browser
 from mlflow.exceptions import MlflowException
 from project import empty_database
 from servers import mlflow_server
@@ -365,7 +365,8 @@ def test_the_view_of_all_runs_has_the_best_first_and_its_columns(
                 mlflow.MlflowClient().log_metric(run_id, name, score)
         with (
             mlflow_server(database, tmp_path / "artifacts") as running,
-            open_page("", 1600) as (page, _),
+            start_browser() as browser,
+            open_page(browser, "", 1600) as (page, _),
         ):
             page.goto(server.view_address(running.url))
             page.get_by_role("link", name="worst").wait_for()
