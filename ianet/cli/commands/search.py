@@ -36,7 +36,7 @@ def search(
     gallery: Annotated[
         list[Path],
         typer.Argument(
-            metavar="GALLERY...", help="Pictures, or files of `ianet embed`, searched together."
+            metavar="GALLERY", help="Pictures, or files of `ianet embed`, searched together."
         ),
     ],
     k: Annotated[int, typer.Option("-k", min=1, help="Neighbours of each query.")] = 10,
