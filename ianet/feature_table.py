@@ -112,15 +112,19 @@ class Embedding(Protocol):
     def flip(self) -> bool: ...
 
 
-def check_comparable(query: Embedding, gallery: Embedding) -> None:
+def check_comparable(
+    first: Embedding, second: Embedding, names: tuple[str, str] = ("query", "gallery")
+) -> None:
     """Raise ValueError unless features are of one model and one `flip`."""
-    if query.model.digest != gallery.model.digest:
+    if first.model.digest != second.model.digest:
         raise ValueError(
-            f"the query has features of {query.model}, and the gallery of {gallery.model}: "
+            f"{names[0]} has features of {first.model}, and {names[1]} of {second.model}: "
             "features of two models cannot be compared, so embed the pictures again"
         )
-    if query.flip != gallery.flip:
-        raise ValueError("query and gallery are features with and without flip: embed them alike")
+    if first.flip != second.flip:
+        raise ValueError(
+            f"{names[0]} and {names[1]} are features with and without flip: embed them alike"
+        )
 
 
 class Labelled(Protocol):

@@ -46,14 +46,16 @@ class JointGallery:
         parts: at least one, of one model and one `flip`.
 
     Raises:
-        ValueError: as `check_comparable`.
+        ValueError: no part, or as `check_comparable`.
     """
 
     parts: Sequence[Gallery]
 
     def __post_init__(self) -> None:
-        for part in self.parts:
-            check_comparable(self, part)
+        if not self.parts:
+            raise ValueError("there is no gallery: give at least one")
+        for number, part in enumerate(self.parts, 1):
+            check_comparable(self, part, ("gallery 1", f"gallery {number}"))
 
     @property
     def model(self) -> Identity:

@@ -21,7 +21,6 @@ from pipeline.shell import command, parser
 DAY = 24 * 60 * 60
 FOLDERS = (TRAININGS, SEARCHES, DATA)
 BEST = ".best"
-WORK = {TRAININGS: "training", SEARCHES: "searching"}
 
 
 def find_stale_folders(storage: Storage, limit: float) -> list[tuple[str, str]]:
@@ -42,7 +41,7 @@ def make_lease(storage: Storage, parent: str, name: str) -> Lease:
     if folder.endswith(BEST):  # the training of a search's best trial
         parent, folder = SEARCHES, folder.removesuffix(BEST)
     key = folder.rpartition(".")[0] or folder  # without the digest
-    return Lease(storage, f"{parent}/{key}", f"{WORK[parent]} {key}")
+    return Lease(storage, f"{parent}/{key}", f"cleaning up after {key}")
 
 
 def find_active_work(storage: Storage) -> list[str]:
@@ -85,13 +84,15 @@ def delete(storage: Storage, parent: str, name: str, limit: float) -> str:
             return "a training or search is under way"
         storage.delete_folder(parent, name)
         return ""
+    is_deleted = False
     try:
         with make_lease(storage, parent, name):
-            if storage.list_folders(parent).get(name, 0.0) >= limit:
+            if storage.find_newest(parent, name) >= limit:
                 return "a file is new"
             storage.delete_folder(parent, name)
+            is_deleted = True
     except SettingsError as error:
-        return str(error)
+        return "" if is_deleted else str(error)
     return ""
 
 

@@ -36,8 +36,9 @@ def explain_end() -> Iterator[None]:
             )
         if files := set(find_new_files(RESULTS)).difference(before):
             print(
-                f"new files below {RESULTS}: {len(files)}. `git clean -nd {RESULTS}` lists all "
-                f"that git does not hold, `git clean -fd {RESULTS}` deletes all of these",
+                f"new files below {RESULTS}: {len(files)}. `git add {RESULTS}` keeps them for a "
+                f"commit. `git clean -nd {RESULTS}` lists what `git clean -fd {RESULTS}` would "
+                "delete",
                 flush=True,
             )
 

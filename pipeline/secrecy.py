@@ -16,7 +16,10 @@ VALUE = re.compile(
     r"[\w.%-]*=)[^\s&]+",
     re.IGNORECASE,
 )
-VARIABLE = re.compile(r"(SECRET|TOKEN|PASSWORD|KEY)(?!.*(FILE|PATH|DIR)$)", re.IGNORECASE)
+VARIABLE = re.compile(
+    r"(SECRET|TOKEN|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|KEY(?![A-Z]))(?!.*(FILE|PATH|DIR|URL)$)",
+    re.IGNORECASE,
+)
 SHORTEST = 8  # characters of such a variable; texts hold shorter words by chance
 HIDDEN = "***"
 
@@ -25,8 +28,11 @@ def hide_secrets(text: str) -> str:
     """The text without users, passwords, keys and tokens in its addresses, and without the values
     of variables that name a secret, and no place of files.
     """
-    values = {value for name, value in os.environ.items() if VARIABLE.search(name)}
+    # Addresses first: a value may be a word by which an address names its secret.
+    text = VALUE.sub(rf"\1{HIDDEN}", USER.sub(r"\1", text))
+    values = {value.strip() for name, value in os.environ.items() if VARIABLE.search(name)}
     for value in sorted(values, key=len, reverse=True):  # a value may hold another
-        if len(value) >= SHORTEST:
-            text = text.replace(value, HIDDEN)
-    return VALUE.sub(rf"\1{HIDDEN}", USER.sub(r"\1", text))
+        # Path.exists() raises an error for a value that is longer than a path may be.
+        if len(value) >= SHORTEST and not os.path.exists(value):  # noqa: PTH110
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", HIDDEN, text)
+    return text

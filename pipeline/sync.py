@@ -18,7 +18,7 @@ from pipeline.ending import make_page
 from pipeline.plan.dvc_yaml import SEARCH_RESULTS
 from pipeline.plan.plan import Plan, load_plan
 from pipeline.plan.runs import RECORD, RUNS, parse_run
-from pipeline.shell import command, format_runs, parser
+from pipeline.shell import LOGS, command, format_runs, lock_work, parser
 from pipeline.tracking.search import sync_search_results
 from pipeline.tracking.server import connect, explain_failures
 from pipeline.tracking.training import sync_run
@@ -45,11 +45,12 @@ def main() -> None:
         folder = SEARCH_RESULTS / name
         works[str(folder)] = partial(sync_search_results, name, plan.searches[name], folder)
     errors = sync_all(works)
+    if not keys:
+        with lock_work(LOGS / "repro.lock", "making results in this folder"):
+            make_page()  # its stage sends the results
     if errors:
         lines = "\n".join(f"  {name}: {error}" for name, error in errors.items())
         raise SettingsError(f"{len(errors)} of {len(works)} could not be sent:\n{lines}")
-    if not keys:
-        make_page()  # its stage sends the results
     print(f"MLflow holds {format_runs(len(runs))}; searches: {len(searches)}")
 
 
@@ -65,7 +66,8 @@ def sync_all(works: Mapping[str, Callable[[], object]]) -> dict[str, Exception]:
         works: what sends a run or a search, by its name.
 
     Returns:
-        The errors of files that are missing or damaged, by the names.
+        The errors of files that are missing or damaged, and of records that MLflow refuses, by the
+        names.
 
     Raises:
         ConnectionError: MLflow went away.

@@ -55,8 +55,10 @@ def start_browser() -> Iterator[Browser]:
     """A browser for some pages. No code of asyncio runs in this process meanwhile."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 @contextmanager
@@ -81,8 +83,10 @@ def open_page(
     page.on("console", lambda message: messages.append(message.text))
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.set_content(content)
-    yield page, messages
-    page.close()
+    try:
+        yield page, messages
+    finally:
+        page.close()
 
 
 def find_violations(page: Page, tags: tuple[str, ...] = AAA) -> list[str]:

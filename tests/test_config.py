@@ -179,7 +179,10 @@ def test_a_mistake_is_a_line(
 
 @pytest.mark.parametrize(
     ("seeds", "message"),
-    [(3, "this is no list: give lines of `- value`"), ([], "give at least 1 of them")],
+    [
+        (3, "this is no list: give lines of `- value`"),
+        ([], "the list is too short: 1 is the least number of its entries"),
+    ],
 )
 def test_a_mistake_in_a_list_is_told_in_plain_words(
     seeds: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

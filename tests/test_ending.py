@@ -23,8 +23,8 @@ CHANGES = (
     "searches` lists them, `git restore results dvc.yaml dvc.lock searches` takes them back\n"
 )
 NEW = (
-    "new files below results: 2. `git clean -nd results` lists all that git does not hold, `git "
-    "clean -fd results` deletes all of these\n"
+    "new files below results: 2. `git add results` keeps them for a commit. `git clean -nd "
+    "results` lists what `git clean -fd results` would delete\n"
 )
 FILES = ("results/a.csv", "dvc.yaml", "dvc.lock", "searches/dvc.lock")
 NEW_FILES = ("results/new/scores/a.b.c.0.json", "results/new/scores/a.b.c.1.json")
@@ -96,7 +96,7 @@ def test_new_files_of_results_are_told_and_deleted_as_told(
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             Path(name).write_text("new")
     assert capsys.readouterr().out == NEW
-    _, listing, _, deletion, _ = NEW.split("`")
+    _, _, _, listing, _, deletion, _ = NEW.split("`")
     listed = subprocess.run(listing.split(), check=True, capture_output=True, text=True).stdout
     assert listed == "Would remove results/new/\n"
     subprocess.run(deletion.split(), check=True)

@@ -286,7 +286,7 @@ def test_features_of_two_models_are_not_mixed() -> None:
     [
         (
             {"model": Identity("other", "cd")},
-            "the query has features of tiny .*, and the gallery of other sha256:cd: features of",
+            "^query has features of tiny .*, and gallery of other sha256:cd: features of",
         ),
         ({"flip": True}, "query and gallery are features with and without flip: embed them alike"),
     ],

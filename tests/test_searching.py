@@ -121,7 +121,10 @@ def test_a_joint_gallery_is_its_parts_in_order() -> None:
     ranks = search(queries, JointGallery(parts), 3)
     pd.testing.assert_frame_equal(ranks, search(queries, whole, 3))
     assert ranks.path.tolist() == ["g3", "g2", "g1"]
-    with pytest.raises(ValueError, match="features of two models cannot be compared"):
+    with pytest.raises(ValueError, match="there is no gallery: give at least one"):
+        JointGallery([])
+    message = "^gallery 1 has features of tiny sha256:ab, and gallery 2 of other sha256:cd: feat"
+    with pytest.raises(ValueError, match=message):
         JointGallery([whole, replace(whole, model=Identity("other", "cd"))])
 
 

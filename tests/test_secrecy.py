@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import mlflow
@@ -75,6 +76,11 @@ def test_the_host_that_a_driver_made_of_a_password_is_hidden() -> None:
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE", "no access with *** here"),
         ("MLFLOW_TRACKING_PASSWORD", "7 chars", "no access with 7 chars here"),
         ("MLFLOW_TRACKING_USERNAME", "ada of the lab", "no access with ada of the lab here"),
+        ("DB_PASSPHRASE", "of a keyring", "no access with *** here"),
+        ("GNOME_KEYRING_CONTROL", "/run/ada/keyring", "no access with /run/ada/keyring here"),
+        ("KEYCLOAK_URL", "https://a.example", "no access with https://a.example here"),
+        ("KEY_STORE", str(Path(__file__)), f"no access with {Path(__file__)} here"),
+        ("RAY_AUTH_TOKEN", "a" * 5000, "no access with *** here"),
         ("RAY_AUTH_TOKEN_PATH", "/home/ada/token", "no access with /home/ada/token here"),
         ("AWS_WEB_IDENTITY_TOKEN_FILE", "/run/aws/token", "no access with /run/aws/token here"),
     ],
@@ -178,3 +184,20 @@ def test_a_command_that_fails(tmp_path: Path, body: str, variables: dict[str, st
     assert len(logs) == ("raise OSError" in body and not variables)
     for text in (messages, events.read_text(), *logs):
         assert not has_secret(text)
+
+
+@pytest.mark.parametrize("value", ["password", "signature"])
+def test_a_secret_that_is_a_word_of_an_address_shows_no_other_secret(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", value)
+    for address, rest in FORMS.items():
+        left = re.sub(rf"\b{value}=", "***=", rest)
+        assert hide_secrets(address) == left
+
+
+def test_a_part_of_a_word_and_blanks_are_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "training")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", " " * 8)
+    text = "training of trainings:\n        retraining"
+    assert hide_secrets(text) == "*** of trainings:\n        retraining"

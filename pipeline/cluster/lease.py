@@ -95,6 +95,7 @@ class Lease:
             "folder": str(Path.cwd()),
             "renewed": time.time(),
             "client": is_client(),
+            "work": self.work,
             **_this_process(),
         }
         return json.dumps(owner).encode()
@@ -170,7 +171,7 @@ class Lease:
 
     def _holder(self, owner: dict[str, Any]) -> str:
         return (
-            f"{owner['user']} is {self.work} on {owner['host']}, process {owner['process']} in "
+            f"{owner['user']} is {owner.get('work', self.work)} on {owner['host']}, process {owner['process']} in "
             f"{owner['folder']}"
         )
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 from filelock import FileLock, SoftFileLock, Timeout
 from platformdirs import user_cache_path
@@ -137,6 +138,12 @@ class Storage:
                 continue
             newest[name] = max(newest.get(name, 0.0), seconds)
         return newest
+
+    def find_newest(self, *parts: str) -> float:
+        """The time of the newest file in a folder, in seconds; 0 without any."""
+        selector = FileSelector(self.path(*parts), allow_not_found=True, recursive=True)
+        infos = self.files.get_file_info(selector)
+        return max((info.mtime.timestamp() for info in infos if info.mtime), default=0.0)
 
     def delete(self, *parts: str) -> None:
         """Delete a file that may not be there any more."""
@@ -273,12 +280,26 @@ def _mark(marker: Path) -> Iterator[None]:
             break
         except Timeout:
             if before is not None and _identify(marker) == before:
-                log.warning("%s is deleted: a process that was killed left the file", marker)
-                marker.unlink(missing_ok=True)
+                _delete_marker(marker, before)
     try:
         yield
     finally:
         lock.release()
+
+
+def _delete_marker(marker: Path, identity: tuple[int, int]) -> None:
+    """Delete a marker, unless another process has deleted the marker and made its own."""
+    copy = marker.with_name(f"{marker.name}.{uuid4().hex}")
+    try:
+        marker.rename(copy)
+    except FileNotFoundError:
+        return
+    if _identify(copy) == identity:
+        log.warning("%s is deleted: a process that was killed left the file", marker)
+    else:
+        with suppress(FileExistsError):
+            os.link(copy, marker)
+    copy.unlink()
 
 
 def _identify(file: Path) -> tuple[int, int] | None:

@@ -47,7 +47,7 @@ MESSAGES = {
     "missing": "this option is missing: give a value",
     "extra_forbidden": "no option has this name: correct or remove the name",
     "tuple_type": "this is no list: give lines of `- value`",
-    "too_short": "give at least {min_length} of them",
+    "too_short": "the list is too short: {min_length} is the least number of its entries",
     "union_tag_not_found": "{discriminator} is missing: say what the file describes, such as "
     "`kind: table`",
     "union_tag_invalid": "{tag!r} is no {discriminator}: give one of {expected_tags}",

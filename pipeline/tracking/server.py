@@ -56,6 +56,11 @@ TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     f"mlflow.sharedViewState.{EXPERIMENT}": json.dumps(VIEW),
 }
+REFUSALS = (
+    "INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "RESOURCE_DOES_NOT_EXIST",
+)  # fmt: skip
+"""Errors of a record; others are of the server or the database."""
+
 SETTINGS = {
     # A call to a server that went away must fail in seconds: the defaults block for minutes.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
@@ -103,10 +108,17 @@ def connect() -> None:
 
 @contextmanager
 def explain_failures() -> Iterator[None]:
-    """Raise ConnectionError where MLflow cannot be used, see `explain_failure`."""
+    """Name what MLflow refuses, or why MLflow cannot be used.
+
+    Raises:
+        ValueError: MLflow answers, and refuses a record.
+        ConnectionError: see `explain_failure`.
+    """
     try:
         yield
     except MlflowException as error:
+        if error.error_code in REFUSALS:
+            raise ValueError(f"MLflow refuses a record ({first_line(error)})") from error
         raise explain_failure(error) from error
 
 

@@ -37,9 +37,8 @@ from pipeline.tracking.server import (
 
 SERVED = Path("pipeline/served.py")
 MODEL_PACKAGES = (
-    *("torch", "torchvision", "safetensors", "numpy", "pandas", "pillow"),
-    *("pyarrow", "scipy"),
-)
+    "torch", "torchvision", "safetensors", "numpy", "pandas", "pillow", "pyarrow", "scipy",
+)  # fmt: skip
 """What `ianet.model` imports; MLflow installs the packages where the model is served."""
 
 BEST = "best"
@@ -182,7 +181,8 @@ def _sync_model(run: Run, run_id: str) -> None:
     """
     client = mlflow.MlflowClient()
     record = client.get_run(run_id)
-    if "model" in record.data.tags:
+    name, alias = f"{run.dataset}.{run.network}", f"{run.recipe}-{run.seed}"
+    if "model" in record.data.tags and alias in client.get_registered_model(name).aliases:
         return
     # 60 MB, which a command that leads a training need not take.
     import numpy as np
@@ -197,9 +197,8 @@ def _sync_model(run: Run, run_id: str) -> None:
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
-    name = f"{run.dataset}.{run.network}"
     # Such as of a process that was killed before it set the tag.
-    versions = client.search_model_versions(f"run_id='{run_id}'")
+    versions = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
     number = versions[0].version if versions else None
     if number is None:
         with _active(run_id):
@@ -222,7 +221,7 @@ def _sync_model(run: Run, run_id: str) -> None:
             "held-out people."
         )
         client.update_registered_model(name, escape_markdown(description))
-    client.set_registered_model_alias(name, f"{run.recipe}-{run.seed}", number)
+    client.set_registered_model_alias(name, alias, number)
     score = record.data.metrics.get(HELD_OUT_SCORE)
     if score is not None and score > _best_score(name):
         client.set_registered_model_alias(name, BEST, number)
