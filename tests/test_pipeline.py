@@ -73,10 +73,6 @@ def test_table_holds_the_scores_and_the_papers_numbers(project: Project) -> None
     assert "<td>82.8</td>" in (tables / "table4f.html").read_text()
 
 
-def test_a_second_repro_does_nothing(project: Project) -> None:
-    assert project.repro() == []
-
-
 def test_mlflow_holds_the_run(project: Project) -> None:
     runs = project.tracked().set_index("tags.run")
     assert set(runs.index) == {BASE, KEY, "reproduction"}
