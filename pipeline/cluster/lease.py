@@ -170,8 +170,9 @@ class Lease:
         return False
 
     def _holder(self, owner: dict[str, Any]) -> str:
+        work = owner.get("work", self.work)  # which an earlier version did not write
         return (
-            f"{owner['user']} is {owner.get('work', self.work)} on {owner['host']}, process {owner['process']} in "
+            f"{owner['user']} is {work} on {owner['host']}, process {owner['process']} in "
             f"{owner['folder']}"
         )
 
