@@ -21,7 +21,7 @@ COMPILE := uv pip compile pyproject.toml --quiet --universal --python-version 3.
 help:
 	@echo "make repro                every table and figure                     72 minutes, 2 cores"
 	@echo "make repro ONLY=table4d   one table or figure, and what it needs     9 minutes"
-	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      5 minutes"
+	@echo "make search ONLY=sigma    a search of experiments/search_*.yaml      7 minutes"
 	@echo "make ui                   the runs in MLflow's pages, PORT=5000      until Ctrl-C"
 	@echo "make sync                 sends to MLflow what its server missed     seconds"
 	@echo "make clean                lists what runs left; ARGS=--yes deletes   seconds"
