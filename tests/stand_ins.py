@@ -1,9 +1,14 @@
-"""Stand-ins for parts of Ray."""
+"""Stand-ins for parts of Ray, and for another command."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+
 import pytest
 import ray
+
+from pipeline.cluster.storage import Storage
 
 
 def hold(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
@@ -17,3 +22,10 @@ def hold(monkeypatch: pytest.MonkeyPatch, *nodes: tuple[int, int]) -> None:
     ]
     lost = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
     monkeypatch.setattr(ray, "nodes", lambda: [*live, lost])
+
+
+def replace_lease(storage: Storage, path: Sequence[str]) -> None:
+    """Let another command have a lease, as after a long sleep of this machine."""
+    entry = json.loads(storage.read(*path) or b"")
+    other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
+    storage.write(json.dumps({**entry, **other}).encode(), *path)

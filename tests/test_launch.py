@@ -7,12 +7,14 @@ import json
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import pandas as pd
 import pytest
+from stand_ins import replace_lease
 
 from ianet.options import NetworkOptions
 from ianet.training.recipe import Recipe
@@ -145,13 +147,6 @@ def test_a_data_set_that_cannot_be_trained_on_or_scored_is_refused(
 LEASE = (LEASES, TRAININGS, f"{RUN.key}.json")
 
 
-def replace_lease(storage: Storage) -> None:
-    """Let another command have the lease, as after a long sleep of this machine."""
-    entry = json.loads(storage.read(*LEASE) or b"")
-    other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
-    storage.write(json.dumps({**entry, **other}).encode(), *LEASE)
-
-
 def train(
     monkeypatch: pytest.MonkeyPatch,
     files: dict[str, bytes],
@@ -205,7 +200,7 @@ def test_a_training_that_lost_its_lease_writes_no_run_and_deletes_no_checkpoint(
     storage = Storage(SETTINGS.cluster.storage)
     train(monkeypatch, {"weights.safetensors": b"of before"})
     with pytest.raises(SettingsError) as loss:
-        train(monkeypatch, {"weights.safetensors": b"new"}, replace_lease)
+        train(monkeypatch, {"weights.safetensors": b"new"}, partial(replace_lease, path=LEASE))
     assert str(loss.value) == LOSS
     assert (RUN.folder / "weights.safetensors").read_bytes() == b"of before"
     assert list_checkpoints(storage) == [b"state"]
@@ -220,7 +215,7 @@ def test_a_training_that_lost_its_lease_while_it_wrote_deletes_no_checkpoint(
 
     def lose(*arguments: Any) -> None:
         write_run(*arguments)
-        replace_lease(storage)
+        replace_lease(storage, LEASE)
 
     monkeypatch.setattr(launch, "write_run", lose)
     with pytest.raises(SettingsError) as loss:

@@ -13,6 +13,7 @@ from unittest.mock import Mock
 
 import pytest
 from ray import cloudpickle
+from stand_ins import replace_lease
 from test_search import a_setting
 
 from pipeline.cluster.lease import LEASES
@@ -33,13 +34,6 @@ LOSS = "this command stops searching sigma: maria is searching sigma on far, pro
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return load_plan()
-
-
-def replace_lease(storage: Storage) -> None:
-    """Let another command have the lease, as after a long sleep of this machine."""
-    entry = json.loads(storage.read(*LEASE) or b"")
-    other = {"token": "other", "user": "maria", "host": "far", "process": 7, "folder": "/m"}
-    storage.write(json.dumps({**entry, **other}).encode(), *LEASE)
 
 
 def fill(storage: Storage, key: str) -> None:
@@ -65,7 +59,7 @@ def search(
         def call(*_: Any, **__: Any) -> Any:
             steps.append(name)
             if name == loss:
-                replace_lease(storage)
+                replace_lease(storage, LEASE)
             return value
 
         return call
