@@ -140,7 +140,7 @@ def import_results(folder: Path, dataset: str) -> list[Run]:
         raise SettingsError(f"{dataset} is drawn by this project: name it under at_hand instead")
     if not (folder / PARAMS).exists():
         raise SettingsError(f"{folder} is no checkout of this project: it holds no {PARAMS}")
-    read_list()  # a damaged one is told before a file is replaced
+    read_list()  # a damaged list is reported before a file is replaced
     evaluations, contents, lines = read_results(folder, dataset, here)
     for evaluation in evaluations:  # without scores a table leaves the run out
         evaluation.scores.unlink(missing_ok=True)

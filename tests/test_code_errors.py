@@ -274,7 +274,7 @@ def test_a_block_may_print_and_may_miss_a_file(
 def test_a_full_disk_under_the_marks_ends_no_process(
     call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The second network is tried as well, and its failure is told."""
+    """The second network is tried as well, and its failure is reported."""
     tries = []
 
     def step(configuration: Configuration) -> None:
