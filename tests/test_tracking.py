@@ -314,6 +314,23 @@ def test_a_model_whose_sending_was_cut_short_is_registered_once(
 
 
 @pytest.mark.slow
+def test_a_version_gets_its_alias_later_and_a_model_that_was_deleted_stays_so(
+    tracked_project: Path,
+) -> None:
+    tiny_model(RUN.model)
+    write_run(weights=(RUN.model / "model.safetensors").read_bytes())
+    training.sync_run(RUN)
+    client = mlflow.MlflowClient()
+    client.delete_registered_model_alias("synthetic.base", "quick-0")  # as of an earlier version
+    training.sync_run(RUN)
+    assert client.get_registered_model("synthetic.base").aliases == {"quick-0": 1}
+    assert len(client.search_model_versions("name = 'synthetic.base'")) == 1
+    client.delete_registered_model("synthetic.base")
+    training.sync_run(RUN)
+    assert client.search_registered_models() == []
+
+
+@pytest.mark.slow
 def test_a_model_of_an_earlier_training_is_not_registered(
     tracked_project: Path, sent: Sent
 ) -> None:

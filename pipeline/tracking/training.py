@@ -182,7 +182,10 @@ def _sync_model(run: Run, run_id: str) -> None:
     client = mlflow.MlflowClient()
     record = client.get_run(run_id)
     name, alias = f"{run.dataset}.{run.network}", f"{run.recipe}-{run.seed}"
-    if "model" in record.data.tags and alias in client.get_registered_model(name).aliases:
+    versions = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    # A version that a person deleted stays deleted.
+    is_complete = not versions or alias in client.get_registered_model(name).aliases
+    if "model" in record.data.tags and is_complete:
         return
     # 60 MB, which a command that leads a training need not take.
     import numpy as np
@@ -197,8 +200,7 @@ def _sync_model(run: Run, run_id: str) -> None:
         inputs=Schema([ColSpec("binary", "image")]),
         outputs=Schema([TensorSpec(np.dtype(np.float32), (-1, -1))]),
     )
-    # Such as of a process that was killed before it set the tag.
-    versions = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    # A process that was killed before it set the tag left a version.
     number = versions[0].version if versions else None
     if number is None:
         with _active(run_id):
